@@ -1,0 +1,93 @@
+"""The one module that is trained, wrapped, compiled and saved."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.method import Method
+from tutelage.core.output import Output, Step
+from tutelage.core.tap import Taps
+from tutelage.core.task import Task
+from tutelage.core.teacher import Teacher
+
+
+class Distiller(nn.Module):
+    """Student and method in one module; the teacher stands beside it.
+
+    >>> import tutelage
+    >>> student, teacher = nn.Linear(8, 3), tutelage.Network(nn.Linear(8, 3))
+    >>> distiller = Distiller(student, teacher, tutelage.KD(), tutelage.Classification(num_classes=3))
+    >>> batch = (torch.randn(16, 8), torch.randint(3, (16,)))
+    >>> distiller.setup(batch)
+    >>> terms = distiller(batch)
+    >>> sorted(terms)
+    ['kd', 'task']
+    >>> sum(terms.values()).backward()
+
+    Args:
+        student: the network to train.
+        teacher: a `Network`, a cache or `Absent()`; it is not registered as a submodule.
+        method: what the teacher teaches.
+        task: the supervised loss and how a batch enters a network.
+    """
+
+    def __init__(self, student: nn.Module, teacher: Teacher, method: Method, task: Task) -> None:
+        super().__init__()
+        self.student = student
+        self.method = method
+        self.teacher = teacher
+        self.task = task
+        self._taps = Taps(student, method.student_taps)
+        teacher.tap(method.teacher_taps)
+
+    def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
+        """Return the named, weighted scalar terms of one batch, `"task"` first; their sum is the loss.
+
+        Args:
+            batch: what the loader gave.
+            progress: how much of the run is done, 0 → 1; methods with a ramp read it.
+        """
+        step = self.step(batch, progress)
+        terms = {"task": self.method.task_weight * step.task(step.student.out)}
+        terms.update(self.method(step))
+        return terms
+
+    def step(self, batch: Any, progress: float = 1.0) -> Step:
+        """Run teacher and student once and return what a method sees."""
+        inputs = self.task.inputs(batch)
+        teacher = self.teacher(batch, inputs)
+        student = self._taps(*inputs)
+        return Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
+
+    def setup(self, batch: Any) -> None:
+        """Let the method build its trainable parts from one real batch; call it before making the optimiser.
+
+        The student runs in eval mode without gradient, so its batch-norm statistics stay as they are. New parts land on the
+        student's device.
+        """
+        modes = [(module, module.training) for module in self.student.modules()]
+        self.student.eval()
+        try:
+            with torch.no_grad():
+                example = self.step(batch)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        self.method.setup(example, self.teacher)
+        parameter = next(self.student.parameters(), None)
+        if parameter is not None:
+            self.method.to(parameter.device)
+
+    def predict(self, batch: Any) -> tuple[Output, Output]:
+        """Return the student's and the teacher's outputs without a method, for evaluation."""
+        inputs = self.task.inputs(batch)
+        return Output(self.student(*inputs)), self.teacher(batch, inputs)
+
+    def ship(self) -> nn.Module:
+        """Take off the taps and everything that only training needed; return the network to deploy."""
+        self._taps.remove()
+        return self.method.ship(self.student)

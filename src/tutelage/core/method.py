@@ -1,0 +1,54 @@
+"""The one abstraction for every distillation method: named terms, and four hooks that do nothing by default."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from tutelage.core.output import Step
+from tutelage.core.teacher import Teacher
+
+
+class Method(nn.Module, ABC):
+    """One paper: the terms it adds to the task loss.
+
+    A subclass stores its hyper-parameters in the constructor under the names of the arguments, and nothing else; shapes
+    arrive in `setup`. The engine treats all methods alike.
+
+    Attributes:
+        task_weight: factor of the supervised loss.
+        student_taps, teacher_taps: addresses of the submodule outputs that `forward` reads.
+    """
+
+    task_weight: float = 1.0
+    student_taps: Sequence[str] = ()
+    teacher_taps: Sequence[str] = ()
+
+    def grow(self, student: nn.Module, teacher: Teacher) -> nn.Module:
+        """Change the student before training (an assistant, branches, an inherited tower); default: as it is."""
+        return student
+
+    def data(self, train: Any, teacher: Teacher) -> Any:
+        """Change the training data (an open set, sampled pairs); default: as it is."""
+        return train
+
+    def setup(self, example: Step, teacher: Teacher) -> None:
+        """Build trainable parts from one real batch; default: there are none."""
+        return None
+
+    @abstractmethod
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Return named, weighted scalar terms; their sum is minimised together with the task loss."""
+
+    def ship(self, student: nn.Module) -> nn.Module:
+        """Return what is deployed; default: the student."""
+        return student
+
+    def extra_repr(self) -> str:
+        """Show the configuration: the constructor's arguments with their values."""
+        names = list(inspect.signature(type(self)).parameters)
+        return ", ".join(f"{name}={self.__dict__[name]!r}" for name in names if name in self.__dict__)
