@@ -39,20 +39,21 @@ class Distiller(nn.Module):
         super().__init__()
         self.student = student
         self.method = method
-        self.teacher = teacher
+        self.teacher = teacher.tapped(method.teacher_taps)
         self.task = task
         self._taps = Taps(student, method.student_taps)
-        teacher.tap(method.teacher_taps)
 
     def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
-        """Return the named, weighted scalar terms of one batch, `"task"` first; their sum is the loss.
+        """Return the named, weighted scalar terms of one batch, `"task"` first (unless its weight is 0); their sum is the loss.
 
         Args:
             batch: what the loader gave.
             progress: how much of the run is done, 0 → 1; methods with a ramp read it.
         """
         step = self.step(batch, progress)
-        terms = {"task": self.method.task_weight * step.task(step.student.out)}
+        terms: dict[str, Tensor] = {}
+        if self.method.task_weight:
+            terms["task"] = self.method.task_weight * step.task(step.student.out)
         terms.update(self.method(step))
         return terms
 

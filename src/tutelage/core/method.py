@@ -5,12 +5,30 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from tutelage.core.output import Step
 from tutelage.core.teacher import Teacher
+
+
+@dataclass(frozen=True)
+class Card:
+    """What `tutelage methods` says of a method.
+
+    Attributes:
+        paper: authors, title, venue and year, arXiv number.
+        tasks: what it was made for.
+        needs: what it asks of the teacher and the recipe.
+        trains: trainable parts it adds, dropped at ship.
+    """
+
+    paper: str
+    tasks: str
+    needs: str
+    trains: str = "nothing"
 
 
 class Method(nn.Module, ABC):
@@ -20,10 +38,12 @@ class Method(nn.Module, ABC):
     arrive in `setup`. The engine treats all methods alike.
 
     Attributes:
+        card: what the list of methods says of it.
         task_weight: factor of the supervised loss.
         student_taps, teacher_taps: addresses of the submodule outputs that `forward` reads.
     """
 
+    card: ClassVar[Card]
     task_weight: float = 1.0
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()

@@ -23,8 +23,8 @@ class Teacher(Protocol):
     """Anything that answers a batch with an `Output`."""
 
     @abstractmethod
-    def tap(self, names: Sequence[str]) -> None:
-        """Record these submodule outputs from now on (called once, before training)."""
+    def tapped(self, names: Sequence[str]) -> Teacher:
+        """Return this teacher, recording these submodule outputs; the original is as it was."""
 
     @abstractmethod
     def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
@@ -40,19 +40,22 @@ class Network:
 
     It is put into eval mode, its parameters stop requiring gradients, and it follows its inputs to their device.
 
+    Args:
+        network: any module.
+        taps: addresses of the submodule outputs to record (a `Distiller` asks for its method's).
+
     >>> teacher = Network(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
     >>> teacher.network.training, any(p.requires_grad for p in teacher.network.parameters())
     (False, False)
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, taps: Sequence[str] = ()) -> None:
         self.network = network.eval().requires_grad_(False)
-        self._taps = Taps(network)
+        self._taps = Taps(network, taps)
 
-    def tap(self, names: Sequence[str]) -> None:
-        """Record these submodule outputs from now on; earlier taps are taken off."""
-        self._taps.remove()
-        self._taps = Taps(self.network, names)
+    def tapped(self, names: Sequence[str]) -> Network:
+        """Return a teacher of the same network that records these submodule outputs."""
+        return Network(self.network, names)
 
     @torch.no_grad()
     def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
@@ -79,11 +82,12 @@ class Network:
 class Cached(Protocol):
     """The protocol of a teacher whose outputs lie on disk: it looks the batch up and runs nothing.
 
-    It is a `Teacher`; `tap` raises for a name that was not stored, and `module` raises, since no network is at hand.
+    It is a `Teacher`; `tapped` raises for a name that was not stored, `module` raises, since no network is at hand.
     """
 
-    def tap(self, names: Sequence[str]) -> None:
+    def tapped(self, names: Sequence[str]) -> Teacher:
         """Check that these taps were stored."""
+        ...
 
     def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
         """Look the batch up."""
@@ -97,10 +101,11 @@ class Cached(Protocol):
 class Absent:
     """No teacher: the student alone, or a method whose branches teach each other."""
 
-    def tap(self, names: Sequence[str]) -> None:
+    def tapped(self, names: Sequence[str]) -> Absent:
         """Refuse taps: there is nothing to tap."""
         if names:
             raise UserError(f"the method taps {list(names)} of a teacher, but there is none; give the recipe a teacher")
+        return self
 
     def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
         """Answer with nothing."""

@@ -1,0 +1,32 @@
+# make demo: the main job on real images, nothing to download    make test: the test suite    make check: format, lint, types, imports
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test test-all check bench
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: setup
+	$(BIN)/tutelage bench recipes/classification/digits --methods alone,kd,rcka --seeds 3 --jobs 2 --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m benchmarks.loss_speed
+	$(BIN)/python -m benchmarks.step_overhead
+	$(BIN)/python -m benchmarks.import_time

@@ -1,0 +1,59 @@
+"""What starting costs: `import tutelage` against `import torch`, and `tutelage --help` against an empty program.
+
+    python -m benchmarks.import_time [--rounds 7] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+from statistics import median
+
+from benchmarks.timing import ratio, write_result
+
+CASES = {
+    "python": ["-c", "pass"],
+    "torch": ["-c", "import torch"],
+    "tutelage": ["-c", "import tutelage"],
+    "tutelage --help": ["-m", "tutelage", "--help"],
+    "tutelage train --help": ["-m", "tutelage", "train", "--help"],
+}
+
+
+def cpu_seconds(arguments: list[str]) -> float:
+    """Return user and system time of a fresh Python process."""
+    process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{arguments} ended with {process.returncode}")
+    return usage.ru_utime + usage.ru_stime
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    for index in range(arguments.rounds + 1):
+        names = list(CASES)
+        random.Random(index).shuffle(names)
+        for name in names:
+            spent = cpu_seconds(CASES[name])
+            if index:
+                seconds[name].append(spent)
+    content = {
+        "cpu_seconds": {name: median(values) for name, values in seconds.items()},
+        "import tutelage / import torch": ratio(seconds["tutelage"], seconds["torch"]),
+        "rounds": arguments.rounds,
+    }
+    print(write_result("import_time", content, arguments.out))
+    print(content)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The commands and their options; anything else on the line is an override of the recipe, such as `--train.epochs 3`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+OVERRIDES = "Any key of the recipe can be set on the line: --seed 1 --labels 1000 --train.epochs 3 --data.root DIR"
+
+
+def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the command's options and the overrides of the recipe; exits with code 2 on a wrong command line."""
+    parser = _parser()
+    arguments, overrides = parser.parse_known_args(list(argv))
+    if overrides and not arguments.takes_overrides:
+        parser.error(f"{arguments.command} does not know {' '.join(overrides)}")
+    return arguments, overrides
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tutelage",
+        allow_abbrev=False,
+        description="Knowledge distillation in PyTorch: train a small network from a large one.",
+        epilog="Start with: tutelage train recipes/classification/digits/rcka.yaml --out runs/digits-rcka",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _train(commands)
+    _evaluate(commands)
+    _plan(commands)
+    _methods(commands)
+    _bench(commands)
+    return parser
+
+
+Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def _add(commands: Commands, name: str, tell: str, examples: str, overrides: bool = False) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=tell,
+        description=tell[0].upper() + tell[1:] + "." + (f"\n{OVERRIDES}" if overrides else ""),
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(takes_overrides=overrides)
+    return command
+
+
+def _train(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "train",
+        "train the student of a recipe (and its teacher first, if the recipe says how)",
+        "  tutelage train recipes/classification/digits/rcka.yaml --out runs/digits-rcka\n"
+        "  tutelage train recipes/classification/fashion-mnist/rcka.yaml --data.root DIR --seed 1\n"
+        "  tutelage train recipes/classification/digits/rcka.yaml --out runs/digits-rcka --resume\n"
+        "  accelerate launch --num_processes 2 -m tutelage train RECIPE --out runs/two",
+        overrides=True,
+    )
+    command.add_argument("recipe", help="YAML file")
+    command.add_argument("--out", help="run folder (default: runs/<task>-<dataset>-<method>-seed<seed>)")
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    command.add_argument("--teachers", default="runs/teachers", help="where teachers made from a recipe are kept")
+    command.set_defaults(run=_run_train)
+
+
+def _evaluate(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "evaluate",
+        "evaluate the student of a finished run",
+        "  tutelage evaluate runs/digits-rcka\n"
+        "  tutelage evaluate runs/digits-rcka --part validation --json\n"
+        "  tutelage evaluate runs/fashion --data.root DIR",
+        overrides=True,
+    )
+    command.add_argument("run_folder", metavar="RUN", help="folder of a finished run")
+    command.add_argument("--part", choices=("test", "validation"), default="test", help="which part of the data")
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=_run_evaluate)
+
+
+def _plan(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "plan",
+        "dry run: taps with shapes, connectors, extra parameters, predicted step time; trains nothing",
+        "  tutelage plan recipes/classification/fashion-mnist/rcka.yaml",
+        overrides=True,
+    )
+    command.add_argument("recipe", help="YAML file")
+    command.set_defaults(run=_run_plan)
+
+
+def _methods(commands: Commands) -> None:
+    command = _add(commands, "methods", "list the methods: paper, task, what they need", "  tutelage methods")
+    command.set_defaults(run=_run_methods)
+
+
+def _bench(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "bench",
+        "compare methods: the recipes of one folder, several seeds, each run in a fresh process",
+        "  tutelage bench recipes/classification/digits --methods alone,kd,rcka --seeds 3 --out runs/demo\n"
+        "  tutelage bench recipes/classification/fashion-mnist --seeds 5 --out runs/fashion --labels 4000",
+        overrides=True,
+    )
+    command.add_argument("recipes", help="folder that holds <method>.yaml and teacher.yaml")
+    command.add_argument("--methods", help="names of recipes, with commas; `alone` is the baseline (default: all)")
+    command.add_argument("--seeds", type=int, default=3, help="seeds 0 … N-1 (default 3)")
+    command.add_argument("--out", required=True, help="folder of the study; finished runs in it are kept")
+    command.add_argument("--jobs", type=int, default=1, help="runs at the same time (default 1)")
+    command.add_argument("--teachers", default="runs/teachers", help="where teachers made from a recipe are kept")
+    command.set_defaults(run=_run_bench)
+
+
+def _run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.train import run
+
+    return run(arguments, overrides)
+
+
+def _run_evaluate(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.evaluate import run
+
+    return run(arguments, overrides)
+
+
+def _run_plan(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.plan import run
+
+    return run(arguments, overrides)
+
+
+def _run_methods(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.methods import run
+
+    return run()
+
+
+def _run_bench(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.bench import run
+
+    return run(arguments, overrides)

@@ -1,0 +1,25 @@
+"""Images with labels, from the places where they lie; importing this loads no image library."""
+
+from __future__ import annotations
+
+from tutelage.data.base import Data
+from tutelage.data.cifar import CIFAR10, CIFAR100
+from tutelage.data.digits import Digits
+from tutelage.data.idx import MNIST, FashionMNIST
+from tutelage.data.image_folder import ImageFolder
+from tutelage.data.image_set import ArraySet, ImageSet, collate
+from tutelage.data.splits import Splits
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "ArraySet",
+    "Data",
+    "Digits",
+    "FashionMNIST",
+    "ImageFolder",
+    "ImageSet",
+    "Splits",
+    "collate",
+]

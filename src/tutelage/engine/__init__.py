@@ -1,0 +1,9 @@
+"""The engine: recipes run from the first check to the shipped student, over Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+from tutelage.engine.fit import fit
+from tutelage.engine.provenance import provenance
+from tutelage.engine.recipe import Recipe, Student, TeacherNetwork, Training
+
+__all__ = ["Recipe", "Student", "TeacherNetwork", "Training", "fit", "provenance"]

@@ -1,0 +1,117 @@
+"""From a recipe to everything the loop needs: seed → grow → data → probe one batch → ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device, set_seed
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tutelage.core import Absent, Distiller, Network, Teacher
+from tutelage.core.normalization import normalize_inputs
+from tutelage.data import Splits
+from tutelage.engine.loader import EpochSampler, evaluation_loader, training_loader
+from tutelage.engine.recipe import Recipe, Student, TeacherNetwork
+from tutelage.engine.weights import load_weights
+from tutelage.errors import UserError
+
+EVALUATION_BATCH = 256
+
+
+@dataclass
+class Assembly:
+    """A recipe put together, before the first step.
+
+    Attributes:
+        distiller: student and method, on the device, with the method's trainable parts built.
+        sampler, training: batches of training data.
+        validation, test: every item once.
+        example: one real training batch on the device.
+        splits: the data sets.
+        move: brings a batch to the device.
+    """
+
+    distiller: Distiller
+    sampler: EpochSampler
+    training: DataLoader[Any]
+    validation: DataLoader[Any]
+    test: DataLoader[Any]
+    example: Any
+    splits: Splits
+    move: Callable[[Any], Any]
+
+    @property
+    def teacher(self) -> Network | None:
+        """The live teacher, if there is one."""
+        return self.distiller.teacher if isinstance(self.distiller.teacher, Network) else None
+
+
+def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
+    """Put a recipe together.
+
+    Raises:
+        UserError: the data, the weights, a tap or a shape does not fit; nothing was trained by then.
+    """
+    train = recipe.train
+    if train.threads is not None:
+        torch.set_num_threads(train.threads)
+    set_seed(recipe.seed)
+    splits = recipe.data.splits(recipe.labels, recipe.seed)
+    teacher = _teacher(recipe)
+    student = recipe.method.grow(_network(recipe, recipe.student), teacher)
+    data = recipe.method.data(splits.train, teacher)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    sampler = EpochSampler(len(data), train.batch_size, recipe.seed, rank, world)
+    training = training_loader(data, sampler, train.workers)
+
+    def move(batch: Any) -> Any:
+        return send_to_device(batch, accelerator.device, non_blocking=True)
+
+    distiller = Distiller(student.to(accelerator.device), teacher, recipe.method, recipe.task)
+    example = move(_first(training))
+    distiller.setup(example)
+    if train.compile:
+        distiller.student.compile()
+        if isinstance(teacher, Network):
+            teacher.network.compile()
+    set_seed(recipe.seed + rank)  # dropout differs between ranks; the weights above do not
+    return Assembly(
+        distiller=distiller,
+        sampler=sampler,
+        training=training,
+        validation=evaluation_loader(splits.validation, EVALUATION_BATCH, train.workers, rank, world),
+        test=evaluation_loader(splits.test, EVALUATION_BATCH, train.workers, rank, world),
+        example=example,
+        splits=splits,
+        move=move,
+    )
+
+
+def _teacher(recipe: Recipe) -> Teacher:
+    spec = recipe.teacher
+    if spec is None:
+        return Absent()
+    if spec.network is None:
+        raise UserError("teacher.network is missing; give its class path, or teacher.recipe to train it first")
+    return Network(_network(recipe, spec))
+
+
+def _network(recipe: Recipe, spec: Student | TeacherNetwork) -> nn.Module:
+    network = spec.network
+    assert network is not None
+    if spec.weights is not None:
+        load_weights(network, spec.weights)
+    mean = recipe.data.mean if spec.mean is None else spec.mean
+    std = recipe.data.std if spec.std is None else spec.std
+    return normalize_inputs(network, mean, std)
+
+
+def _first(loader: Iterable[Any]) -> Any:
+    for batch in loader:
+        return batch
+    raise UserError("the training data is empty; check data.root and labels")

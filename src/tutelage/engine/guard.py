@@ -1,0 +1,93 @@
+"""Before the first step: does every term reach the student, and how hard does each one pull?
+
+A term whose gradient never arrives is the commonest silent failure of distillation code, and a term that pulls a hundred times
+harder than the labels is the second. Both are visible in one batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.core import Distiller
+from tutelage.errors import NonFiniteError, UserError
+
+LOUD = 10.0
+
+
+@dataclass(frozen=True)
+class TermScale:
+    """One term before the first step, at its full weight (as at the end of a ramp).
+
+    Attributes:
+        term: its name.
+        value: its weighted value.
+        gradient: norm of its gradient on the student's parameters.
+        ratio: that norm over the supervised loss's at weight 1; None without a task term.
+    """
+
+    term: str
+    value: float
+    gradient: float
+    ratio: float | None
+
+    def warning(self) -> str | None:
+        """Return a sentence when the term drowns the labels."""
+        if self.ratio is None or self.ratio <= LOUD or self.term == "task":
+            return None
+        return (
+            f"the term '{self.term}' pulls {self.ratio:.0f}x harder on the student than the labels at its full weight; "
+            "if the run does not learn, ramp it in or lower its weight"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return asdict(self)
+
+
+def check_terms(distiller: Distiller, batch: Any) -> list[TermScale]:
+    """Measure every term on one batch in train mode; leaves weights, buffers, gradients and random state as they are.
+
+    Raises:
+        NonFiniteError: a term is NaN or infinite.
+        UserError: a term sends no gradient to the student.
+    """
+    buffers = {name: value.detach().clone() for name, value in distiller.named_buffers()}
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    parameters = [p for p in distiller.student.parameters() if p.requires_grad]
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        terms = distiller(batch, progress=1.0)
+        norms = {name: _gradient_norm(value, parameters) for name, value in terms.items()}
+    with torch.no_grad():
+        for name, value in distiller.named_buffers():
+            value.copy_(buffers[name])
+    values = {name: float(value.detach()) for name, value in terms.items()}
+    refuse_non_finite(values, "before the first step")
+    for name, norm in norms.items():
+        if norm == 0.0:
+            raise UserError(
+                f"the term '{name}' sends no gradient to the student; check its taps and its weight "
+                "(a student that equals its teacher also gives this)"
+            )
+    task = norms["task"] / distiller.method.task_weight if "task" in norms else None
+    return [TermScale(name, values[name], norms[name], None if task is None else norms[name] / task) for name in terms]
+
+
+def refuse_non_finite(values: dict[str, float], where: str) -> None:
+    """Stop at the first term that is NaN or infinite, with its name."""
+    for name, value in values.items():
+        if not abs(value) < float("inf"):
+            raise NonFiniteError(
+                name, f"the term '{name}' became {value} {where}; lower the learning rate or its weight, or check the data"
+            )
+
+
+def _gradient_norm(term: Tensor, parameters: list[torch.nn.Parameter]) -> float:
+    if not term.requires_grad:
+        return 0.0
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    norms = [g.float().norm() for g in gradients if g is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0

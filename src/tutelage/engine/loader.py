@@ -1,0 +1,67 @@
+"""Data loading whose order is a pure function of seed, epoch and position, so that a resumed run repeats it exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from tutelage.data import ImageSet, collate
+from tutelage.errors import UserError
+
+Key = tuple[int, int]
+
+
+class EpochSampler(Sampler[list[Key]]):
+    """Batches of `(epoch, position)` keys.
+
+    The batch size is that of all ranks together: rank r of w takes every w-th item of each batch, so two ranks of 32 see what one
+    rank of 64 sees. A last batch that is not full is left out of training, unless it is the only one.
+
+    Attributes:
+        epoch: the epoch to draw; set it before iterating.
+        start: the first batch of that epoch to give, for a run that resumes in mid-epoch.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        if batch_size % world:
+            raise UserError(f"train.batch_size {batch_size} does not divide among {world} processes; choose a multiple")
+        self.size, self.batch_size, self.seed, self.rank, self.world = size, min(batch_size, size), seed, rank, world
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        return self.size // self.batch_size
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.size, generator=generator).tolist()
+        for batch in range(self.start, len(self)):
+            items = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield [(self.epoch, i) for i in items[self.rank :: self.world]]
+
+
+def training_loader(data: ImageSet, sampler: EpochSampler, workers: int) -> DataLoader[object]:
+    """Return a loader of training batches in the sampler's order."""
+    return DataLoader(
+        data,
+        batch_sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def evaluation_loader(
+    data: ImageSet, batch_size: int, workers: int, rank: int = 0, world: int = 1
+) -> DataLoader[object]:
+    """Return a loader over every item exactly once, shared out among ranks, nothing padded and nothing dropped."""
+    mine = list(range(len(data)))[rank::world]
+    batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    return DataLoader(
+        data,
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )

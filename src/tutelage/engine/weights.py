@@ -1,0 +1,81 @@
+"""Load a network's weights strictly: every key must fit, and the message names those that do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from tutelage.errors import UserError
+
+STUDENT = "student.safetensors"
+
+
+def load_weights(network: nn.Module, source: str | Path) -> None:
+    """Load weights into `network`, in place.
+
+    Args:
+        network: the module to fill.
+        source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint holding a state dict (alone or
+            under `state_dict` or `model`; prefixes `module.` and `_orig_mod.` are taken off). Pickled objects are refused.
+
+    Raises:
+        UserError: the file is missing, unreadable or truncated, or a key or shape does not fit.
+    """
+    path = weights_file(source)
+    state = _read(path)
+    own = network.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    if missing or unexpected:
+        raise UserError(
+            f"{path} does not fit {type(network).__name__}: missing {_some(missing)}, unexpected {_some(unexpected)}; "
+            "give the network that the weights were made with"
+        )
+    for name, value in state.items():
+        if value.shape != own[name].shape:
+            raise UserError(
+                f"{path} holds {name!r} of shape {tuple(value.shape)}, but {type(network).__name__} needs "
+                f"{tuple(own[name].shape)}; check the network's arguments (classes, width, channels)"
+            )
+    network.load_state_dict(state)
+
+
+def weights_file(source: str | Path) -> Path:
+    """Return the file that `source` means; a run folder means its shipped student."""
+    path = Path(source)
+    if path.is_dir():
+        path = path / STUDENT
+    if not path.is_file():
+        raise UserError(f"there are no weights at {path}; give a run folder that is finished, or a weights file")
+    return path
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as weights ({_first_line(error)}); is the file complete?") from error
+    except Exception as error:  # torch raises its own unpickling error for anything but tensors
+        raise UserError(f"{path} holds more than tensors and is refused; save its state_dict() as safetensors") from error
+    for key in ("state_dict", "model"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise UserError(f"{path} holds no state dict of tensors; save the network's state_dict()")
+    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in loaded.items()}
+
+
+def _some(names: list[str]) -> str:
+    return "nothing" if not names else str(names[:4])[:-1] + (f", … {len(names)} in all]" if len(names) > 4 else "]")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__

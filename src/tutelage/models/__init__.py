@@ -1,0 +1,51 @@
+"""Networks that the papers need and no library has; everything else is torchvision or timm, by class path.
+
+All of them are rows of named parts: `stem`, `stage1`, `stage2`, `stage3`, … `pool`, `flatten`, `classifier`.
+"""
+
+from __future__ import annotations
+
+from tutelage.models.blocks import StagedNet
+from tutelage.models.mobilenet import mobilenet_v2
+from tutelage.models.resnet import (
+    cifar_resnet,
+    resnet8,
+    resnet8x4,
+    resnet14,
+    resnet20,
+    resnet32,
+    resnet32x4,
+    resnet44,
+    resnet56,
+    resnet110,
+)
+from tutelage.models.shufflenet import shufflenet_v1, shufflenet_v2
+from tutelage.models.small import small_cnn
+from tutelage.models.vgg import vgg8, vgg11, vgg13
+from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
+
+__all__ = [
+    "StagedNet",
+    "cifar_resnet",
+    "mobilenet_v2",
+    "resnet8",
+    "resnet8x4",
+    "resnet14",
+    "resnet20",
+    "resnet32",
+    "resnet32x4",
+    "resnet44",
+    "resnet56",
+    "resnet110",
+    "shufflenet_v1",
+    "shufflenet_v2",
+    "small_cnn",
+    "vgg8",
+    "vgg11",
+    "vgg13",
+    "wide_resnet",
+    "wrn_16_1",
+    "wrn_16_2",
+    "wrn_40_1",
+    "wrn_40_2",
+]

@@ -1,0 +1,166 @@
+"""Gram matrices that stay right at every scale: the small operations that alignment and CKA are made of.
+
+Three habits live here. Relations are computed in float32 or better, outside autocast. Features are centred, never the
+Gram: the Gram of features with a common offset has already lost the digits that centring it would need. And every product
+is divided by the detached sizes of its factors, so that fourth powers neither overflow nor underflow; alignment does not
+depend on scale, hence its gradient stays exact.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+class Factor(NamedTuple):
+    """One factor of a kernel matrix `left @ right.mT`.
+
+    Attributes:
+        data: (..., N, P), with gradient.
+        unit: (..., 1, 1), detached: 1 / ‖data‖, and 0 where `data` is zero or nothing but rounding noise.
+    """
+
+    data: Tensor
+    unit: Tensor
+
+    @property
+    def mT(self) -> Factor:  # noqa: N802 - torch's own name
+        """The transposed factor, (..., P, N)."""
+        return Factor(self.data.mT, self.unit)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context without autocast on this device; `.float()` alone does not protect a product from autocast.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16), full_precision(torch.device("cpu")):
+    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
+    torch.float32
+    """
+    if torch.is_autocast_enabled(device.type):
+        return cast("AbstractContextManager[None]", torch.autocast(device.type, enabled=False))
+    return nullcontext()
+
+
+def promote(x: Tensor) -> Tensor:
+    """Return half precision as float32; float32 and float64 stay.
+
+    >>> promote(torch.ones(1, dtype=torch.bfloat16)).dtype, promote(torch.ones(1, dtype=torch.float64)).dtype
+    (torch.float32, torch.float64)
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class _Gram(Function):
+    """x xᵀ with one product in its backward pass instead of two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x @ x.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (x,) = ctx.saved_tensors
+        with full_precision(grad.device):
+            return cast(Tensor, (grad + grad.mT) @ x)
+
+
+def gram(x: Tensor) -> Tensor:
+    """Return the Gram matrix of the rows, K = x xᵀ.
+
+    >>> gram(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+    tensor([[5., 6.],
+            [6., 9.]])
+
+    Args:
+        x: (..., N, P).
+
+    Returns:
+        (..., N, N).
+    """
+    return cast(Tensor, _Gram.apply(x)) if x.requires_grad else x @ x.mT  # type: ignore[no-untyped-call]
+
+
+def inverse(size: Tensor, floor: Tensor | float = 0.0) -> Tensor:
+    """Return 1 / size, and 0 with zero gradient where size ≤ floor; NaN stays NaN.
+
+    The zeros are masked before the division: `torch.where` after it would still give NaN gradients.
+
+    >>> inverse(torch.tensor([2.0, 0.0]))
+    tensor([0.5000, 0.0000])
+    """
+    return size.masked_fill(size <= floor, torch.inf).reciprocal()
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Return x with rows of length 1; a zero row stays zero and gets zero gradient.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    scaled = x * inverse(x.detach().abs().amax(-1, keepdim=True))
+    squared = scaled.square().sum(-1, keepdim=True)
+    return scaled * squared.masked_fill(squared <= 0, torch.inf).rsqrt()
+
+
+def factor(x: Tensor) -> Factor:
+    """Return x (..., N, P) as a factor."""
+    return Factor(x, inverse(_size(x)))
+
+
+def centred(x: Tensor) -> Factor:
+    """Return x minus the mean of its rows, as a factor.
+
+    Rows that agree up to the rounding of their own mean count as constant: the unit is 0, so that products with this factor
+    are 0 with zero gradient instead of amplified rounding noise.
+
+    >>> centred(torch.full((3, 2), 0.1)).unit.item()
+    0.0
+    """
+    mean = x.mean(-2, keepdim=True)
+    data = x - mean
+    offset = _size(mean) * x.shape[-2] ** 0.5
+    return Factor(data, inverse(_size(data), floor=4 * torch.finfo(x.dtype).eps * offset))
+
+
+def product(left: Factor, right: Factor) -> Tensor:
+    """Return left rightᵀ divided by the detached sizes of both factors, (..., N, M)."""
+    raw = gram(left.data) if left.data is right.data else left.data @ right.data.mT
+    return raw * (left.unit * right.unit)
+
+
+def u_centre(k: Tensor) -> Tensor:
+    """Return the U-centred matrix: zero diagonal, and rows and columns that sum to zero (N ≥ 4).
+
+    With K̃ = K without its diagonal: U = K̃ - r_i - c_j + t, where r and c are K̃'s row and column sums over N - 2 and t its sum
+    over (N - 1)(N - 2). A result that is nothing but rounding noise (equal similarities throughout) is returned as 0.
+
+    Source: G. Szekely and M. Rizzo, "Partial distance correlation", 2014, for symmetric matrices.
+
+    >>> u_centre(torch.ones(4, 4)).abs().max().item()
+    0.0
+
+    Args:
+        k: (..., N, N).
+    """
+    n = k.shape[-1]
+    diagonal = torch.eye(n, dtype=torch.bool, device=k.device)
+    hollow = k.masked_fill(diagonal, 0.0)
+    rows, columns = hollow.sum(-1, keepdim=True), hollow.sum(-2, keepdim=True)
+    total = rows.sum(-2, keepdim=True)
+    u = (hollow - (rows + columns) / (n - 2) + total / ((n - 1) * (n - 2))).masked_fill(diagonal, 0.0)
+    return u.masked_fill(_size(u) <= 8 * torch.finfo(k.dtype).eps * _size(k), 0.0)
+
+
+def _size(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tutelage import UserError
+from tutelage.data import Digits, Splits
+from tutelage.data.splits import label_subset, stratified
+
+
+def ids(splits: Splits) -> list[set[int]]:
+    return [set(part.index.tolist()) for part in (splits.train, splits.validation, splits.test)]
+
+
+def test_parts_are_disjoint_complete_balanced_and_the_same_for_every_seed() -> None:
+    first, second = Digits().splits(seed=0), Digits().splits(seed=1)
+    train, validation, test = ids(first)
+    assert ids(first) == ids(second)
+    assert not train & validation
+    assert not train & test
+    assert not validation & test
+    assert len(train | validation | test) == 1797
+    for part in (first.train, first.validation, first.test):
+        counts = torch.bincount(part.labels, minlength=10)
+        assert counts.max() - counts.min() <= 0.1 * counts.max() + 1
+
+
+def test_label_subsets_are_balanced_nested_and_drawn_by_the_seed() -> None:
+    labels = Digits().splits().train.labels
+    small, large = label_subset(labels, 100, seed=0), label_subset(labels, 205, seed=0)
+    assert torch.bincount(labels[small]).tolist() == [10] * 10
+    assert sorted(torch.bincount(labels[large]).tolist()) == [20] * 5 + [21] * 5
+    assert set(small.tolist()) < set(large.tolist())
+    assert set(small.tolist()) != set(label_subset(labels, 100, seed=1).tolist())
+
+
+def test_labels_do_not_touch_validation_and_test() -> None:
+    whole, few = ids(Digits().splits()), ids(Digits().splits(labels=50))
+    assert whole[1:] == few[1:]
+    assert len(few[0]) == 50
+    assert few[0] < whole[0]
+
+
+@pytest.mark.parametrize("count", [9, 100_000])
+def test_too_few_and_too_many_labels_are_refused(count: int) -> None:
+    with pytest.raises(UserError, match=f"labels is {count}, but the training part has 107"):
+        Digits().splits(labels=count)
+
+
+def test_stratified_parts_cover_small_classes() -> None:
+    labels = torch.tensor([0] * 5 + [1] * 100)
+    parts = stratified(labels, [0.6, 0.2, 0.2])
+    assert [int((labels[part] == 0).sum()) for part in parts] == [3, 1, 1]
+    assert torch.cat(parts).sort().values.tolist() == list(range(105))

@@ -1,0 +1,55 @@
+"""A real teacher, trained once for all engine tests on real digits."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tutelage import Alone, Classification, Method
+from tutelage.data import Digits
+from tutelage.engine import Recipe, Student, TeacherNetwork, Training, fit
+
+
+def make_net(width: int) -> nn.Sequential:
+    """Return a two-layer convolutional network for 8x8 digits, with batch norm and dropout."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 3, padding=1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(width * 16, 10),
+    )
+
+
+def make_recipe(method: Method, teacher: Path | None, width: int = 4, **train: object) -> Recipe:
+    """Return a short recipe on 200 labelled digits."""
+    torch.manual_seed(0)
+    settings: dict[str, object] = {"epochs": 2, "batch_size": 50, "threads": 1, **train}
+    return Recipe(
+        data=Digits(),
+        task=Classification(num_classes=10),
+        student=Student(make_net(width)),
+        method=method,
+        teacher=None if teacher is None else TeacherNetwork(make_net(16), weights=str(teacher)),
+        train=Training(optimizer=partial(torch.optim.AdamW, lr=3e-3), **settings),
+        labels=200,
+    )
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a teacher that knows its digits."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    recipe = make_recipe(Alone(), None, width=16, epochs=3)
+    recipe.labels = None
+    metrics = fit(recipe, out)
+    assert metrics is not None
+    assert metrics["test"]["top1"] > 0.9
+    return out

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tutelage import Absent, Classification, Distiller, KD, Method, Network, NonFiniteError, Step, UserError
+from tutelage.core.method import Card
+from tutelage.engine.guard import check_terms
+from tutelage.engine.preflight import buffers_hash
+
+BATCH = (torch.randn(16, 8), torch.randint(3, (16,)))
+
+
+class Term(Method):
+    """A term made by a function of the step."""
+
+    card = Card("", "", "")
+
+    def __init__(self, make: object) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        return {"mine": self.make(step)}
+
+
+def net(width: int = 6) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(8, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def distiller(make: object) -> Distiller:
+    return Distiller(net(), Absent(), Term(make), Classification(num_classes=3))
+
+
+def test_it_reports_value_gradient_and_ratio_and_leaves_everything_as_it_was() -> None:
+    whole = Distiller(net(), Network(net(12)), KD(), Classification(num_classes=3))
+    before, random = buffers_hash(whole.student), torch.get_rng_state()
+    task, kd = check_terms(whole, BATCH)
+    assert buffers_hash(whole.student) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(p.grad is None for p in whole.parameters())
+    assert (task.term, task.ratio) == ("task", 1.0)
+    terms = whole.train()(BATCH)
+    assert kd.value == pytest.approx(float(terms["kd"].detach()), rel=1e-6)
+    gradients = torch.autograd.grad(terms["kd"], list(whole.student.parameters()))
+    assert kd.gradient == pytest.approx(float(torch.stack([g.norm() for g in gradients]).norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda s: s.student.out.detach().mean(), lambda s: 0.0 * s.student.out.mean(), lambda s: torch.tensor(3.0)],
+)
+def test_a_term_without_gradient_is_refused_by_name(make: object) -> None:
+    with pytest.raises(UserError, match="the term 'mine' sends no gradient to the student"):
+        check_terms(distiller(make), BATCH)
+
+
+def test_a_term_that_is_not_finite_is_refused_by_name() -> None:
+    with pytest.raises(NonFiniteError, match="the term 'mine' became nan before the first step") as caught:
+        check_terms(distiller(lambda s: s.student.out.mean() * float("nan")), BATCH)
+    assert caught.value.term == "mine"
+
+
+def test_a_loud_term_is_warned_of() -> None:
+    task, mine = check_terms(distiller(lambda s: 1000.0 * s.student.out.mean()), BATCH)
+    assert mine.ratio is not None
+    assert mine.ratio > 10
+    assert "pulls" in (mine.warning() or "")
+    assert task.warning() is None

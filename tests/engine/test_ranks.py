@@ -1,0 +1,50 @@
+"""Two real processes over gloo end with the same student, and see the global batch of one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from tutelage import KD
+from tutelage.engine import fit, trainer
+from tests.engine.conftest import make_recipe
+recipe = make_recipe(KD(), Path(sys.argv[1]), epochs=2, keep="last")
+recipe.student.network[6] = torch.nn.Identity()
+recipe.student.network[1] = torch.nn.Identity()
+fit(recipe, sys.argv[2])
+rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+save_file(recipe.student.network.state_dict(), f"{sys.argv[3]}/rank{rank}.safetensors")
+"""
+
+
+def run(teacher: Path, folder: Path, processes: int) -> None:
+    folder.mkdir()
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    command = [sys.executable, *launch, str(script), str(teacher), str(folder / "run"), str(folder)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_ranks_hold_equal_weights_and_match_one_rank(teacher_run: Path, tmp_path: Path) -> None:
+    run(teacher_run, tmp_path / "one", 1)
+    run(teacher_run, tmp_path / "two", 2)
+    one, first, second = (
+        load_file(tmp_path / name) for name in ("one/rank0.safetensors", "two/rank0.safetensors", "two/rank1.safetensors")
+    )
+    for key in one:
+        assert torch.equal(first[key], second[key]), key
+        assert torch.allclose(first[key], one[key], atol=2e-4), key
