@@ -30,7 +30,7 @@ def write_cifar10(root: Path) -> None:
 
 def write_cifar100(root: Path) -> None:
     folder = root / "cifar-100-python"
-    write_batch(folder / "train", "fine_labels", 40, 0)
+    write_batch(folder / "train", "fine_labels", 100, 0)
     write_batch(folder / "test", "fine_labels", 10, 0)
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"a"] * 100}, protocol=2))
 

@@ -40,8 +40,9 @@ def test_it_reports_value_gradient_and_ratio_and_leaves_everything_as_it_was() -
     assert buffers_hash(whole.student) == before
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in whole.parameters())
-    assert (task.term, task.ratio) == ("task", 1.0)
+    assert (task.term, task.ratio) == ("task", pytest.approx(0.1))
     terms = whole.train()(BATCH)
+    assert kd.ratio == pytest.approx(kd.gradient / (task.gradient / 0.1))
     assert kd.value == pytest.approx(float(terms["kd"].detach()), rel=1e-6)
     gradients = torch.autograd.grad(terms["kd"], list(whole.student.parameters()))
     assert kd.gradient == pytest.approx(float(torch.stack([g.norm() for g in gradients]).norm()), rel=1e-5)

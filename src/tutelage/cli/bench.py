@@ -115,7 +115,7 @@ def _last_line(job: Job) -> str:
 
 
 def _methods(folder: Path, wanted: str | None) -> list[str]:
-    there = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "teacher")
+    there = sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("teacher"))
     if not there:
         raise UserError(f"{folder} holds no recipes; give a folder such as recipes/classification/digits")
     methods = there if wanted is None else wanted.split(",")

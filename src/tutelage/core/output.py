@@ -23,6 +23,20 @@ class Output:
     out: Any
     taps: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def logits(self) -> Tensor:
+        """The output as one tensor: itself, or its entry `logits` (Hugging Face outputs).
+
+        Raises:
+            UserError: it is neither, or there is no output because there is no teacher.
+        """
+        out = self.out["logits"] if isinstance(self.out, Mapping) and "logits" in self.out else self.out
+        if out is None:
+            raise UserError("the method needs a teacher's logits, but there is no teacher; give the recipe one")
+        if not isinstance(out, Tensor):
+            raise UserError(f"the network gives a {type(out).__name__} without logits; a method on logits needs a tensor")
+        return out
+
     def tap(self, name: str) -> Tensor:
         """Return the recorded output of `name`.
 

@@ -61,7 +61,7 @@ class Data(ABC):
             train, validation = train.part(keep, None, 0), train.part(held, None, 0)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
             if not len(part):
-                raise UserError(f"the {name} part of {type(self).__name__} is empty; check data.root")
+                raise UserError(f"the {name} part of {type(self).__name__} is empty; check data.root and data.validation")
         chosen = range(len(train)) if labels is None else label_subset(train.labels, labels, seed).tolist()
         return Splits(train.part(_tensor(chosen), self.transform(), seed), validation, test)
 

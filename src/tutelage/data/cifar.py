@@ -49,7 +49,8 @@ class _Cifar(Data):
     def classes(self) -> list[str]:
         """The names in the meta file."""
         file, key = self.names
-        return [name.decode() for name in _read(self._folder() / file)[key]]
+        names = _read(self._folder() / file)[key]
+        return [name.decode() if isinstance(name, bytes) else name for name in names]
 
     def parts(self) -> tuple[ImageSet, ImageSet | None, ImageSet | None]:
         """Return the official training and test parts; validation is cut from the first."""

@@ -1,9 +1,9 @@
 """Gram matrices that stay right at every scale: the small operations that alignment and CKA are made of.
 
-Three habits live here. Relations are computed in float32 or better, outside autocast. Features are centred, never the
-Gram: the Gram of features with a common offset has already lost the digits that centring it would need. And every product
-is divided by the detached sizes of its factors, so that fourth powers neither overflow nor underflow; alignment does not
-depend on scale, hence its gradient stays exact.
+Three habits live here. Relations are computed in float32 or better, outside autocast. Features are centred,
+never the Gram: the Gram of features with a common offset has already lost the digits that centring it would
+need. And every product is divided by the detached sizes of its factors, so that fourth powers neither
+overflow nor underflow; alignment does not depend on scale, hence its gradient stays exact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Factor(NamedTuple):
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context without autocast on this device; `.float()` alone does not protect a product from autocast.
+    """Return a context without autocast on this device; `.float()` alone does not protect a product.
 
     >>> with torch.autocast("cpu", dtype=torch.bfloat16), full_precision(torch.device("cpu")):
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
@@ -68,10 +68,11 @@ class _Gram(Function):
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x: Tensor
         (x,) = ctx.saved_tensors
         with full_precision(grad.device):
-            return cast(Tensor, (grad + grad.mT) @ x)
+            return (grad + grad.mT) @ x
 
 
 def gram(x: Tensor) -> Tensor:
@@ -87,7 +88,29 @@ def gram(x: Tensor) -> Tensor:
     Returns:
         (..., N, N).
     """
-    return cast(Tensor, _Gram.apply(x)) if x.requires_grad else x @ x.mT  # type: ignore[no-untyped-call]
+    return cast(Tensor, _Gram.apply(x)) if x.requires_grad else x @ x.mT
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return <a, b>, the sum over a product of matrices: 0-d for two matrices, (..., 1, 1) for stacks.
+
+    >>> dot(torch.ones(2, 3), torch.ones(2, 3)).item(), dot(torch.ones(4, 2, 3), torch.ones(4, 2, 3)).shape
+    (6.0, torch.Size([4, 1, 1]))
+    """
+    if a.ndim == 2:
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    return (a * b).sum((-2, -1), keepdim=True)
+
+
+def norm(a: Tensor) -> Tensor:
+    """Return ‖a‖, of the shape that `dot` has; its gradient at 0 is 0.
+
+    >>> norm(torch.ones(2, 2)).item()
+    2.0
+    """
+    if a.ndim == 2:
+        return cast(Tensor, torch.linalg.vector_norm(a))
+    return cast(Tensor, torch.linalg.vector_norm(a, dim=(-2, -1), keepdim=True))
 
 
 def inverse(size: Tensor, floor: Tensor | float = 0.0) -> Tensor:
@@ -119,10 +142,10 @@ def factor(x: Tensor) -> Factor:
 
 
 def centred(x: Tensor) -> Factor:
-    """Return x minus the mean of its rows, as a factor.
+    """Return x (..., N, P) minus the mean of its rows, as a factor.
 
-    Rows that agree up to the rounding of their own mean count as constant: the unit is 0, so that products with this factor
-    are 0 with zero gradient instead of amplified rounding noise.
+    Rows that agree up to the rounding of their own mean count as constant: the unit is 0, so that products
+    with this factor are 0 with zero gradient instead of amplified rounding noise.
 
     >>> centred(torch.full((3, 2), 0.1)).unit.item()
     0.0
@@ -139,28 +162,27 @@ def product(left: Factor, right: Factor) -> Tensor:
     return raw * (left.unit * right.unit)
 
 
-def u_centre(k: Tensor) -> Tensor:
-    """Return the U-centred matrix: zero diagonal, and rows and columns that sum to zero (N ≥ 4).
+def u_centred(k: Tensor) -> Tensor:
+    """Return the U-centred kernel matrix: zero diagonal, rows and columns that sum to zero.
 
-    With K̃ = K without its diagonal: U = K̃ - r_i - c_j + t, where r and c are K̃'s row and column sums over N - 2 and t its sum
-    over (N - 1)(N - 2). A result that is nothing but rounding noise (equal similarities throughout) is returned as 0.
+    U_ij = K̃_ij - r_i - c_j + t off the diagonal: K̃ is K without its diagonal, r and c are its row and column
+    sums over N - 2, t is its sum over (N - 1)(N - 2). A result that is only rounding noise (all similarities
+    equal) is returned as 0.
 
-    Source: G. Szekely and M. Rizzo, "Partial distance correlation", 2014, for symmetric matrices.
-
-    >>> u_centre(torch.ones(4, 4)).abs().max().item()
+    >>> u_centred(torch.ones(4, 4)).abs().max().item()
     0.0
 
     Args:
-        k: (..., N, N).
+        k: (..., N, N) with N ≥ 4, of centred features (their sums over rows and over columns agree).
     """
     n = k.shape[-1]
     diagonal = torch.eye(n, dtype=torch.bool, device=k.device)
     hollow = k.masked_fill(diagonal, 0.0)
     rows, columns = hollow.sum(-1, keepdim=True), hollow.sum(-2, keepdim=True)
-    total = rows.sum(-2, keepdim=True)
-    u = (hollow - (rows + columns) / (n - 2) + total / ((n - 1) * (n - 2))).masked_fill(diagonal, 0.0)
+    total = rows.sum(-2, keepdim=True) / ((n - 1) * (n - 2))
+    u = (hollow - (rows + columns) / (n - 2) + total).masked_fill(diagonal, 0.0)
     return u.masked_fill(_size(u) <= 8 * torch.finfo(k.dtype).eps * _size(k), 0.0)
 
 
 def _size(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True)
+    return cast(Tensor, torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True))

@@ -67,6 +67,7 @@ class ClassificationMetrics(Metrics):
         Raises:
             UserError: no labelled item was seen, on any rank.
         """
+        self._count.update(0.0)  # a rank without items has a share of 0
         count = float(self._count.compute())
         if count == 0:
             raise UserError("there is nothing to evaluate: no labelled item; check data.root and the split")
