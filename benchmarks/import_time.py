@@ -1,6 +1,6 @@
 """What starting costs: `import tutelage` against `import torch`, and `tutelage --help` against an empty program.
 
-    python -m benchmarks.import_time [--rounds 7] [--out FILE]
+python -m benchmarks.import_time [--rounds 7] [--out FILE]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a method adds to a training step, as a share of the floor: teacher forward + student forward, backward and step.
 
-The pair is RN-32x4 → RN-8x4 at batch 64 of 32×32 images, one thread. A second table shows what the framework itself adds to a hand-written
-loop, on networks so small that nothing else counts.
+The pair is RN-32x4 → RN-8x4 at batch 64 of 32×32 images, one thread. A second table shows what the framework itself
+adds to a hand-written loop, on networks so small that nothing else counts.
 
     python -m benchmarks.step_overhead [--rounds 15] [--out FILE]
 """
@@ -96,7 +96,9 @@ def framework_overhead(rounds: int) -> dict[str, Any]:
     def network() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
 
-    recipe = Recipe(Digits(), Classification(num_classes=10), Student(network()), Alone(), train=Training(optimizer=sgd))
+    recipe = Recipe(
+        Digits(), Classification(num_classes=10), Student(network()), Alone(), train=Training(optimizer=sgd)
+    )
     accelerator = Accelerator(cpu=True)
     parts: Assembly = assemble(recipe, accelerator)
     student = network().train()

@@ -1,6 +1,6 @@
-"""A distillation method of one's own in fifteen lines: match the teacher's attention map (Zagoruyko and Komodakis, ICLR 2017).
+"""A distillation method of one's own in fifteen lines: attention transfer (Zagoruyko and Komodakis, ICLR 2017).
 
-    python examples/custom_method.py
+python examples/custom_method.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ten lines of the README: any teacher, any student, features and logits aligned, in somebody's own loop.
 
-    python examples/distiller_in_your_loop.py
+python examples/distiller_in_your_loop.py
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def main() -> list[float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
-    print({name: round(float(value), 3) for name, value in terms.items()})
+        losses.append(loss.item())
+    print({name: round(value.item(), 3) for name, value in terms.items()})
     return losses
 
 

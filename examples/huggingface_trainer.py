@@ -1,6 +1,6 @@
 """Distil inside Hugging Face's Trainer: a Distiller computes the loss, everything else is the Trainer's.
 
-    python examples/huggingface_trainer.py
+python examples/huggingface_trainer.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RCKA's pure functions in somebody's own training loop: torch only, no engine, no recipe.
 
-    python examples/loss_in_your_loop.py
+python examples/loss_in_your_loop.py
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main() -> float:
     torch.manual_seed(0)
     images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
     images = images.float() / 16
-    train, test = slice(0, 1300), slice(1300, None)
+    test = slice(1300, None)
     teacher = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 10))
     student = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10))
 

@@ -61,7 +61,7 @@ def test_the_public_names_are_a_checked_in_list() -> None:
         assert name in vars(tutelage)
 
 
-def test_the_teacher_engine_knows_no_method() -> None:
+def test_the_engine_knows_no_method() -> None:
     for path in SOURCE:
         if path.parent.name == "engine":
             assert "tutelage.methods" not in path.read_text(), f"{relative(path)} knows a method"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tutelage import Absent, Alone, Classification, Distiller, KD, Mimic, Network, RCKA, Step, Together
+from tutelage import KD, RCKA, Absent, Alone, Classification, Distiller, Mimic, Network, Step, Together
 from tutelage.core import Method
 from tutelage.core.method import Card
 from tutelage.engine.preflight import buffers_hash

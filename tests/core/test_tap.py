@@ -76,7 +76,9 @@ def test_tuple_and_dict_outputs_are_addressable() -> None:
 
 
 def test_a_non_tensor_output_names_the_choices() -> None:
-    with pytest.raises(UserError, match=r"gives a tuple, not a tensor; choose one of \['encoder\[0\]', 'encoder\[1\]'\]"):
+    with pytest.raises(
+        UserError, match=r"gives a tuple, not a tensor; choose one of \['encoder\[0\]', 'encoder\[1\]'\]"
+    ):
         Taps(Holder(), ["encoder"])(torch.ones(1, 1))
     with pytest.raises(UserError, match=r"finds no \[5\] in a tuple; there are \['0', '1'\]"):
         Taps(Holder(), ["encoder[5]"])(torch.ones(1, 1))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage import Absent, Classification, Distiller, KD, Method, Network, NonFiniteError, Step, UserError
+from tutelage import KD, Absent, Classification, Distiller, Method, Network, NonFiniteError, Step, UserError
 from tutelage.core.method import Card
 from tutelage.engine.guard import check_terms
 from tutelage.engine.preflight import buffers_hash

@@ -56,7 +56,9 @@ def test_terms_are_finite_named_scalars_that_reach_the_student(name: str) -> Non
     for term, value in terms.items():
         assert value.ndim == 0, term
         assert torch.isfinite(value), term
-        gradients = torch.autograd.grad(value, list(distiller.student.parameters()), allow_unused=True, retain_graph=True)
+        gradients = torch.autograd.grad(
+            value, list(distiller.student.parameters()), allow_unused=True, retain_graph=True
+        )
         assert sum(float(g.abs().sum()) for g in gradients if g is not None) > 0, term
         assert all(torch.isfinite(g).all() for g in gradients if g is not None), term
 

@@ -9,7 +9,8 @@ from torch import nn
 import tutelage.models as models
 from tutelage import Taps, UserError
 
-# Counted by instantiating HobbitLong/RepDistiller@b84f547 `models.model_dict[...](num_classes=100)`; the papers' tables round them.
+# Counted by instantiating HobbitLong/RepDistiller@b84f547 `models.model_dict[...](num_classes=100)`; the papers'
+# tables round them.
 PARAMETERS = {
     "resnet8": 83_892,
     "resnet14": 181_108,

@@ -1,6 +1,7 @@
 """The command line: `tutelage train | evaluate | plan | methods | bench`.
 
-Only what a command needs is imported, so `tutelage --help` answers at once. A user's mistake is one sentence and exit code 2.
+Only what a command needs is imported, so `tutelage --help` answers at once. A user's mistake is one sentence and
+exit code 2.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""The commands and their options; anything else on the line is an override of the recipe, such as `--train.epochs 3`."""
+"""The commands and their options; the rest of the line overrides the recipe, such as `--train.epochs 3`."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TypeAlias
 
 OVERRIDES = "Any key of the recipe can be set on the line: --seed 1 --labels 1000 --train.epochs 3 --data.root DIR"
 
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _add(commands: Commands, name: str, tell: str, examples: str, overrides: bool = False) -> argparse.ArgumentParser:

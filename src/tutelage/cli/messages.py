@@ -17,9 +17,9 @@ def mend(message: str) -> str:
     """Return the message as one line, with the options that were perhaps meant.
 
     >>> mend("Group 'train' does not accept option 'epochz'")
-    "train has no key 'epochz'; did you mean ['epochs']?"
+    "train has no key 'epochz'; did you mean ['epochs', 'warmup_epochs']?"
     >>> mend("Option 'tran.epochs' is not accepted")
-    "the recipe has no key 'tran'; did you mean ['train']?"
+    "the recipe has no key 'tran'; did you mean ['train', 'task']?"
     """
     line = " ".join(message.split())
     group = re.fullmatch(r"Group '([\w.]+)' does not accept option '([\w.]+)'", line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import fields
 
 import tutelage.methods
 from tutelage.core import Method
@@ -16,5 +17,6 @@ def run() -> int:
             first = (inspect.getdoc(method) or "").splitlines()[0]
             card = method.card
             print(f"{name}  —  {first}")
-            print(f"    paper   {card.paper}\n    tasks   {card.tasks}\n    needs   {card.needs}\n    trains  {card.trains}")
+            for field in fields(card):
+                print(f"    {field.name:<7} {vars(card)[field.name]}")
     return 0

@@ -40,7 +40,9 @@ def show(found: Plan) -> None:
     for warning in filter(None, (scale.warning() for scale in found.terms)):
         print(f"warning: {warning}")
     total = found.steps * found.step_seconds
-    print(f"\n{found.steps} steps of {found.step_seconds * 1e3:.1f} ms here: about {_duration(total)} without validation")
+    print(
+        f"\n{found.steps} steps of {found.step_seconds * 1e3:.1f} ms here: about {_duration(total)} without validation"
+    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:

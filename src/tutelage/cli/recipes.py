@@ -1,7 +1,7 @@
 """Read a recipe: YAML and overrides in, typed objects out. The only place that knows jsonargparse.
 
-Seeding comes between parsing and instantiating, so a student's first weights depend on the recipe's seed alone. A recipe is code (a class
-path is imported), so none is ever taken from a weights file.
+Seeding comes between parsing and instantiating, so a student's first weights depend on the recipe's seed alone. A
+recipe is code (a class path is imported), so none is ever taken from a weights file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def parse_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Parsed:
     """Read a recipe file and put the overrides on top.
 
     Raises:
-        UserError: the file is missing or no YAML, a key is unknown, or a value has the wrong type; the message names it.
+        UserError: the file is missing or no YAML, a key is unknown, or a value has the wrong type; the message
+            names it.
     """
     path = Path(path)
     _readable(path)

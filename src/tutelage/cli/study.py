@@ -44,7 +44,9 @@ def study_table(summary: dict[str, Any]) -> str:
     for method, row in summary.items():
         figures = row["test"]
         cells = [_spread(figures["top1"], 100, "{:.2f} ± {:.2f}"), _difference(row.get("difference"))]
-        cells += [_spread(figures.get(name), scale, "{:.3f}") for name, scale in (("agreement", 1), ("kl", 1), ("ece", 1))]
+        cells += [
+            _spread(figures.get(name), scale, "{:.3f}") for name, scale in (("agreement", 1), ("kl", 1), ("ece", 1))
+        ]
         cells += [f"{row['parameters']['student']:,}", f"{row['seconds']['mean']:.1f}"]
         rows.append([method, *cells])
     return table(header, rows)
@@ -62,15 +64,18 @@ def _difference(found: dict[str, Any] | None) -> str:
 
 
 def _layer_maps(folders: dict[str, Path]) -> dict[str, Any] | None:
-    """Return teacher × student maps: the student's first weights, then each method's student; None without a teacher."""
+    """Return teacher × student maps, before training and after each method; None without a teacher."""
     taught = [folder for folder in folders.values() if _recipe(folder).teacher is not None]
     if not taught:
         return None
     recipe = _recipe(taught[0])
-    assert recipe.teacher is not None and recipe.teacher.network is not None
+    assert recipe.teacher is not None
+    assert recipe.teacher.network is not None
     splits = recipe.data.splits(recipe.labels, recipe.seed)
     images = torch.stack([splits.test[i][0] for i in range(min(MAP_IMAGES, len(splits.test)))])
-    normalize_inputs(recipe.teacher.network, recipe.teacher.mean or recipe.data.mean, recipe.teacher.std or recipe.data.std)
+    normalize_inputs(
+        recipe.teacher.network, recipe.teacher.mean or recipe.data.mean, recipe.teacher.std or recipe.data.std
+    )
     if recipe.teacher.weights is not None:
         load_weights(recipe.teacher.network, recipe.teacher.weights)
     teacher = recipe.teacher.network.eval()

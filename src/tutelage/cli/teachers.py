@@ -1,4 +1,4 @@
-"""A recipe may name the recipe of its teacher: it is trained once, on the same data, and reused by every run that names it."""
+"""A recipe may name the recipe of its teacher: trained once, on the same data, and reused by every run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ def with_teacher(parsed: Parsed, teachers: str | Path, train: bool = True) -> bo
     source = parse_recipe(parsed.path.parent / spec.recipe)
     source.config.data = parsed.config.data
     text = source.text()
-    name = f"{source.path.resolve().parent.name}-{Path(spec.recipe).stem}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    name = (
+        f"{source.path.resolve().parent.name}-{Path(spec.recipe).stem}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    )
     out = Path(teachers) / name
     if source.config.teacher is not None:
         raise UserError(f"{source.path} has a teacher of its own; train it by itself and give teacher.weights")

@@ -44,7 +44,9 @@ class Distiller(nn.Module):
         self._taps = Taps(student, method.student_taps)
 
     def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
-        """Return the named, weighted scalar terms of one batch, `"task"` first (unless its weight is 0); their sum is the loss.
+        """Return the named, weighted scalar terms of one batch, whose sum is the loss.
+
+        `"task"` comes first, unless its weight is 0.
 
         Args:
             batch: what the loader gave.
@@ -67,8 +69,8 @@ class Distiller(nn.Module):
     def setup(self, batch: Any) -> None:
         """Let the method build its trainable parts from one real batch; call it before making the optimiser.
 
-        The student runs in eval mode without gradient, so its batch-norm statistics stay as they are. New parts land on the
-        student's device.
+        The student runs in eval mode without gradient, so its batch-norm statistics stay as they are. New parts
+        land on the student's device.
         """
         modes = [(module, module.training) for module in self.student.modules()]
         self.student.eval()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from tutelage.core.configuration import configuration
 from tutelage.core.output import Step
 from tutelage.core.teacher import Teacher
 
@@ -48,6 +48,9 @@ class Method(nn.Module, ABC):
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def grow(self, student: nn.Module, teacher: Teacher) -> nn.Module:
         """Change the student before training (an assistant, branches, an inherited tower); default: as it is."""
         return student
@@ -70,5 +73,4 @@ class Method(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Show the configuration: the constructor's arguments with their values."""
-        names = list(inspect.signature(type(self)).parameters)
-        return ", ".join(f"{name}={self.__dict__[name]!r}" for name in names if name in self.__dict__)
+        return configuration(self)

@@ -1,4 +1,4 @@
-"""Each network keeps its own input normalisation: images travel as [0, 1] pixels, and every network shifts and scales them.
+"""Each network keeps its own input normalisation: images travel as [0, 1] pixels, and networks shift and scale them.
 
 Teacher and student can then want different statistics (ImageNet's, 0.5/0.5 of many ViTs) and still see the same batch.
 """
@@ -19,8 +19,8 @@ MEAN, STD = "pixel_mean", "pixel_std"
 def normalize_inputs(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Make `network` compute `network((images - mean) / std)`; returns the same network.
 
-    The statistics become two non-persistent buffers, so the `state_dict` and the names of the submodules stay as they are.
-    Calling it again replaces the statistics.
+    The statistics become two non-persistent buffers, so the `state_dict` and the names of the submodules stay as
+    they are. Calling it again replaces the statistics.
 
     >>> net = normalize_inputs(nn.Identity(), mean=[0.5], std=[0.25])
     >>> net(torch.ones(1, 1, 1, 1)).item()
@@ -50,7 +50,9 @@ def normalization(network: nn.Module) -> tuple[list[float], list[float]] | None:
     buffers = dict(network.named_buffers(recurse=False))
     if MEAN not in buffers:
         return None
-    return [round(v, 7) for v in buffers[MEAN].flatten().tolist()], [round(v, 7) for v in buffers[STD].flatten().tolist()]
+    return [round(v, 7) for v in buffers[MEAN].flatten().tolist()], [
+        round(v, 7) for v in buffers[STD].flatten().tolist()
+    ]
 
 
 def _normalize(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -58,5 +60,7 @@ def _normalize(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     mean, std = network.get_buffer(MEAN), network.get_buffer(STD)
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != mean.shape[0]:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise UserError(f"the network expects images (N, {mean.shape[0]}, H, W), got {shape}; check channels and mean/std")
+        raise UserError(
+            f"the network expects images (N, {mean.shape[0]}, H, W), got {shape}; check channels and mean/std"
+        )
     return ((images - mean) / std, *rest)

@@ -34,7 +34,9 @@ class Output:
         if out is None:
             raise UserError("the method needs a teacher's logits, but there is no teacher; give the recipe one")
         if not isinstance(out, Tensor):
-            raise UserError(f"the network gives a {type(out).__name__} without logits; a method on logits needs a tensor")
+            raise UserError(
+                f"the network gives a {type(out).__name__} without logits; a method on logits needs a tensor"
+            )
         return out
 
     def tap(self, name: str) -> Tensor:

@@ -8,8 +8,8 @@ An address is `name`, `name:call` or `name[item]…`, in that order:
     backbone[p3]                entry of a dict output (also of a Hugging Face ModelOutput)
     encoder:1[hidden_states][2] all of it together
 
-Hooks are set when `Taps` is made, so make it *before* `torch.compile`: hooks that are added after the first compiled call
-are silently never called. A tap that does not fire in a forward pass raises and names itself.
+Hooks are set when `Taps` is made, so make it *before* `torch.compile`: hooks that are added after the first
+compiled call are silently never called. A tap that does not fire in a forward pass raises and names itself.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Address:
             return here[item]
         if isinstance(here, Sequence) and item.lstrip("-").isdigit() and -len(here) <= int(item) < len(here):
             return here[int(item)]
-        raise UserError(f"the tap {self.text!r} finds no [{item}] in a {type(here).__name__}; there are {_choices(here)}")
+        raise UserError(
+            f"the tap {self.text!r} finds no [{item}] in a {type(here).__name__}; there are {_choices(here)}"
+        )
 
 
 def _choices(output: Any) -> list[str]:

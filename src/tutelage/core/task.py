@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
+from tutelage.core.configuration import configuration
+
 
 class Metrics(ABC):
     """Running evaluation figures: update, merge over ranks, compute. State is sums."""
@@ -44,3 +46,6 @@ class Task(ABC):
     @abstractmethod
     def chance(self) -> float:
         """Return what `select` is worth for a network that guesses; a teacher at that level is refused."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({configuration(self)})"

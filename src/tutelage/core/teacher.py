@@ -1,8 +1,8 @@
 """Where the teacher's outputs come from: a live network, a cache, or nowhere.
 
-A teacher is never a registered submodule: it is not in `state_dict`, not in `parameters()`, not flipped by `.train()` and
-not wrapped by DDP. It runs in eval mode under `no_grad` (not `inference_mode`: relational losses save its tensors for
-backward).
+A teacher is never a registered submodule: it is not in `state_dict`, not in `parameters()`, not flipped by
+`.train()` and not wrapped by DDP. It runs in eval mode under `no_grad` (not `inference_mode`: relational losses
+save its tensors for backward).
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.configuration import configuration
 from tutelage.data.image_set import ImageSet
 from tutelage.data.splits import Splits, label_subset, stratified
 from tutelage.errors import UserError
@@ -44,7 +45,8 @@ class Data(ABC):
     def splits(self, labels: int | None = None, seed: int = 0) -> Splits:
         """Return the three parts.
 
-        The cut between train, validation and test is the same for every seed. The seed draws the label subset and the augmentation.
+        The cut between train, validation and test is the same for every seed. The seed draws the label subset and
+        the augmentation.
 
         Args:
             labels: number of labelled training images, balanced over classes; None takes all.
@@ -61,7 +63,9 @@ class Data(ABC):
             train, validation = train.part(keep, None, 0), train.part(held, None, 0)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
             if not len(part):
-                raise UserError(f"the {name} part of {type(self).__name__} is empty; check data.root and data.validation")
+                raise UserError(
+                    f"the {name} part of {type(self).__name__} is empty; check data.root and data.validation"
+                )
         chosen = range(len(train)) if labels is None else label_subset(train.labels, labels, seed).tolist()
         return Splits(train.part(_tensor(chosen), self.transform(), seed), validation, test)
 
@@ -70,6 +74,9 @@ class Data(ABC):
         if isinstance(self.augment, nn.Module):
             return self.augment
         return self.standard_augmentation() if self.augment else None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({configuration(self)})"
 
 
 def _tensor(positions: Sequence[int]) -> Tensor:

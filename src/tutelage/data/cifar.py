@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in the on-disk format that torchvision downloads: pickled batches, read without running them."""
+"""CIFAR-10 and CIFAR-100 as torchvision downloads them: pickled batches, read without running them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ class _Cifar(Data):
             pixels = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
             labels = [label for batch in batches for label in batch[self.label_key]]
         except (KeyError, ValueError) as error:
-            raise UserError(f"{self._folder()} holds no {type(self).__name__} batches ({error}); download it again") from error
+            raise UserError(
+                f"{self._folder()} holds no {type(self).__name__} batches ({error}); download it again"
+            ) from error
         return ArraySet(torch.from_numpy(np.ascontiguousarray(pixels)), torch.tensor(labels, dtype=torch.int64))
 
     def standard_augmentation(self) -> nn.Module:

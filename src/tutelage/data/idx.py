@@ -55,7 +55,8 @@ class FashionMNIST(_IdxData):
     """Fashion-MNIST (Xiao, Rasul, Vollgraf, 2017; MIT): 60 000 + 10 000 grey 28×28 images of clothes, 10 classes.
 
     Args:
-        root: holds the four files (as Debian's dataset-fashion-mnist), or FashionMNIST/raw/ (as torchvision downloads it).
+        root: holds the four files (as Debian's dataset-fashion-mnist), or FashionMNIST/raw/ (as torchvision
+            downloads it).
         validation: share of the 60 000 that is kept for choosing.
         augment: True pads by two pixels, crops and mirrors.
     """
@@ -68,14 +69,17 @@ class FashionMNIST(_IdxData):
     )
 
     def __init__(
-        self, root: str = "/usr/share/datasets/fashion-mnist", validation: float = 0.1, augment: bool | nn.Module = False
+        self,
+        root: str = "/usr/share/datasets/fashion-mnist",
+        validation: float = 0.1,
+        augment: bool | nn.Module = False,
     ) -> None:
         super().__init__(root, validation, augment)
 
     @property
     def classes(self) -> list[str]:
         """T-shirt to ankle boot."""
-        return "t-shirt trouser pullover dress coat sandal shirt sneaker bag ankle-boot".split()
+        return ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
 
 
 class MNIST(_IdxData):

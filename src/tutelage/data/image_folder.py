@@ -42,10 +42,10 @@ class FileSet(ImageSet):
 
 
 class ImageFolder(Data):
-    """Images in one folder a class: `root/train/<class>/…`, `root/val/<class>/…`, `root/test/<class>/…`, or `root/<class>/…`.
+    """Images in one folder a class: `root/<class>/…`, or `root/train/<class>/…` with `root/val/…` and `root/test/…`.
 
-    Missing parts are cut: test 20 %, validation 10 % of what is left for training. Hidden files are passed over. Transparent images are put on
-    white, grey ones become RGB.
+    Missing parts are cut: test 20 %, validation 10 % of what is left for training. Hidden files are passed over.
+    Transparent images are put on white, grey ones become RGB.
 
     Args:
         root: the folder.
@@ -90,11 +90,15 @@ class ImageFolder(Data):
     def _part(self, folder: Path, classes: list[str]) -> FileSet:
         strange = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name not in classes and p.name[0] != ".")
         if strange:
-            raise UserError(f"{folder} has a class {strange[0]!r} that the training part lacks; every part needs the same classes")
+            raise UserError(
+                f"{folder} has a class {strange[0]!r} that the training part lacks; every part needs the same classes"
+            )
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
-            files = [p for p in (folder / name).rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith(".")]
+            files = [
+                p for p in (folder / name).rglob("*") if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
+            ]
             if not files and folder.name not in ("val", "test"):
                 raise UserError(f"{folder / name} holds no image ({', '.join(sorted(ENDINGS))}); {ADVICE}")
             paths += sorted(files)
@@ -105,7 +109,8 @@ class ImageFolder(Data):
         """Crop at random scale and aspect, mirror: the augmentation of ImageNet recipes."""
         from torchvision.transforms import v2
 
-        return v2.Compose([v2.RandomResizedCrop(self.size, antialias=True), v2.RandomHorizontalFlip()])
+        compose: nn.Module = v2.Compose([v2.RandomResizedCrop(self.size, antialias=True), v2.RandomHorizontalFlip()])
+        return compose
 
 
 def decode(path: Path) -> Tensor:
@@ -119,7 +124,9 @@ def decode(path: Path) -> Tensor:
 
     try:
         with Image.open(path) as file:
-            image = file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
+            image = (
+                file.convert("RGBA") if "A" in file.getbands() or "transparency" in file.info else file.convert("RGB")
+            )
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be decoded as an image ({error}); mend or remove the file") from error
     if image.mode == "RGBA":
@@ -131,4 +138,5 @@ def decode(path: Path) -> Tensor:
 def _centre(image: Tensor, size: int) -> Tensor:
     from torchvision.transforms.v2 import functional
 
-    return functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
+    cropped: Tensor = functional.center_crop(functional.resize(image, [size], antialias=True), [size, size])
+    return cropped

@@ -1,7 +1,7 @@
 """Images with labels and stable ids; augmentation is a pure function of seed, epoch and sample.
 
-A sample's random crop depends on (seed, epoch, index) alone: not on the number of workers, not on what was drawn before it, so a run
-that resumes sees the same pixels, and a teacher's outputs can be stored per epoch.
+A sample's random crop depends on (seed, epoch, index) alone: not on the number of workers, not on what was drawn
+before it, so a run that resumes sees the same pixels, and a teacher's outputs can be stored per epoch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
     """A part of a data set.
 
-    An item is `(image, label, index)`: float32 (C, H, W) in [0, 1], int64, and the int64 id of the sample in its original part.
-    A key is a position, or `(epoch, position)`; the epoch decides the augmentation.
+    An item is `(image, label, index)`: float32 (C, H, W) in [0, 1], int64, and the int64 id of the sample in its
+    original part. A key is a position, or `(epoch, position)`; the epoch decides the augmentation.
 
     Args:
         labels: (N,) int64.

@@ -12,4 +12,5 @@ def padded_crop(size: int, padding: int, flip: bool) -> nn.Module:
     steps: list[nn.Module] = [v2.RandomCrop(size, padding=padding)]
     if flip:
         steps.append(v2.RandomHorizontalFlip())
-    return v2.Compose(steps)
+    compose: nn.Module = v2.Compose(steps)
+    return compose

@@ -1,4 +1,4 @@
-"""Which image belongs to which part: validation is cut from train by a fixed seed, labels are subsets by the run's seed."""
+"""Which image belongs to which part: a fixed seed cuts validation from train, the run's seed draws label subsets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def stratified(labels: Tensor, shares: Sequence[float], seed: int = SPLIT_SEED) 
     generator = torch.Generator().manual_seed(seed)
     parts: list[list[Tensor]] = [[] for _ in shares]
     exact = [Fraction(share).limit_denominator(10_000) for share in shares]
-    for label in labels.unique().tolist():
+    for label in sorted(set(labels.tolist())):
         members = (labels == label).nonzero().flatten()
         members = members[torch.randperm(len(members), generator=generator)]
         done, passed = 0, Fraction(0)
@@ -61,7 +61,7 @@ def label_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     Raises:
         UserError: fewer than one label per class, or more than there are.
     """
-    classes = labels.unique().tolist()
+    classes = sorted(set(labels.tolist()))
     if not len(classes) <= count <= len(labels):
         raise UserError(
             f"labels is {count}, but the training part has {len(labels)} images of {len(classes)} classes; "

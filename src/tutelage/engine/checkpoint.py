@@ -1,6 +1,7 @@
 """Exact resume: everything that the next step depends on, as safetensors and JSON, never pickle.
 
-A checkpoint is a folder `checkpoints/<step>`, written under a temporary name and renamed, so what has the final name is whole.
+A checkpoint is a folder `checkpoints/<step>`, written under a temporary name and renamed, so what has the final
+name is whole.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def _finished(folder: Path) -> list[Path]:
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Split an optimiser's state into tensors and the rest."""
     state = optimizer.state_dict()
-    tensors, rest = {}, {}
+    tensors: dict[str, Tensor] = {}
+    rest: dict[str, Any] = {}
     for index, slots in state["state"].items():
         for slot, value in slots.items():
             (tensors if isinstance(value, Tensor) else rest)[f"{index}/{slot}"] = value

@@ -1,7 +1,7 @@
 """Before the first step: does every term reach the student, and how hard does each one pull?
 
-A term whose gradient never arrives is the commonest silent failure of distillation code, and a term that pulls a hundred times
-harder than the labels is the second. Both are visible in one batch.
+A term whose gradient never arrives is the commonest silent failure of distillation code, and a term that pulls a
+hundred times harder than the labels is the second. Both are visible in one batch.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def refuse_non_finite(values: dict[str, float], where: str) -> None:
     for name, value in values.items():
         if not abs(value) < float("inf"):
             raise NonFiniteError(
-                name, f"the term '{name}' became {value} {where}; lower the learning rate or its weight, or check the data"
+                name,
+                f"the term '{name}' became {value} {where}; lower the learning rate or its weight, or check the data",
             )
 
 

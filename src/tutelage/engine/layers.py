@@ -46,7 +46,5 @@ def layer_map(left: nn.Module, right: nn.Module, images: Tensor, names: Sequence
         recorder.remove()
         network.train(training)
         features.append([recorded[tap].flatten(1).double() for tap in taps])
-    rows = [
-        [float(alignment(x, y, center=True, estimator="debiased")) for y in features[1]] for x in features[0]
-    ]
+    rows = [[float(alignment(x, y, center=True, estimator="debiased")) for y in features[1]] for x in features[0]]
     return torch.tensor(rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -16,8 +17,9 @@ Key = tuple[int, int]
 class EpochSampler(Sampler[list[Key]]):
     """Batches of `(epoch, position)` keys.
 
-    The batch size is that of all ranks together: rank r of w takes every w-th item of each batch, so two ranks of 32 see what one
-    rank of 64 sees. A last batch that is not full is left out of training, unless it is the only one.
+    The batch size is that of all ranks together, and rank r of w takes every w-th item of each batch, so two ranks
+    of 32 see what one rank of 64 sees. A last batch that is not full is left out of training, unless it is the only
+    one; it is then cut so that every rank has as many items.
 
     Attributes:
         epoch: the epoch to draw; set it before iterating.
@@ -27,7 +29,10 @@ class EpochSampler(Sampler[list[Key]]):
     def __init__(self, size: int, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         if batch_size % world:
             raise UserError(f"train.batch_size {batch_size} does not divide among {world} processes; choose a multiple")
-        self.size, self.batch_size, self.seed, self.rank, self.world = size, min(batch_size, size), seed, rank, world
+        if size < world:
+            raise UserError(f"{size} training images cannot be shared by {world} processes; use fewer")
+        self.batch_size = min(batch_size, size - size % world)
+        self.size, self.seed, self.rank, self.world = size, seed, rank, world
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
@@ -43,13 +48,7 @@ class EpochSampler(Sampler[list[Key]]):
 
 def training_loader(data: ImageSet, sampler: EpochSampler, workers: int) -> DataLoader[object]:
     """Return a loader of training batches in the sampler's order."""
-    return DataLoader(
-        data,
-        batch_sampler=sampler,
-        collate_fn=collate,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-    )
+    return _loader(data, sampler, workers)
 
 
 def evaluation_loader(
@@ -58,10 +57,15 @@ def evaluation_loader(
     """Return a loader over every item exactly once, shared out among ranks, nothing padded and nothing dropped."""
     mine = list(range(len(data)))[rank::world]
     batches = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    return _loader(data, batches, workers)
+
+
+def _loader(data: ImageSet, batches: Iterable[list[Any]], workers: int) -> DataLoader[object]:
     return DataLoader(
         data,
         batch_sampler=batches,
         collate_fn=collate,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # its own: starting to iterate would draw from the global one, also on resume
     )

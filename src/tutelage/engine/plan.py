@@ -72,6 +72,6 @@ def _step_seconds(recipe: Recipe, parts: Assembly, accelerator: Accelerator) -> 
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-        float(loss)  # waits for the device
+        loss.item()  # waits for the device
         seconds.append(time.perf_counter() - started)
     return median(seconds)

@@ -1,7 +1,7 @@
 """Is the teacher worth listening to? Asked before training, on validation data.
 
-Teachers that were loaded with the wrong weights, fed with the wrong normalisation or left in train mode cost days, because the run
-looks fine. Each is refused here, with what to change.
+Teachers that were loaded with the wrong weights, fed with the wrong normalisation or left in train mode cost days,
+because the run looks fine. Each is refused here, with what to change.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ def preflight(teacher: Network, task: Task, loader: Iterable[Any], move: Mover) 
     """Evaluate the teacher and refuse it when it cannot teach; return its figures.
 
     Raises:
-        UserError: its score is at chance level; another usual normalisation scores clearly better; or it changes its own
-            buffers or stays in train mode although it was put into eval mode.
+        UserError: its score is at chance level; another usual normalisation scores clearly better; or it changes
+            its own buffers or stays in train mode although it was put into eval mode.
     """
     network = teacher.network
     training = [name or type(network).__name__ for name, module in network.named_modules() if module.training]
     if training:
-        raise UserError(f"the teacher's {training[0]!r} is in train mode after eval(); let its train() pass the mode on")
+        raise UserError(
+            f"the teacher's {training[0]!r} is in train mode after eval(); let its train() pass the mode on"
+        )
     before = buffers_hash(network)
     figures = evaluate(network, task, loader, move)
     if buffers_hash(network) != before:
@@ -58,7 +60,7 @@ def preflight(teacher: Network, task: Task, loader: Iterable[Any], move: Mover) 
 
 
 def chance_level(chance: float, count: int) -> float:
-    """Return the score that a guess stays below: chance plus three standard errors, and at least a tenth of the way to 1.
+    """Return what a guess stays below: chance plus three standard errors, and at least a tenth of the way to 1.
 
     >>> round(chance_level(0.1, 100), 3)
     0.19
@@ -91,7 +93,8 @@ def _better_normalization(network: nn.Module, task: Task, batches: list[Any], mo
         found = evaluate(trial, task, batches, move)[task.select]
         if found > score + MARGIN:
             return (
-                f"the teacher scores {task.select} {score:.3f} with mean {stated[0]} and std {stated[1]}, but {found:.3f} with "
-                f"{name} ({other[0]}, {other[1]}); set teacher.mean and teacher.std to what it was trained with"
+                f"the teacher scores {task.select} {score:.3f} with mean {stated[0]} and std {stated[1]}, but "
+                f"{found:.3f} with {name} ({other[0]}, {other[1]}); set teacher.mean and teacher.std to what it was "
+                "trained with"
             )
     return None

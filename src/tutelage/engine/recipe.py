@@ -41,8 +41,8 @@ class TeacherNetwork:
     Args:
         network: any module; None with `recipe`, which then says what it is.
         weights: a safetensors or torch checkpoint file, or a run folder.
-        recipe: path of the recipe that trains the teacher, relative to this one; it is trained once, on the same data, and
-            reused by every run that names it.
+        recipe: path of the recipe that trains the teacher, relative to this one; it is trained once, on the same
+            data, and reused by every run that names it.
         mean, std: its own input normalisation; None takes the data set's.
         preflight: check the teacher on validation data before training.
     """
@@ -100,7 +100,13 @@ class Training:
     trackers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 2), ("evaluate_every", 1), ("checkpoint_every", 1), ("workers", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("evaluate_every", 1),
+            ("checkpoint_every", 1),
+            ("workers", 0),
+        ):
             value = self.__dict__[name]
             if value < least:
                 raise UserError(f"train.{name} must be at least {least}, got {value}")
@@ -118,7 +124,7 @@ class Recipe:
         data: where the images come from.
         task: the supervised task.
         student: the network to train.
-        method: what the teacher teaches; `tutelage.methods.Alone` trains without one.
+        method: what the teacher teaches.
         teacher: the network to learn from; None for methods that need none.
         train: how long and how to optimise.
         labels: number of labelled training images, balanced over classes, drawn by the seed; None takes all.

@@ -1,12 +1,12 @@
 """A run's folder explains itself: the recipe as run, versions and commit, log, figures, the student's weights alone.
 
-    recipe.yaml          the recipe as run, every default filled in
-    environment.json     versions, commit, hardware
-    loss_scale.json      value and gradient norm of every term before the first step
-    log.jsonl            one line an epoch: terms, validation figures, learning rate, seconds
-    metrics.json         the outcome; there when the run is finished
-    student.safetensors  the student alone, and student.json beside it: its normalisation and classes
-    checkpoints/         what `--resume` needs; removed when the run is finished
+recipe.yaml          the recipe as run, every default filled in
+environment.json     versions, commit, hardware
+loss_scale.json      value and gradient norm of every term before the first step
+log.jsonl            one line an epoch: terms, validation figures, learning rate, seconds
+metrics.json         the outcome; there when the run is finished
+student.safetensors  the student alone, and student.json beside it: its normalisation and classes
+checkpoints/         what `--resume` needs; removed when the run is finished
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ class RunFolder:
             _same_recipe(mine, recipe)
             return
         if mine.exists():
-            state, advice = ("a finished run", "choose another --out") if self.finished else (
-                "an unfinished run", "add --resume to go on, or choose another --out"
+            state, advice = (
+                ("a finished run", "choose another --out")
+                if self.finished
+                else ("an unfinished run", "add --resume to go on, or choose another --out")
             )
             raise UserError(f"{self.path} holds {state}; {advice}")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -101,6 +103,8 @@ def _same_recipe(path: Path, recipe: str) -> None:
     before, now = path.read_text().splitlines(), recipe.splitlines()
     for old, new in zip(before, now, strict=False):
         if old != new:
-            raise UserError(f"{path} was run with '{old.strip()}', now it is '{new.strip()}'; a run resumes its own recipe only")
+            raise UserError(
+                f"{path} was run with '{old.strip()}', now it is '{new.strip()}'; a run resumes its own recipe only"
+            )
     if len(before) != len(now):
         raise UserError(f"{path} has {len(before)} lines, now there are {len(now)}; a run resumes its own recipe only")

@@ -9,8 +9,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import t
-
 BASELINE = "alone"
 
 
@@ -41,12 +39,14 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     count = len(differences)
     if count < 2:
         return float("nan"), float("nan")
+    from scipy.stats import t  # slow to import
+
     half = float(t.ppf(0.5 + level / 2, count - 1)) * stdev(differences) / count**0.5
     return fmean(differences) - half, fmean(differences) + half
 
 
 def collect(folder: Path, methods: Sequence[str], seeds: int) -> dict[str, dict[int, dict[str, Any]]]:
-    """Return metrics by method and seed from `folder/<method>/seed<seed>/metrics.json`; unfinished runs are left out."""
+    """Return metrics by method and seed from `folder/<method>/seed<seed>/metrics.json`, of finished runs."""
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for method in methods:
         runs = {seed: folder / method / f"seed{seed}" / "metrics.json" for seed in range(seeds)}
@@ -55,7 +55,7 @@ def collect(folder: Path, methods: Sequence[str], seeds: int) -> dict[str, dict[
 
 
 def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str = "top1") -> dict[str, Any]:
-    """Return, for every method, the spread of each test figure and the paired difference to the baseline in `select`."""
+    """Return each method's spread of every test figure, and its paired difference to the baseline in `select`."""
     summary: dict[str, Any] = {}
     for method, by_seed in runs.items():
         if not by_seed:

@@ -43,7 +43,7 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(self.distiller, optimizer)
         self.ema: AveragedModel | None = None
         if self.train.ema is not None:
-            average = get_ema_multi_avg_fn(self.train.ema)
+            average = get_ema_multi_avg_fn(self.train.ema)  # type: ignore[no-untyped-call]
             self.ema = AveragedModel(self.distiller.student, multi_avg_fn=average, use_buffers=True)
         self.steps_per_epoch = len(parts.sampler)
         self.total = self.steps_per_epoch * self.train.epochs
@@ -109,10 +109,10 @@ class Trainer:
         if self.sums is None:
             self.names, self.sums = tuple(terms), torch.zeros_like(values)
         self.sums += values
-        if values.device.type == "cpu" or self.step % GPU_CHECK_STEPS == 0:
-            if not math.isfinite(float(self.sums.sum())):
-                where = f"in epoch {self.step // self.steps_per_epoch + 1} at step {self.step + 1}"
-                refuse_non_finite(dict(zip(self.names, self.sums.tolist(), strict=True)), where)
+        looks = values.device.type == "cpu" or self.step % GPU_CHECK_STEPS == 0
+        if looks and not math.isfinite(float(self.sums.sum())):
+            where = f"in epoch {self.step // self.steps_per_epoch + 1} at step {self.step + 1}"
+            refuse_non_finite(dict(zip(self.names, self.sums.tolist(), strict=True)), where)
 
     def _end_epoch(self, epoch: int, progress: Progress) -> None:
         assert self.sums is not None

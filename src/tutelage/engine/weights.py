@@ -21,8 +21,9 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
 
     Args:
         network: the module to fill.
-        source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint holding a state dict (alone or
-            under `state_dict` or `model`; prefixes `module.` and `_orig_mod.` are taken off). Pickled objects are refused.
+        source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint holding a state
+            dict (alone or under `state_dict` or `model`; prefixes `module.` and `_orig_mod.` are taken off).
+            Pickled objects are refused.
 
     Raises:
         UserError: the file is missing, unreadable or truncated, or a key or shape does not fit.
@@ -64,7 +65,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} cannot be read as weights ({_first_line(error)}); is the file complete?") from error
     except Exception as error:  # torch raises its own unpickling error for anything but tensors
-        raise UserError(f"{path} holds more than tensors and is refused; save its state_dict() as safetensors") from error
+        raise UserError(
+            f"{path} holds more than tensors and is refused; save its state_dict() as safetensors"
+        ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]

@@ -1,6 +1,7 @@
 """Knowledge distillation: the student learns the teacher's softened class probabilities.
 
-Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531, section 2.
+Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531,
+section 2.
 
     L = task_weight · CE(z_s, y) + weight · T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))
 
@@ -12,14 +13,13 @@ Cost: two log-softmaxes of the logits, less than 0.1 % of a training step. The t
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import both_logits, check_finite
+from tutelage.methods.parts import check_finite
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -28,6 +28,7 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
 
     Built on log-softmax, so logit gaps of 1000 are safe.
 
+    >>> import torch
     >>> student = torch.tensor([[0.0, 0.0]])
     >>> round(kd_loss(student, torch.tensor([[0.0, 1000.0]]), temperature=1.0).item(), 4)
     0.6931
@@ -56,6 +57,7 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
 def kd_hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the cross-entropy with the teacher's most likely class, averaged over the batch.
 
+    >>> import torch
     >>> round(kd_hard_loss(torch.zeros(1, 2), torch.tensor([[0.0, 3.0]])).item(), 4)
     0.6931
 
@@ -105,13 +107,12 @@ class KD(Method):
 
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Look at both networks' logits once, before training."""
-        student, teacher_ = both_logits(example)
-        check_finite({"the student's logits": student, "the teacher's logits": teacher_})
+        check_finite(example)
         self(example)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term `kd`."""
-        student, teacher = both_logits(step)
+        student, teacher = step.student.logits, step.teacher.logits
         loss = kd_hard_loss(student, teacher) if self.hard else kd_loss(student, teacher, self.temperature)
         return {"kd": self.weight * loss}
 

@@ -1,9 +1,6 @@
-"""Parts that several methods share: both networks' logits, a look at values before training, a fade-in."""
+"""Parts that several methods share: a look at values before training, and a fade-in."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -11,35 +8,23 @@ from tutelage.core import Step
 from tutelage.errors import UserError
 
 
-def both_logits(step: Step) -> tuple[Tensor, Tensor]:
-    """Return the student's and the teacher's logits; a network may return them, or a mapping with `logits`.
+def check_finite(example: Step) -> None:
+    """Refuse NaN and infinity in what both networks gave; for `setup`, since it makes an accelerator wait.
 
     >>> import torch
     >>> from tutelage.core import Output
-    >>> out = Output({"logits": torch.zeros(2, 3)})
-    >>> [tuple(z.shape) for z in both_logits(Step(out, Output(torch.ones(2, 3)), None, lambda out: out))]
-    [(2, 3), (2, 3)]
-
-    Raises:
-        UserError: one of them gave no logits, for instance because there is no teacher.
-    """
-    return _logits(step.student.out, "student"), _logits(step.teacher.out, "teacher")
-
-
-def check_finite(named: Mapping[str, Tensor]) -> None:
-    """Refuse NaN and infinity; for `setup` only, since a look at the values makes an accelerator wait.
-
-    >>> import torch
-    >>> check_finite({"the teacher's logits": torch.tensor([1.0, torch.nan])})
+    >>> check_finite(Step(Output(torch.zeros(1)), Output(torch.tensor([torch.nan])), None, torch.sum))
     Traceback (most recent call last):
-    tutelage.errors.UserError: the teacher's logits hold NaN or infinity; check its weights and input scaling
+    tutelage.errors.UserError: the teacher's output holds NaN or infinity; check its weights and input scaling
 
     Raises:
-        UserError: a tensor holds NaN or infinity; the message has its name.
+        UserError: the message says whose output or tap it is.
     """
-    for name, tensor in named.items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{name} hold NaN or infinity; check its weights and input scaling")
+    for whose, output in (("student", example.student), ("teacher", example.teacher)):
+        named = {"output": output.out, **{f"tap {name!r}": value for name, value in output.taps.items()}}
+        for name, value in named.items():
+            if isinstance(value, Tensor) and not value.isfinite().all():
+                raise UserError(f"the {whose}'s {name} holds NaN or infinity; check its weights and input scaling")
 
 
 def fade_in(progress: float, ramp: tuple[float, float] | None) -> float:
@@ -56,15 +41,3 @@ def fade_in(progress: float, ramp: tuple[float, float] | None) -> float:
         return 1.0
     start, stop = ramp
     return 0.0 if progress <= start else (progress - start) / (stop - start)
-
-
-def _logits(out: Any, who: str) -> Tensor:
-    logits = out.get("logits") if isinstance(out, Mapping) else out
-    if isinstance(logits, Tensor):
-        return logits
-    if out is None:
-        raise UserError(f"the method learns from logits, but there is no {who}; give the recipe one")
-    raise UserError(
-        f"the method learns from logits, but the {who} returned a {type(out).__name__} without them; "
-        "let it return a tensor or a mapping with 'logits'"
-    )

@@ -1,4 +1,4 @@
-"""What the CIFAR networks share: named stages in a row, convolution with batch norm, channel shuffle, initial weights."""
+"""What the CIFAR networks share: named stages in a row, convolution with batch norm, shuffle, initial weights."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """MobileNet-V2 at half width for 32×32 images: M. Sandler et al., CVPR 2018, arXiv 1801.04381.
 
-The form of the distillation papers (HobbitLong/RepDistiller, `mobile_half`): expansion 6, width 0.5, the second stage at stride 1.
+The form of the distillation papers (HobbitLong/RepDistiller, `mobile_half`): expansion 6, width 0.5, the second
+stage at stride 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""ResNets for 32×32 images: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, section 4.2.
+"""ResNets for 32×32 images: K. He et al., CVPR 2016, arXiv 1512.03385, section 4.2.
 
-Depth 6n + 2: three stages of n basic blocks. The ×4 forms of the distillation papers have a stem of 32 and stages of 64, 128, 256 channels
-(Y. Tian et al., Contrastive Representation Distillation, ICLR 2020; HobbitLong/RepDistiller).
+Depth 6n + 2: three stages of n basic blocks. The ×4 forms of the distillation papers have a stem of 32 and stages
+of 64, 128, 256 channels (Y. Tian et al., Contrastive Representation Distillation, ICLR 2020;
+HobbitLong/RepDistiller).
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            *conv_bn(inputs, outputs, 3, stride), nn.ReLU(), *conv_bn(outputs, outputs, 3)
-        )
+        self.body = nn.Sequential(*conv_bn(inputs, outputs, 3, stride), nn.ReLU(), *conv_bn(outputs, outputs, 3))
         same = stride == 1 and inputs == outputs
         self.shortcut = nn.Identity() if same else nn.Sequential(*conv_bn(inputs, outputs, 1, stride))
         self.relu = nn.ReLU()

@@ -1,6 +1,7 @@
-"""ShuffleNets for 32×32 images: V1, X. Zhang et al., CVPR 2018, arXiv 1707.01083; V2, N. Ma et al., ECCV 2018, arXiv 1807.11164.
+"""ShuffleNets for 32×32 images: V1, X. Zhang et al., CVPR 2018, 1707.01083; V2, N. Ma et al., ECCV 2018, 1807.11164.
 
-The forms of the distillation papers (HobbitLong/RepDistiller): a 1×1 stem at full resolution; V1 with three groups, V2 at size 1.
+The forms of the distillation papers (HobbitLong/RepDistiller): a 1×1 stem at full resolution; V1 with three groups,
+V2 at size 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ STEM = 24
 
 
 class GroupUnit(nn.Module):
-    """ShuffleNet-V1 unit: grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; at stride 2 the pooled input is appended."""
+    """Unit of V1: grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; at stride 2 the pooled input is appended."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int) -> None:
         super().__init__()
@@ -58,9 +59,7 @@ class DownUnit(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         half = outputs // 2
-        self.left = nn.Sequential(
-            *conv_bn(inputs, inputs, 3, 2, groups=inputs), *conv_bn(inputs, half, 1), nn.ReLU()
-        )
+        self.left = nn.Sequential(*conv_bn(inputs, inputs, 3, 2, groups=inputs), *conv_bn(inputs, half, 1), nn.ReLU())
         self.right = _branch(inputs, half, stride=2)
         self.shuffle = Shuffle(2)
 

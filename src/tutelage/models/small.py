@@ -23,7 +23,7 @@ def small_cnn(num_classes: int = 10, channels: int = 1, width: int = 10, convs: 
     >>> small_cnn()(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     >>> [sum(p.numel() for p in small_cnn(width=w, convs=c).parameters()) for w, c in ((10, 1), (22, 2))]
-    [9640, 136750]
+    [9640, 136740]
 
     Args:
         num_classes: number of logits.

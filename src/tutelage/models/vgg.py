@@ -1,4 +1,4 @@
-"""VGG with batch norm for 32×32 images: K. Simonyan, A. Zisserman, ICLR 2015, arXiv 1409.1556; one linear classifier on 512 channels.
+"""VGG with batch norm for 32×32 images: K. Simonyan, A. Zisserman, ICLR 2015, arXiv 1409.1556; one linear classifier.
 
 VGG-8 is the five-convolution form of the distillation papers (HobbitLong/RepDistiller).
 """

@@ -9,7 +9,7 @@ from tutelage.models.blocks import StagedNet, check_channels, staged
 
 
 class PreActivationBlock(nn.Module):
-    """Norm and activation before each of two 3×3 convolutions; a 1×1 convolution on the shortcut where the width changes."""
+    """Norm and activation before each of two 3×3 convolutions; a 1×1 shortcut where the width changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -43,7 +43,9 @@ def wide_resnet(depth: int, widen: int, num_classes: int = 100, channels: int = 
     blocks, inputs = (depth - 4) // 6, 16
     parts: list[nn.Module] = []
     for outputs, stride in ((16 * widen, 1), (32 * widen, 2), (64 * widen, 2)):
-        rows = [PreActivationBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(blocks)]
+        rows = [
+            PreActivationBlock(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1) for i in range(blocks)
+        ]
         parts.append(nn.Sequential(*rows))
         inputs = outputs
     stem = nn.Conv2d(channels, 16, 3, padding=1, bias=False)

@@ -36,7 +36,9 @@ def draw_layer_maps(source: Path, picture: Path) -> None:
     axes[0][0].set_ylabel("teacher")
     figure.supxlabel("student", fontsize=10)
     figure.colorbar(image, ax=axes[0].tolist(), shrink=0.8, label="CKA")
-    figure.suptitle(f"Layers of teacher and student: linear CKA, debiased, {content['samples']} test images", fontsize=11)
+    figure.suptitle(
+        f"Layers of teacher and student: linear CKA, debiased, {content['samples']} test images", fontsize=11
+    )
     temporary = picture.with_name("unfinished-" + picture.name)
     figure.savefig(temporary, dpi=130)
     pyplot.close(figure)

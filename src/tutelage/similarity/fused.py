@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 from tutelage.similarity.gram import dot, full_precision, norm
 
 LEAST = 1e-6  # below what the norm of a matrix of trace 1 can be
+SMALLEST = 1e-30  # a trace below it counts as zero; 1 / (LEAST · SMALLEST) still is a float32
 
 Values = tuple[Tensor | None, Tensor | None]
 Both = tuple[Tensor, Tensor]
@@ -101,9 +102,7 @@ def _plain(x: Tensor, y: Tensor, want: Sequence[bool], need: Sequence[bool]) -> 
     if need[0]:
         slope_x = _plain_slope((gram_x, gram_y), (unit_x, unit_y), cross, values)
     if need[1]:
-        slope_y = _plain_slope(
-            (gram_y, gram_x), (unit_y, unit_x), None if cross is None else cross.mT, values
-        )
+        slope_y = _plain_slope((gram_y, gram_x), (unit_y, unit_x), None if cross is None else cross.mT, values)
     return values, slope_x, slope_y
 
 
@@ -208,7 +207,7 @@ def _gram(x: Tensor) -> Both:
     """Return x xᵀ divided by its trace, and 1 / its trace."""
     gram = x @ x.mT
     trace = gram.trace() if gram.ndim == 2 else _wide(gram.diagonal(0, -2, -1).sum(-1))
-    unit = trace.clamp_min_(torch.finfo(x.dtype).tiny).reciprocal_()
+    unit = trace.clamp_min_(SMALLEST).reciprocal_()
     return gram.mul_(unit), unit
 
 

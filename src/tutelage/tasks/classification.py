@@ -18,9 +18,9 @@ IGNORED = -100
 class Classification(Task):
     """Cross-entropy on one label an item.
 
-    A batch is a tuple `(images, labels, …)`, or a dict with `labels` whose other entries the network takes by name (Hugging Face). The
-    network returns logits (N, num_classes), or a mapping with `logits`. Items with the label −100 have no label: they leave the loss
-    and the metrics.
+    A batch is a tuple `(images, labels, …)`, or a dict with `labels` whose other entries the network takes by name
+    (Hugging Face). The network returns logits (N, num_classes), or a mapping with `logits`. Items with the label
+    −100 have no label: they leave the loss and the metrics.
 
     >>> import torch
     >>> task = Classification(num_classes=3)

@@ -18,9 +18,9 @@ BINS = 15
 class ClassificationMetrics(Metrics):
     """Running metrics of a classifier.
 
-    top1, top5 (more than five classes), nll (nats), ece (expected calibration error, 15 bins of equal width, L1; Guo et al., ICML 2017),
-    and with a teacher: agreement (share of equal decisions) and kl (KL(teacher ‖ student) in nats at temperature 1).
-    count is the number of labelled items.
+    top1, top5 (more than five classes), nll (nats), ece (expected calibration error, 15 bins of equal width, L1;
+    Guo et al., ICML 2017), and with a teacher: agreement (share of equal decisions) and kl (KL(teacher ‖ student)
+    in nats at temperature 1). count is the number of labelled items.
 
     Args:
         num_classes: of the task.

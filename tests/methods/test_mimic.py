@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tutelage import Mimic, Output, Step, UserError
+from tutelage.methods import mimic_loss
+
+
+def step(student: Tensor, teacher: Tensor) -> Step:
+    return Step(Output(None, {"a": student}), Output(None, {"b": teacher}), None, lambda out: out)
+
+
+def set_up(student: Tensor, teacher: Tensor, **settings: float) -> tuple[Mimic, Step]:
+    method, example = Mimic({"a": "b"}, **settings), step(student, teacher)
+    method.setup(example, None)
+    return method, example
+
+
+def test_it_is_the_mean_squared_difference() -> None:
+    student, teacher = torch.randn(2, 3, 4, 5, 5, dtype=torch.float64)
+    assert torch.isclose(mimic_loss(student, teacher), ((student - teacher) ** 2).mean())
+
+
+def test_equal_widths_need_no_projection() -> None:
+    features = torch.randn(2, 4, 3, 3)
+    method, example = set_up(features, features + 2.0, weight=0.5)
+    assert not list(method.parameters())
+    assert method(example)["mimic.a"].item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "kind"),
+    [((2, 3, 8, 8), (2, 5, 8, 8), nn.Conv2d), ((2, 7, 3), (2, 7, 5), nn.Linear), ((6, 3), (6, 5), nn.Linear)],
+)
+def test_a_projection_brings_the_width_and_is_trained(
+    student: tuple[int, ...], teacher: tuple[int, ...], kind: type[nn.Module]
+) -> None:
+    method, example = set_up(torch.randn(student), torch.randn(teacher))
+    assert type(method.projections[0]) is kind
+    assert [p.numel() for p in method.parameters()] == [15]
+    method(example)["mimic.a"].backward()
+    assert method.projections[0].weight.grad.abs().sum() > 0
+
+
+def test_a_linear_relation_is_learnt_to_zero() -> None:
+    student = torch.randn(64, 6, 4, 4)
+    teacher = torch.einsum("oc,nchw->nohw", torch.randn(3, 6), student)
+    method, example = set_up(student, teacher)
+    optimizer = torch.optim.LBFGS(method.parameters(), max_iter=100)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = method(example)["mimic.a"]
+        loss.backward()
+        return loss.detach()
+
+    optimizer.step(closure)
+    assert method(example)["mimic.a"] < 1e-6
+
+
+def test_a_map_of_another_size_is_resized_to_the_teachers() -> None:
+    method, example = set_up(torch.ones(2, 3, 4, 4), torch.zeros(2, 3, 7, 5))
+    assert method(example)["mimic.a"].item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    loss = mimic_loss(torch.full((4,), 300.0, dtype=dtype), torch.zeros(4, dtype=dtype))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(90_000.0, rel=1e-2)
+
+
+def test_features_that_do_not_fit_are_named() -> None:
+    with pytest.raises(UserError, match=r"got \(2, 3\) from the student and \(2, 4\) from the teacher; use the Mimic"):
+        mimic_loss(torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(UserError, match=r"the pair a → b gives features \(2, 3\) and \(2, 3, 4, 4\)"):
+        set_up(torch.zeros(2, 3), torch.zeros(2, 3, 4, 4))
+    with pytest.raises(UserError, match="the pair a → b has 5 and 7 tokens"):
+        set_up(torch.zeros(2, 5, 3), torch.zeros(2, 7, 3))
+    with pytest.raises(UserError, match="the teacher's tap 'b' holds NaN"):
+        set_up(torch.zeros(2, 3), torch.full((2, 3), float("nan")))
+    with pytest.raises(UserError, match="Mimic needs at least one pair"):
+        Mimic({})

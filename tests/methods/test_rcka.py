@@ -1,0 +1,187 @@
+"""RCKA against the numbers of the official code, and where that code must not be followed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.vectors import cases, tensor
+from tutelage import RCKA, Output, Step, UserError
+from tutelage.methods import rcka_feature_loss, rcka_loss
+from tutelage.similarity import Kernel, alignment
+
+CASES = cases("rcka_logits")
+
+
+def official(case: dict[str, Any]) -> tuple[RCKA, float]:
+    """Return our method with a case's settings, and what our value exceeds the official one by (w for each term)."""
+    given = case["hyperparameters"]
+    weight = given["intra_weight"]
+    inter = weight if given["inter_weight"] else None  # official: a switch, the weight is that of the intra term
+    scale = "rows" if given["with_l2_norm"] else None
+    soften = "intra" if given.get("soften") else None
+    method = RCKA(intra=weight, inter=inter, scale=scale, soften=soften, temperature=4.0, ramp=None)
+    return method, weight * (2 if inter else 1)
+
+
+def run(method: RCKA, student: Tensor, teacher: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
+    return method(Step(Output(student), Output(teacher), None, lambda out: out, progress))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("dtype", "value_error", "gradient_error"), [(torch.float64, 1e-10, 1e-10), (torch.float32, 1e-5, 1e-5)]
+)
+def test_values_and_gradients_are_the_official_ones(
+    name: str, dtype: torch.dtype, value_error: float, gradient_error: float
+) -> None:
+    student = tensor("rcka_logits", f"{name}_student", dtype).requires_grad_()
+    method, shift = official(CASES[name])
+    loss = sum(run(method, student, tensor("rcka_logits", f"{name}_teacher", dtype)).values())
+    loss.backward()
+    expected = tensor("rcka_logits", f"{name}_loss", torch.float64).item() + shift
+    assert loss.item() == pytest.approx(expected, abs=value_error * (1 if dtype == torch.float64 else shift))
+    assert torch.allclose(
+        student.grad.double(), tensor("rcka_logits", f"{name}_grad_student"), rtol=0, atol=gradient_error
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bf16_autocast_changes_little(name: str) -> None:
+    student = tensor("rcka_logits", f"{name}_student", torch.float32).requires_grad_()
+    teacher = tensor("rcka_logits", f"{name}_teacher", torch.float32)
+    method, shift = official(CASES[name])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = sum(run(method, student, teacher).values())
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(tensor("rcka_logits", f"{name}_loss").item() + shift, abs=1e-2)
+    assert torch.allclose(student.grad.double(), tensor("rcka_logits", f"{name}_grad_student"), rtol=0, atol=1e-2)
+
+
+def test_inter_has_a_weight_of_its_own_and_each_term_its_own_name() -> None:
+    student, teacher = torch.randn(2, 16, 10)
+    terms = rcka_loss(student, teacher, intra=2.0, inter=3.0)
+    assert list(terms) == ["intra", "inter"]
+    assert torch.isclose(terms["intra"], 2.0 * (1 - alignment(student, teacher, scale="rows")))
+    assert torch.isclose(terms["inter"], 3.0 * (1 - alignment(student.T, teacher.T, scale="rows")))
+    for name, settings in (("intra", {"intra": 2.0, "inter": None}), ("inter", {"intra": 0.0, "inter": 3.0})):
+        alone = rcka_loss(student, teacher, **settings)
+        assert list(alone) == [name]
+        assert torch.isclose(alone[name], terms[name], atol=1e-6)
+    assert rcka_loss(student, teacher, None, None) == {}
+
+
+def test_softening_reaches_what_it_says() -> None:
+    student, teacher = torch.randn(2, 16, 10)
+    raw, intra, both = (run(RCKA(soften=s, ramp=None), student, teacher) for s in (None, "intra", "both"))
+    assert torch.isclose(raw["rcka.inter"], intra["rcka.inter"], atol=1e-6)
+    assert torch.isclose(intra["rcka.intra"], both["rcka.intra"], atol=1e-6)
+    assert not torch.isclose(raw["rcka.intra"], intra["rcka.intra"])
+    assert not torch.isclose(intra["rcka.inter"], both["rcka.inter"])
+
+
+def test_the_ramp_fades_in_the_logit_terms_only() -> None:
+    student, teacher = torch.randn(2, 16, 10)
+    method = RCKA(pairs={"a": "b"}, ramp=(0.3, 0.7))
+    taps = Output(student, {"a": torch.randn(16, 3)}), Output(teacher, {"b": torch.randn(16, 5)})
+    early, middle, late = (method(Step(*taps, None, lambda out: out, p)) for p in (0.3, 0.5, 0.7))
+    assert early["rcka.intra"] == early["rcka.inter"] == 0
+    assert torch.isclose(2 * middle["rcka.inter"], late["rcka.inter"])
+    assert torch.equal(early["rcka.a"], late["rcka.a"])
+
+
+def test_features_of_any_width_and_shape_are_related() -> None:
+    student, teacher = torch.randn(8, 4, 3, 3), torch.randn(8, 50)
+    expected = 1 - alignment(student.flatten(1), teacher)
+    assert torch.isclose(rcka_feature_loss(student, teacher), expected)
+    assert rcka_feature_loss(student, 3 * student.flatten(1)) == pytest.approx(0.0, abs=1e-6)
+
+
+def normalised_by_hand(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return 1 - A of the unit rows of both Grams, as the official feature term is described."""
+    s, t = (x @ x.T for x in (student, teacher))
+    s, t = (g / g.norm(dim=1, keepdim=True) for g in (s, t))
+    k, l = s @ s.T, t @ t.T  # noqa: E741
+    return 1 - (k * l).sum() / (k.norm() * l.norm())
+
+
+def test_normalised_grams_are_the_official_form_and_carry_little_signal_after_relu() -> None:
+    student, teacher = torch.randn(2, 12, 30, dtype=torch.float64)
+    expected = normalised_by_hand(student, teacher)
+    assert torch.isclose(rcka_feature_loss(student, teacher, gram="normalised"), expected)
+    student, teacher = torch.randn(2, 64, 4096).relu()
+    assert rcka_feature_loss(student, teacher, gram="normalised") < 1e-4
+    assert rcka_feature_loss(student, teacher, Kernel(center=True)) > 1e-2
+
+
+@pytest.mark.parametrize("offset", [0.0, 20.0, 1000.0])
+def test_centring_survives_offsets_inside_autocast(offset: float) -> None:
+    student, teacher = torch.randn(2, 64, 32)
+    exact = rcka_feature_loss(student.double(), teacher.double(), Kernel(center=True))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = rcka_feature_loss(student + offset, teacher + offset, Kernel(center=True))
+    assert found.item() == pytest.approx(exact.item(), abs=1e-3)
+
+
+@pytest.mark.parametrize("kernel", [Kernel(), Kernel(scale="rows"), Kernel(center=True), Kernel(estimator="debiased")])
+@pytest.mark.parametrize("constant", ["zero student", "zero row", "constant student", "zero teacher"])
+def test_dead_inputs_give_finite_terms_and_gradients(kernel: Kernel, constant: str) -> None:
+    student, teacher = torch.randn(2, 8, 5)
+    if constant == "zero student":
+        student = torch.zeros_like(student)
+    elif constant == "zero row":
+        student[3] = 0
+    elif constant == "constant student":
+        student = torch.ones_like(student)
+    else:
+        teacher = torch.zeros_like(teacher)
+    student.requires_grad_()
+    terms = rcka_loss(student, teacher, kernel=kernel)
+    sum(terms.values()).backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert student.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (torch.zeros(8, 5), torch.zeros(7, 5), r"got shapes \(7, 5\) and \(8, 5\)"),
+        (torch.zeros(8, 5), torch.zeros(8, 6), "the inter alignment needs the same columns on both sides"),
+        (torch.zeros(1, 5), torch.zeros(1, 5), "at least 2 rows to relate"),
+        (torch.zeros(0, 5), torch.zeros(0, 5), "at least 2 rows to relate"),
+        (torch.zeros(8, 1), torch.zeros(8, 1), "at least 2 rows to relate"),
+        (torch.zeros(8, 5, dtype=torch.int64), torch.zeros(8, 5), "floating-point"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(student: Tensor, teacher: Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rcka_loss(student, teacher)
+
+
+def test_settings_that_do_not_fit_are_named() -> None:
+    with pytest.raises(UserError, match="gram is 'plain' or 'normalised', got 'cosine'"):
+        rcka_feature_loss(torch.eye(4), torch.eye(4), gram="cosine")
+    with pytest.raises(UserError, match="soften is None, 'intra' or 'both'"):
+        RCKA(soften="inter")
+    with pytest.raises(UserError, match=r"ramp is \(start, stop\) with 0 <= start <= stop <= 1, got \(0.7, 0.3\)"):
+        RCKA(ramp=(0.7, 0.3))
+    with pytest.raises(UserError, match="alignment knows scale in"):
+        RCKA(scale="columns").setup(Step(Output(torch.eye(4)), Output(torch.eye(4)), None, lambda out: out), None)
+
+
+def test_nan_is_refused_before_training_and_never_hidden() -> None:
+    student, teacher = torch.randn(2, 8, 5)
+    student[0, 0] = float("nan")
+    assert rcka_loss(student, teacher)["intra"].isnan()
+    example = Step(Output(student), Output(teacher), None, lambda out: out)
+    with pytest.raises(UserError, match="the student's output holds NaN or infinity"):
+        RCKA().setup(example, None)
+
+
+def test_two_classes_are_enough() -> None:
+    student, teacher = torch.randn(2, 8, 2)
+    assert all(term.isfinite() for term in rcka_loss(student, teacher).values())
