@@ -118,3 +118,14 @@ def test_an_untrained_teacher_is_refused_before_anything_is_written(tmp_path: Pa
     with pytest.raises(UserError, match="which is chance level"):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_alone_is_compared_with_the_teacher_but_never_hears_it(teacher_run: Path, tmp_path: Path) -> None:
+    without = fit(make_recipe(Alone(), None), tmp_path / "without")
+    recipe = make_recipe(Alone(), teacher_run)
+    beside = fit(recipe, tmp_path / "beside")
+    assert without is not None
+    assert beside is not None
+    assert set(beside["test"]) - set(without["test"]) == {"agreement", "kl"}
+    states = [load_file(tmp_path / name / "student.safetensors") for name in ("without", "beside")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])

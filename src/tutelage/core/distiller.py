@@ -12,7 +12,7 @@ from tutelage.core.method import Method
 from tutelage.core.output import Output, Step
 from tutelage.core.tap import Taps
 from tutelage.core.task import Task
-from tutelage.core.teacher import Teacher
+from tutelage.core.teacher import Absent, Teacher
 
 
 class Distiller(nn.Module):
@@ -39,7 +39,7 @@ class Distiller(nn.Module):
         super().__init__()
         self.student = student
         self.method = method
-        self.teacher = teacher.tapped(method.teacher_taps)
+        self.teacher: Teacher = teacher.tapped(method.teacher_taps) if method.listens else Absent()
         self.task = task
         self._taps = Taps(student, method.student_taps)
 

@@ -40,11 +40,13 @@ class Method(nn.Module, ABC):
     Attributes:
         card: what the list of methods says of it.
         task_weight: factor of the supervised loss.
+        listens: False for a method that trains without a teacher; one that is given is only compared with at the end.
         student_taps, teacher_taps: addresses of the submodule outputs that `forward` reads.
     """
 
     card: ClassVar[Card]
     task_weight: float = 1.0
+    listens: bool = True
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()
 

@@ -29,6 +29,7 @@ class Assembly:
 
     Attributes:
         distiller: student and method, on the device, with the method's trainable parts built.
+        teacher: the live teacher, if the recipe has one.
         sampler, training: batches of training data.
         validation, test: every item once.
         example: one real training batch on the device.
@@ -37,6 +38,7 @@ class Assembly:
     """
 
     distiller: Distiller
+    teacher: Network | None
     sampler: EpochSampler
     training: DataLoader[Any]
     validation: DataLoader[Any]
@@ -44,11 +46,6 @@ class Assembly:
     example: Any
     splits: Splits
     move: Callable[[Any], Any]
-
-    @property
-    def teacher(self) -> Network | None:
-        """The live teacher, if there is one."""
-        return self.distiller.teacher if isinstance(self.distiller.teacher, Network) else None
 
 
 def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
@@ -82,6 +79,7 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     set_seed(recipe.seed + rank)  # dropout differs between ranks; the weights above do not
     return Assembly(
         distiller=distiller,
+        teacher=teacher if isinstance(teacher, Network) else None,
         sampler=sampler,
         training=training,
         validation=evaluation_loader(splits.validation, EVALUATION_BATCH, train.workers, rank, world),

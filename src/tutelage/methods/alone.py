@@ -18,8 +18,9 @@ class Alone(Method):
     card = Card(
         paper="none: the baseline of every comparison",
         tasks="all",
-        needs="no teacher",
+        needs="no teacher; one that is given is only compared with at the end",
     )
+    listens = False
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return no terms."""
