@@ -1,12 +1,30 @@
-"""One thread in every test: small tensors, two cores, exact repeats."""
+"""One thread in every test, for exact repeats, and a real teacher that is trained once."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from tests.runs import make_recipe
+from tutelage import Alone
+from tutelage.engine import fit
 
 
 @pytest.fixture(autouse=True)
 def _one_thread_and_seed() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run folder of a teacher that knows its digits."""
+    out = tmp_path_factory.mktemp("teacher") / "run"
+    recipe = make_recipe(Alone(), None, width=16, epochs=3)
+    recipe.labels = None
+    metrics = fit(recipe, out)
+    assert metrics is not None
+    assert metrics["test"]["top1"] > 0.9
+    return out

@@ -8,11 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.runs import make_net, make_recipe
 from tutelage import KD, RCKA, Alone, Mimic, NonFiniteError, Step, Together, UserError
 from tutelage.engine import fit
 from tutelage.engine.run_folder import RunFolder
-
-from .conftest import make_net, make_recipe
 
 
 def test_a_run_folder_explains_itself(teacher_run: Path, tmp_path: Path) -> None:

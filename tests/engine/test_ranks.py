@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from tutelage import KD
 from tutelage.engine import fit, trainer
-from tests.engine.conftest import make_recipe
+from tests.runs import make_recipe
 recipe = make_recipe(KD(), Path(sys.argv[1]), epochs=2, keep="last")
 recipe.student.network[6] = torch.nn.Identity()
 recipe.student.network[1] = torch.nn.Identity()

@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from tutelage import KD, Mimic, RCKA, Together
 from tutelage.engine import fit
-from tests.engine.conftest import make_recipe
+from tests.runs import make_recipe
 method = Together([KD(), RCKA(pairs={"3": "3"}), Mimic(pairs={"0": "0"})])
 recipe = make_recipe(method, Path(sys.argv[1]), epochs=12, ema=0.9)
 done = fit(recipe, sys.argv[2], resume="--resume" in sys.argv)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.eval_mode import eval_mode
 from tutelage.core.method import Method
 from tutelage.core.output import Output, Step
 from tutelage.core.tap import Taps
@@ -72,14 +73,8 @@ class Distiller(nn.Module):
         The student runs in eval mode without gradient, so its batch-norm statistics stay as they are. New parts
         land on the student's device.
         """
-        modes = [(module, module.training) for module in self.student.modules()]
-        self.student.eval()
-        try:
-            with torch.no_grad():
-                example = self.step(batch)
-        finally:
-            for module, mode in modes:
-                module.training = mode
+        with torch.no_grad(), eval_mode(self.student):
+            example = self.step(batch)
         self.method.setup(example, self.teacher)
         parameter = next(self.student.parameters(), None)
         if parameter is not None:

@@ -12,9 +12,10 @@ from accelerate.utils import send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tutelage.cache import Remembered
 from tutelage.core import Absent, Distiller, Network, Teacher
 from tutelage.core.normalization import normalize_inputs
-from tutelage.data import Splits
+from tutelage.data import ImageSet, Splits
 from tutelage.engine.loader import EpochSampler, evaluation_loader, training_loader
 from tutelage.engine.recipe import Recipe, Student, TeacherNetwork
 from tutelage.engine.weights import load_weights
@@ -69,7 +70,15 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     def move(batch: Any) -> Any:
         return send_to_device(batch, accelerator.device, non_blocking=True)
 
-    distiller = Distiller(student.to(accelerator.device), teacher, recipe.method, recipe.task)
+    heard: Teacher = teacher
+    if recipe.teacher is not None and recipe.teacher.remember and isinstance(teacher, Network):
+        if data.augment is not None:
+            raise UserError(
+                "teacher.remember needs images that stay the same; set data.augment to false, or leave it out"
+            )
+        once = evaluation_loader(data, EVALUATION_BATCH, train.workers)
+        heard = Remembered(teacher, recipe.task, lambda: map(move, once), len(data))
+    distiller = Distiller(student.to(accelerator.device), heard, recipe.method, recipe.task)
     example = move(_first(training))
     distiller.setup(example)
     if train.compile:
@@ -97,6 +106,15 @@ def _teacher(recipe: Recipe) -> Teacher:
     if spec.network is None:
         raise UserError("teacher.network is missing; give its class path, or teacher.recipe to train it first")
     return Network(_network(recipe, spec))
+
+
+def _remembered(recipe: Recipe, teacher: Teacher, data: ImageSet, move: Callable[[Any], Any]) -> Teacher:
+    if not isinstance(teacher, Network):
+        return teacher
+    if data.augment is not None:
+        raise UserError("teacher.remember needs images that stay the same; set data.augment to false, or leave it out")
+    once = evaluation_loader(data, EVALUATION_BATCH, recipe.train.workers)
+    return Remembered(teacher, recipe.task, lambda: map(move, once), len(data))
 
 
 def _network(recipe: Recipe, spec: Student | TeacherNetwork) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from tutelage.core.normalization import normalization
 from tutelage.engine.assemble import Assembly, assemble
-from tutelage.engine.evaluate import evaluate
+from tutelage.engine.evaluate import evaluate_all
 from tutelage.engine.files import write_json, write_tensors
 from tutelage.engine.guard import check_terms
 from tutelage.engine.interrupt import Interrupt
@@ -87,21 +88,16 @@ def _finish(
     """Evaluate on test data, once for the last and once for the best epoch, and ship the one the recipe keeps."""
     network, teacher = trainer.evaluated, parts.teacher
     trainer.share_buffers()
-    last = evaluate(network, recipe.task, parts.test, parts.move, teacher)
-    ends = {"last": {"epoch": recipe.train.epochs, "test": last}}
-    if trainer.best["epoch"] == recipe.train.epochs:
-        ends["best"] = ends["last"]
-    else:
-        ends["best"] = {"epoch": trainer.best["epoch"]}
-        if recipe.train.keep == "best":
-            network.load_state_dict(trainer.best_weights)
-            ends["best"]["test"] = evaluate(network, recipe.task, parts.test, parts.move, teacher)
-    trainer.distiller.student.load_state_dict(network.state_dict())
+    best = copy.deepcopy(network)
+    best.load_state_dict(trainer.best_weights)
+    epochs, ends = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}, {"last": network, "best": best}
+    figures = evaluate_all(ends, recipe.task, parts.test, parts.move, teacher)
+    trainer.distiller.student.load_state_dict(ends[recipe.train.keep].state_dict())
     shipped = trainer.distiller.ship()
     metrics = {
         "kept": recipe.train.keep,
-        "test": ends[recipe.train.keep]["test"],
-        **ends,
+        "test": figures[recipe.train.keep],
+        **{end: {"epoch": epochs[end], "test": figures[end]} for end in ends},
         "validation": trainer.best["figures"],
         "teacher": {"validation": taught} if taught is not None else None,
         "parameters": {

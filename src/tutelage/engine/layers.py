@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Taps
+from tutelage.core.eval_mode import eval_mode
 from tutelage.similarity import alignment
 
 
@@ -40,11 +41,10 @@ def layer_map(left: nn.Module, right: nn.Module, images: Tensor, names: Sequence
     """
     features = []
     for network, taps in zip((left, right), names, strict=True):
-        training = network.training
-        recorder = Taps(network.eval(), taps)
-        recorded = recorder(images).taps
+        recorder = Taps(network, taps)
+        with eval_mode(network):
+            recorded = recorder(images).taps
         recorder.remove()
-        network.train(training)
         features.append([recorded[tap].flatten(1).double() for tap in taps])
     rows = [[float(alignment(x, y, center=True, estimator="debiased")) for y in features[1]] for x in features[0]]
     return torch.tensor(rows)

@@ -45,6 +45,8 @@ class TeacherNetwork:
             data, and reused by every run that names it.
         mean, std: its own input normalisation; None takes the data set's.
         preflight: check the teacher on validation data before training.
+        remember: let the teacher look at every training image once, before training, and keep its answers in memory;
+            for data without augmentation.
     """
 
     network: nn.Module | None = None
@@ -53,6 +55,7 @@ class TeacherNetwork:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     preflight: bool = True
+    remember: bool = False
 
 
 @dataclass

@@ -1,17 +1,16 @@
-"""A real teacher, trained once for all engine tests on real digits."""
+"""Short recipes on real digits."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
 
-import pytest
 import torch
 from torch import nn
 
-from tutelage import Alone, Classification, Method
+from tutelage import Classification, Method
 from tutelage.data import Digits
-from tutelage.engine import Recipe, Student, TeacherNetwork, Training, fit
+from tutelage.engine import Recipe, Student, TeacherNetwork, Training
 
 
 def make_net(width: int) -> nn.Sequential:
@@ -41,15 +40,3 @@ def make_recipe(method: Method, teacher: Path | None, width: int = 4, **train: o
         train=Training(optimizer=partial(torch.optim.AdamW, lr=3e-3), **settings),
         labels=200,
     )
-
-
-@pytest.fixture(scope="session")
-def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the run folder of a teacher that knows its digits."""
-    out = tmp_path_factory.mktemp("teacher") / "run"
-    recipe = make_recipe(Alone(), None, width=16, epochs=3)
-    recipe.labels = None
-    metrics = fit(recipe, out)
-    assert metrics is not None
-    assert metrics["test"]["top1"] > 0.9
-    return out
