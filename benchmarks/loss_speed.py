@@ -1,70 +1,121 @@
-import statistics
+"""RCKA's logit terms against the official form: forward and backward, float32, one thread, interleaved rounds.
+
+The official form is written out below from its description (traces of N × N matrix products, the transposed
+logits for the class-wise term); it shares nothing with ours.
+
+python -m benchmarks.loss_speed [--rounds 9] [--out FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
 import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from tutelage.similarity.alignment import alignment, alignment_pair
+from benchmarks.timing import interleaved, ratio, write_result
+from tutelage.methods import rcka_loss
+from tutelage.similarity import Kernel
 
-torch.set_num_threads(1)
+BATCHES, CLASSES = (64, 128, 256, 512, 1024), (100, 1000)
+LEAST_SECONDS = 0.02
 
 
-def straight(x, y, rows):
-    k, l = torch.matmul(x, x.T), torch.matmul(y, y.T)
+def official_alignment(x: Tensor, y: Tensor, rows: bool) -> Tensor:
+    """Return <K, L> / √(<K, K> <L, L>) by traces of products, as the official code is described."""
+    gram_x, gram_y = x @ x.T, y @ y.T
     if rows:
-        k = k / torch.sqrt(torch.diag(k)).unsqueeze(1)
-        l = l / torch.sqrt(torch.diag(l)).unsqueeze(1)
-    cross = torch.trace(torch.matmul(k, l.T))
-    sx = torch.trace(torch.matmul(k, k.T))
-    sy = torch.trace(torch.matmul(l, l.T))
-    return cross / torch.sqrt(sx * sy)
+        gram_x = gram_x / torch.diag(gram_x).sqrt().unsqueeze(1)
+        gram_y = gram_y / torch.diag(gram_y).sqrt().unsqueeze(1)
+    cross = torch.trace(gram_x @ gram_y.T)
+    return cross / torch.sqrt(torch.trace(gram_x @ gram_x.T) * torch.trace(gram_y @ gram_y.T))
 
 
-def official(s, t, both, rows):
-    loss = -10 * straight(t, s, rows)
-    if both:
-        loss = loss - 10 * straight(t.T, s.T, rows)
-    return loss
+def official_loss(student: Tensor, teacher: Tensor, both: bool, rows: bool) -> Tensor:
+    """Return -15 A, and the class-wise term with the same weight."""
+    loss = -15.0 * official_alignment(teacher, student, rows)
+    return loss - 15.0 * official_alignment(teacher.T, student.T, rows) if both else loss
 
 
-def ours(s, t, both, rows):
-    sc = "rows" if rows else None
-    if both:
-        a, b = alignment_pair(s, t, scale=sc)
-        return 10 * (1 - a) + 10 * (1 - b)
-    return 10 * (1 - alignment(s, t, scale=sc))
+def our_loss(student: Tensor, teacher: Tensor, both: bool, rows: bool) -> Tensor:
+    """Return ours with the same settings."""
+    terms = rcka_loss(student, teacher, 15.0, 15.0 if both else None, Kernel(scale="rows" if rows else None))
+    return terms["intra"] + terms["inter"] if both else terms["intra"]
 
 
-def run(f, s, t, both, rows, n):
-    s0 = time.process_time()
-    for _ in range(n):
-        s.grad = None
-        f(s, t, both, rows).backward()
-    return (time.process_time() - s0) / n
+def backward(
+    loss: Callable[[Tensor, Tensor, bool, bool], Tensor], case: tuple[int, int, bool, bool]
+) -> Callable[[], None]:
+    """Return one forward and backward pass on fixed random logits, repeated to take long enough to be timed."""
+    n, p, both, rows = case
+    generator = torch.Generator().manual_seed(0)
+    teacher, student = torch.randn(2, n, p, generator=generator)
+    student.requires_grad_()
+
+    def once() -> None:
+        student.grad = None
+        loss(student, teacher, both, rows).backward()
+
+    return once
+
+
+def repeats(call: Callable[[], None]) -> int:
+    """Return how many calls take LEAST_SECONDS."""
+    call()
+    started = time.process_time()
+    call()
+    return max(1, round(LEAST_SECONDS / max(time.process_time() - started, 1e-6)))
+
+
+def measure(case: tuple[int, int, bool, bool], rounds: int) -> dict[str, Any]:
+    """Return milliseconds of both and the ratio of the official form to ours."""
+    calls = {"official": backward(official_loss, case), "ours": backward(our_loss, case)}
+    count = {name: repeats(call) for name, call in calls.items()}
+
+    def many(name: str) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(count[name]):
+                calls[name]()
+
+        return run
+
+    seconds = interleaved({name: many(name) for name in calls}, rounds)
+    each = {name: [s / count[name] for s in values] for name, values in seconds.items()}
+    n, p, both, rows = case
+    return {
+        "batch": n,
+        "classes": p,
+        "terms": "both" if both else "intra",
+        "scale": "rows" if rows else None,
+        "official_ms": median(each["official"]) * 1e3,
+        "ours_ms": median(each["ours"]) * 1e3,
+        "official / ours": ratio(each["official"], each["ours"]),
+    }
+
+
+def main() -> None:
+    """Measure every case."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for n in BATCHES:
+        for p in CLASSES:
+            for both in (False, True):
+                for scaled in (False, True):
+                    row = measure((n, p, both, scaled), arguments.rounds)
+                    rows.append(row)
+                    name = f"N={n} P={p} {row['terms']} scale={row['scale']}"
+                    print(f"{name}: {row['official_ms']:.3f} → {row['ours_ms']:.3f} ms", end="  ")
+                    print(f"{row['official / ours']['median']:.2f}x", flush=True)
+    print(write_result("loss_speed", {"rounds": arguments.rounds, "cases": rows}, arguments.out))
 
 
 if __name__ == "__main__":
-    for N in (64, 128, 256, 512, 1024):
-        for P in (100, 1000):
-            for both in (False, True):
-                for rows in (False, True):
-                    s = torch.randn(N, P, requires_grad=True)
-                    t = torch.randn(N, P)
-                    c = run(official, s, t, both, rows, 1)
-                    c = run(official, s, t, both, rows, 2)
-                    n = max(1, int(0.02 / c))
-                    m = max(1, int(0.02 / run(ours, s, t, both, rows, 3)))
-                    rs, o = [], []
-                    for r in range(7 if c < 0.3 else 3):
-                        a = run(official, s, t, both, rows, n)
-                        b = run(ours, s, t, both, rows, m)
-                        rs.append(a / b)
-                        o.append(b)
-                    print(
-                        N,
-                        P,
-                        "both" if both else "intra",
-                        "rows" if rows else "raw",
-                        "%.2f ms ours %.3f ms" % (c * 1e3, statistics.median(o) * 1e3),
-                        "ratio %.1f [%.1f-%.1f]" % (statistics.median(rs), min(rs), max(rs)),
-                        flush=True,
-                    )
+    main()

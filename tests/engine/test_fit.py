@@ -128,3 +128,24 @@ def test_a_student_alone_is_compared_with_the_teacher_but_never_hears_it(teacher
     assert set(beside["test"]) - set(without["test"]) == {"agreement", "kl"}
     states = [load_file(tmp_path / name / "student.safetensors") for name in ("without", "beside")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_tensorboard_is_a_tracker_and_off_by_default(teacher_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    for name, trackers in (("off", ()), ("on", ("tensorboard",))):
+        fit(make_recipe(Alone(), None, trackers=trackers), tmp_path / name)
+        assert bool(list((tmp_path / name).rglob("events.out.tfevents*"))) == (name == "on")
+
+
+def test_maps_show_how_the_layers_moved(teacher_run: Path, tmp_path: Path) -> None:
+    fit(make_recipe(KD(), teacher_run, epochs=3, map_every=2), tmp_path / "run")
+    records = RunFolder(tmp_path / "run").records("layer_maps.jsonl")
+    assert [record["epoch"] for record in records] == [0, 2, 3]
+    assert len(records[0]["value"]) == len(records[0]["rows"]) == 8
+    assert records[0]["value"][7] != records[2]["value"][7]
+    without = fit(make_recipe(KD(), teacher_run, epochs=3), tmp_path / "without")
+    states = [load_file(tmp_path / name / "student.safetensors") for name in ("run", "without")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert without is not None
+    with pytest.raises(UserError, match="give the recipe a teacher"):
+        fit(make_recipe(Alone(), None, map_every=1), tmp_path / "none")

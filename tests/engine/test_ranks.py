@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from tutelage import KD
+from tutelage import KD, RCKA, Together
 from tutelage.engine import fit, trainer
 from tests.runs import make_recipe
-recipe = make_recipe(KD(), Path(sys.argv[1]), epochs=2, keep="last")
+method = Together([KD(), RCKA(pairs={"3": "3"}, ramp=None)])  # RCKA relates the items of the whole batch
+recipe = make_recipe(method, Path(sys.argv[1]), epochs=2, keep="last")
 recipe.student.network[6] = torch.nn.Identity()
 recipe.student.network[1] = torch.nn.Identity()
 fit(recipe, sys.argv[2])

@@ -15,7 +15,7 @@ compiled call are silently never called. A tap that does not fire in a forward p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,18 +79,22 @@ def _choices(output: Any) -> list[str]:
     return []
 
 
+def _as_it_is(value: Tensor) -> Tensor:
+    return value
+
+
 class _Recorder:
     """The forward hook of one module: keeps what its addresses ask for, call by call."""
 
-    def __init__(self, addresses: list[Address]) -> None:
-        self.addresses = addresses
+    def __init__(self, addresses: list[Address], keep: Callable[[Tensor], Tensor]) -> None:
+        self.addresses, self.keep = addresses, keep
         self.calls = 0
         self.recorded: dict[str, Tensor] = {}
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         for address in self.addresses:
             if address.call is None or address.call == self.calls:
-                self.recorded[address.text] = address.pick(output)
+                self.recorded[address.text] = self.keep(address.pick(output))
         self.calls += 1
 
     def take(self) -> dict[str, Tensor]:
@@ -119,13 +123,17 @@ class Taps:
     Args:
         network: any module; it is not edited, and not a child of anything here.
         names: tap addresses (see the module's page).
+        keep: what to record of a tapped tensor, called at once in the hook (a Gram matrix, say, that needs less
+            memory and is safe from a later operation in place); default: the tensor itself.
 
     Raises:
         UserError: an address names no submodule (the message has the nearest names), or, when called, a tap
             did not fire or did not lead to a tensor.
     """
 
-    def __init__(self, network: nn.Module, names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, network: nn.Module, names: Sequence[str] = (), keep: Callable[[Tensor], Tensor] = _as_it_is
+    ) -> None:
         self.network = network
         self.names = tuple(names)
         modules = dict(network.named_modules())
@@ -134,7 +142,7 @@ class Taps:
             address = Address.parse(name)
             find_module(network, address.module, modules)
             grouped.setdefault(address.module, []).append(address)
-        self._recorders = [_Recorder(addresses) for addresses in grouped.values()]
+        self._recorders = [_Recorder(addresses, keep) for addresses in grouped.values()]
         self._handles: list[RemovableHandle] = [
             modules[module].register_forward_hook(recorder)
             for module, recorder in zip(grouped, self._recorders, strict=True)

@@ -19,8 +19,10 @@ from tutelage.engine.guard import refuse_non_finite
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.progress import Progress
 from tutelage.engine.recipe import Recipe
-from tutelage.engine.run_folder import RunFolder
+from tutelage.engine.run_folder import MAPS, RunFolder
 from tutelage.engine.schedule import lr_factor
+from tutelage.engine.watch import PROBES, LayerWatch
+from tutelage.errors import UserError
 
 GPU_CHECK_STEPS = 16
 
@@ -51,6 +53,7 @@ class Trainer:
         self.seconds = 0.0
         self.names: Sequence[str] = ()
         self.sums: Tensor | None = None
+        self.watch = _watch(recipe, parts) if folder.writes else None
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
 
@@ -61,6 +64,8 @@ class Trainer:
 
     def run(self, interrupt: Interrupt) -> bool:
         """Train to the end; return False when interrupted (a checkpoint is then written)."""
+        if self.step == 0:
+            self._map(0)
         progress = Progress(self.total, self.step, self.accelerator.is_main_process)
         try:
             while self.step < self.total:
@@ -131,8 +136,13 @@ class Trainer:
         self.folder.log({**record, "terms": terms, "validation": figures})
         self.accelerator.log({**terms, **{f"validation/{k}": v for k, v in figures.items()}, "lr": lr}, step=self.step)
         progress.epoch(epoch, {**terms, **{k: v for k, v in figures.items() if k == self.task.select}})
+        self._map(epoch)
         if epoch % self.train.checkpoint_every == 0 and epoch < self.train.epochs:
             self.save()
+
+    def _map(self, epoch: int) -> None:
+        if self.watch is not None and (epoch % self.train.map_every == 0 or epoch == self.train.epochs):
+            self.folder.log({"epoch": epoch, "step": self.step, **self.watch.record(self.evaluated)}, MAPS)
 
     def _agree(self, asked: bool) -> bool:
         """Return whether any rank was asked to stop: all stop at the same epoch's end."""
@@ -201,6 +211,15 @@ class Trainer:
         checkpoint.unpack_rng(checkpoint.unprefixed(f"rng{rank}", tensors), state["rng"][rank])
         self.folder.rewind(self.step)
         return True
+
+
+def _watch(recipe: Recipe, parts: Assembly) -> LayerWatch | None:
+    if not recipe.train.map_every:
+        return None
+    if parts.teacher is None:
+        raise UserError("train.map_every compares the student's layers with a teacher's; give the recipe a teacher")
+    batch = parts.move(parts.splits.validation.__getitems__(range(min(PROBES, len(parts.splits.validation)))))
+    return LayerWatch(parts.teacher.network, recipe.task.inputs(batch)[0])
 
 
 def _gather(mine: list[Any], accelerator: Accelerator) -> list[Any]:

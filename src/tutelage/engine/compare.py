@@ -1,0 +1,128 @@
+"""How the layers of two networks agree: a layer × layer map of debiased CKA, and which layers to pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from tutelage.core import Taps
+from tutelage.core.eval_mode import eval_mode
+from tutelage.engine.layers import layers_of
+from tutelage.errors import UserError
+from tutelage.similarity.cka_matrix import CKAMatrix
+from tutelage.similarity.layer_gram import gram_of
+
+Inputs = tuple[Any, ...]
+MAP_BATCH = 128
+
+
+@torch.no_grad()
+def compare(
+    networks: Sequence[nn.Module],
+    layers: Sequence[Sequence[str]],
+    batches: Iterable[Inputs],
+    permutations: int = 0,
+) -> CKAMatrix:
+    """Return the CKA accumulator of two networks' layers over batches that both see.
+
+    Every tapped output becomes a Gram matrix in the hook: no feature is kept, and an operation in place after the
+    layer does not reach it. Both run in eval mode, each on its own device; the batches are gone through once.
+
+    >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> same = compare([net, net], [["0", "2"], ["0", "2"]], [(torch.randn(32, 4),) for _ in range(4)])
+    >>> [round(value, 4) for value in same.compute().value.diagonal().tolist()]
+    [1.0, 1.0]
+
+    Args:
+        networks: the left one (rows) and the right one (columns).
+        layers: tap addresses of each.
+        batches: the positional arguments of a forward, `(images,)`.
+        permutations: random pairings for the p-values of `CKAMatrix`.
+
+    Raises:
+        UserError: a layer does not exist or does not run, or an output is NaN; before or at the first batch.
+    """
+    left, right = networks
+    taps = [Taps(network, names, keep=gram_of) for network, names in zip(networks, layers, strict=True)]
+    matrix = CKAMatrix(layers[0], layers[1], permutations=permutations)
+    try:
+        with eval_mode(left, right):
+            for inputs in batches:
+                one, two = (tap(*send_to_device(inputs, _device(tap.network))).taps for tap in taps)
+                matrix.update_grams(one, two)
+    finally:
+        for tap in taps:
+            tap.remove()
+    return matrix
+
+
+def layer_map(networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], images: Tensor) -> list[list[float]]:
+    """Return the CKA of all pairs of layers on images (N, C, H, W); NaN where a layer is constant."""
+    batches = [(images[start : start + MAP_BATCH],) for start in range(0, len(images), MAP_BATCH)]
+    values: list[list[float]] = compare(networks, layers, batches).compute().value.tolist()
+    return values
+
+
+def suggest_pairs(
+    teacher: nn.Module, student: nn.Module, batches: Iterable[Inputs], most: int = 3
+) -> list[tuple[str, str, float]]:
+    """Return (student layer, teacher layer, CKA): the pairs that agree best, in the order of both networks.
+
+    Of all ways to pair `most` layers without crossing, the one with the largest sum of CKA. Outputs (the last
+    layer of each network) are left out: logits are what the logit terms are for.
+
+    Args:
+        teacher, student: networks that take the same inputs.
+        batches: a few batches of inputs, of at least 4 items each.
+        most: how many pairs.
+    """
+    given = list(batches)
+    if not given:
+        raise UserError("suggest_pairs needs at least one batch")
+    layers = [_inner(network, given[0]) for network in (student, teacher)]
+    value = compare([student, teacher], layers, given).compute().value.nan_to_num(nan=-1.0)
+    chosen = monotone_pairs(value, min(most, *value.shape))
+    return [(layers[0][i], layers[1][j], float(value[i, j])) for i, j in chosen]
+
+
+def monotone_pairs(value: Tensor, count: int) -> list[tuple[int, int]]:
+    """Return the `count` cells with the largest sum whose rows and columns both rise.
+
+    >>> monotone_pairs(torch.tensor([[0.9, 0.8], [0.95, 0.1]]), 1), monotone_pairs(torch.eye(2), 2)
+    ([(1, 0)], [(0, 0), (1, 1)])
+
+    Args:
+        value: (rows, columns).
+        count: at most the smaller of both.
+    """
+    rows, columns = value.shape
+    table = value.tolist()
+    best: list[list[list[tuple[float, tuple[tuple[int, int], ...]]]]] = []
+    nothing = (0.0, ())
+    impossible: tuple[float, tuple[tuple[int, int], ...]] = (float("-inf"), ())
+    best.append([[nothing] * (columns + 1) for _ in range(rows + 1)])
+    for _ in range(count):
+        before, now = best[-1], [[impossible] * (columns + 1) for _ in range(rows + 1)]
+        for i in range(rows):
+            for j in range(columns):
+                total, cells = before[i][j]
+                with_cell = (total + table[i][j], (*cells, (i, j)))
+                now[i + 1][j + 1] = max(with_cell, now[i][j + 1], now[i + 1][j], key=lambda found: found[0])
+        best.append(now)
+    return list(best[-1][rows][columns][1])
+
+
+def _inner(network: nn.Module, inputs: Inputs) -> list[str]:
+    found = layers_of(network, inputs)
+    if len(found) < 2:
+        raise UserError(f"{type(network).__name__} has no layers to pair besides its output; name the pairs yourself")
+    return found[:-1]
+
+
+def _device(network: nn.Module) -> torch.device:
+    parameter = next(network.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
