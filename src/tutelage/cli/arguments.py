@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan(commands)
     _methods(commands)
     _bench(commands)
+    _report(commands)
     return parser
 
 
@@ -119,6 +120,22 @@ def _bench(commands: Commands) -> None:
     command.set_defaults(run=_run_bench)
 
 
+def _report(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "report",
+        "write one HTML page from the folder of a run, a study or a comparison",
+        "  tutelage report runs/demo\n"
+        "  tutelage report runs/digits-rcka --out rcka.html\n"
+        "  tutelage report runs/compare --out map.svg",
+    )
+    command.add_argument("folder", metavar="FOLDER", help="what `train`, `bench` or `compare` wrote to its --out")
+    command.add_argument(
+        "--out", help="file: .html for the page, .png or .svg for its heat maps (default: FOLDER/report.html)"
+    )
+    command.set_defaults(run=_run_report)
+
+
 def _run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.train import run
 
@@ -147,3 +164,9 @@ def _run_bench(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.bench import run
 
     return run(arguments, overrides)
+
+
+def _run_report(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.report import run
+
+    return run(arguments)

@@ -72,6 +72,7 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str =
         if shared:
             baseline = runs[BASELINE]
             differences = [by_seed[s]["test"][select] - baseline[s]["test"][select] for s in shared]
-            row["difference"] = {"mean": fmean(differences), "interval95": interval(differences), "pairs": differences}
+            found = {"mean": fmean(differences), "interval95": interval(differences), "pairs": differences}
+            row["difference"] = {"figure": select, **found}
         summary[method] = row
     return summary

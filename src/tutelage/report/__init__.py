@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tutelage.report.heatmap import draw_layer_maps
+from tutelage.report.heatmap import draw_comparison, draw_epoch_maps, draw_layer_maps, write_picture
+from tutelage.report.page import write_report
 
-__all__ = ["draw_layer_maps"]
+__all__ = ["draw_comparison", "draw_epoch_maps", "draw_layer_maps", "write_picture", "write_report"]

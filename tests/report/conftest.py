@@ -1,0 +1,85 @@
+"""Folders to report on: real short runs on digits, and a comparison by its documented format with hostile names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runs import make_recipe
+from tutelage import KD, Alone
+from tutelage.engine import fit, provenance
+from tutelage.engine.files import write_json
+from tutelage.engine.study import collect, summarise
+
+LAYERS = ["0", "3", "<b>5</b>"]
+HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+
+
+def matrix(start: float) -> list[list[float]]:
+    return [[start + 0.1 * i - 0.05 * j for j in range(3)] for i in range(3)]
+
+
+@pytest.fixture(scope="session")
+def study(teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a study of two methods and two seeds, as `tutelage bench` leaves it."""
+    out = tmp_path_factory.mktemp("study")
+    for method in ("alone", "kd"):
+        for seed in (0, 1):
+            recipe = make_recipe(KD() if method == "kd" else Alone(), teacher_run if method == "kd" else None)
+            recipe.seed = seed
+            fit(recipe, out / method / f"seed{seed}")
+    runs = collect(out, ["alone", "kd"], 2)
+    write_json(out / "results.json", {"provenance": provenance(), "summary": summarise(runs), "runs": runs})
+    maps = {"before training": matrix(0.2), "alone": matrix(0.4), "kd": matrix(0.7)}
+    maps["kd"][0][0] = float("nan")
+    write_json(out / "layer_maps.json", {"rows": LAYERS, "columns": LAYERS, "samples": 64, "maps": maps})
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that recorded three maps; the last line of the maps is being written."""
+    out = tmp_path_factory.mktemp("runs") / "kd"
+    shutil.copytree(study / "kd/seed0", out)
+    records = [
+        {"epoch": e, "rows": LAYERS, "columns": LAYERS, "samples": 64, "value": matrix(0.2 * e)} for e in (0, 1, 2)
+    ]
+    (out / "layer_maps.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records) + '{"epoch": 3, "ro')
+    return out
+
+
+@pytest.fixture(scope="session")
+def compared() -> dict[str, Any]:
+    """Return what compare.json holds; the pair of a constant layer has no value."""
+    return {
+        "rows": ["conv1", HOSTILE, "fc"],
+        "columns": ["stem", "head"],
+        "samples": 512,
+        "batches": 8,
+        "skipped": 3,
+        "confidence": 0.95,
+        "estimator": "linear CKA, unbiased",
+        "value": [[0.9123, 0.25], [None, 0.5], [-0.0312, 0.71]],
+        "sd": [[0.01, 0.01], [None, 0.01], [0.01, 0.01]],
+        "low": [[0.9, 0.2], [None, 0.4], [-0.1, 0.7]],
+        "high": [[0.92, 0.3], [None, 0.6], [0.1, 0.72]],
+        "p_value": [[0.01, 0.02], [None, 0.03], [0.4, 0.01]],
+        "verdict": [["trust", "caution"], [None, "caution"], ["do not trust", "trust"]],
+        "reason": [["Enough samples.", "Few & far <between>."], [None, "Few."], ["No better than chance.", "Enough."]],
+        "left": "teacher.yaml",
+        "right": "student.yaml",
+        "provenance": {"tutelage": "0.1.0", "packages": {"torch": "2.4"}, "time": "2026-11-25T02:08:28+00:00"},
+    }
+
+
+@pytest.fixture
+def comparison(compared: dict[str, Any], tmp_path: Path) -> Path:
+    """Return the folder of a comparison."""
+    out = tmp_path / "comparison"
+    out.mkdir()
+    write_json(out / "compare.json", compared)
+    return out

@@ -1,0 +1,182 @@
+"""The pages in a real browser: no request, no error, hover, keyboard, sorting, slider, paper, narrow windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.report.browser import Browser
+from tests.report.conftest import HOSTILE
+from tutelage.report import write_report
+from tutelage.report.colours import contrast
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.driver.quit()
+
+
+def opened(browser: Browser, folder: Path, tmp_path: Path, width: int = 1280) -> Path:
+    page = tmp_path / "page.html"
+    write_report(folder, page)
+    browser.open(page, width)
+    return page
+
+
+@pytest.mark.parametrize("kind", ["run", "study", "comparison"])
+def test_a_page_loads_itself_alone_and_says_nothing(
+    browser: Browser, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    page = opened(browser, request.getfixturevalue(kind), tmp_path)
+    assert page.as_uri() in (requests := browser.requests())
+    assert set(requests) <= {page.as_uri(), "data:,"}
+    assert browser.errors() == []
+    assert browser.all("main h2")
+    browser.open(page, width=380)
+    assert browser.run("return document.documentElement.scrollWidth") <= 380  # wide parts scroll by themselves
+    assert browser.errors() == []
+
+
+def test_names_are_text_and_never_code(browser: Browser, comparison: Path, tmp_path: Path) -> None:
+    opened(browser, comparison, tmp_path)
+    assert browser.driver.title == "teacher.yaml × student.yaml – tutelage"
+    assert browser.all("tbody th")[1].text == HOSTILE
+    browser.point(browser.all("figure.map td[tabindex]")[3])
+    assert browser.tip[0] == f"teacher.yaml {HOSTILE} × student.yaml head"
+    assert not browser.all("main img")
+
+
+def test_the_pointer_shows_all_that_is_known_about_a_cell(browser: Browser, comparison: Path, tmp_path: Path) -> None:
+    opened(browser, comparison, tmp_path)
+    browser.find("figure.map")
+    cells = browser.all("figure.map td[tabindex]")
+    browser.point(cells[1])
+    assert browser.tip == [
+        "teacher.yaml conv1 × student.yaml head",
+        "similarity 0.2500",
+        "95 % interval 0.2000 … 0.3000",
+        "p-value 0.0200",
+        "verdict: caution",
+        "Few & far <between>.",
+    ]
+    browser.point(cells[2])
+    assert browser.tip[1:] == ["no value: the features of one layer are constant"]
+    browser.point(browser.find("h1"))
+    assert browser.tip == []
+
+
+def test_the_keyboard_shows_it_too(browser: Browser, comparison: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, comparison, tmp_path)
+    stops = browser.all('figure.map td[tabindex="0"]')
+    assert len(stops) == 1  # Tab stops once at a map
+    stops[0].send_keys(Keys.ARROW_DOWN + Keys.ARROW_DOWN)
+    assert browser.tip[1] == "similarity −0.0312"
+    focused = browser.driver.switch_to.active_element
+    assert focused.text == "−0.03"
+    focused.send_keys(Keys.END)
+    assert browser.tip[1] == "similarity 0.7100"
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)  # there is nothing further
+    assert browser.tip[1] == "similarity 0.7100"
+    browser.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert browser.tip == []
+
+
+def test_a_verdict_has_a_shape_and_a_cell_can_be_read(browser: Browser, comparison: Path, tmp_path: Path) -> None:
+    opened(browser, comparison, tmp_path)
+    shapes = [use.get_attribute("href") for use in browser.all("figure.map tbody use")]
+    assert shapes == ["#trust", "#caution", "#caution", "#do-not-trust", "#trust"]
+    colours = "return [...document.querySelectorAll('figure.map tbody td:not(.none)')].map(getComputedStyle)"
+    for paper, ink in browser.run(f"{colours}.map((s) => [s.backgroundColor, s.color])"):
+        assert contrast(_hexadecimal(paper), _hexadecimal(ink)) >= 4.5
+
+
+def test_a_table_sorts_by_number_both_ways_with_the_missing_last(browser: Browser, study: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, study, tmp_path)
+    headers = browser.all("table.sortable thead th")
+    column = [header.text for header in headers].index("− alone [95 %]")
+
+    def methods() -> list[str]:
+        return [name.text for name in browser.all("table.sortable")[0].find_elements("css selector", "tbody th")]
+
+    assert methods() == ["alone", "kd"]
+    headers[column].find_element("css selector", "button").click()
+    assert headers[column].get_attribute("aria-sort") == "ascending"
+    assert methods() == ["kd", "alone"]
+    headers[column].find_element("css selector", "button").send_keys(Keys.ENTER)
+    assert headers[column].get_attribute("aria-sort") == "descending"
+    assert methods() == ["kd", "alone"]
+    headers[0].find_element("css selector", "button").click()
+    assert (headers[column].get_attribute("aria-sort"), headers[0].get_attribute("aria-sort")) == (None, "ascending")
+    assert methods() == ["alone", "kd"]
+
+
+def test_numbers_are_not_sorted_as_words(browser: Browser, study: Path, tmp_path: Path) -> None:
+    opened(browser, study, tmp_path)
+    browser.run("document.querySelector('details:has(table)').open = true")
+    table = browser.find("details table.sortable")
+    texts = [cell.text for cell in table.find_elements("css selector", "thead th")]
+    seconds = texts.index("seconds")
+    cells = "[...arguments[0].tBodies[0].rows].map((row) => row.cells[arguments[1]].dataset)"
+    browser.run(f"{cells}.forEach((data, i) => {{ data.value = [10, 9, 1e2, -1][i]; }})", table, seconds)
+    table.find_elements("css selector", "thead button")[seconds].click()
+    assert browser.run(f"return {cells}.map((data) => Number(data.value))", table, seconds) == [-1, 9, 10, 100]
+
+
+def test_the_slider_moves_the_map(browser: Browser, run: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, run, tmp_path)
+    slider, first = browser.find("figure.map input"), browser.all("figure.map td[tabindex]")[0]
+    output = browser.all("figure.map output")[0]
+    assert (output.text, first.text, first.get_attribute("class")) == ("epoch 2", "0.40", "h20")
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert (output.text, first.text, first.get_attribute("class")) == ("epoch 1", "0.20", "h10")
+    slider.send_keys(Keys.HOME)
+    assert slider.get_attribute("aria-valuetext") == output.text == "epoch 0"
+    assert (first.text, first.get_attribute("class")) == ("0.00", "h0")
+    browser.point(browser.all("figure.map td[tabindex]")[3])
+    assert browser.tip == ["teacher 3 × student 0", "CKA 0.1000", "epoch 0; epoch 0: 0.1000"]
+
+
+def test_a_curve_is_read_off_by_pointer_and_keys(browser: Browser, study: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, study, tmp_path)
+    plot = browser.find(".plot[tabindex]")
+    browser.point(plot)
+    assert browser.tip[0].startswith("epoch ")
+    assert [line.split()[0] for line in browser.tip[1:]] == ["alone", "kd"]
+    plot.send_keys(Keys.HOME)
+    assert browser.tip[0] == "epoch 1"
+    plot.send_keys(Keys.ARROW_RIGHT)
+    assert browser.tip[0] == "epoch 2"
+
+
+def test_paper_has_no_controls_and_the_recipe_is_unfolded(browser: Browser, run: Path, tmp_path: Path) -> None:
+    opened(browser, run, tmp_path)
+    shown = "return getComputedStyle(document.querySelector(arguments[0])).display !== 'none'"
+    assert browser.run(shown, ".control")
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        assert not browser.run(shown, ".control")
+        arrow = "return getComputedStyle(document.querySelector('.sortable button'), '::after').display"
+        assert browser.run(arrow) == "none"
+        assert browser.run(shown, "figure.map output")  # which map it is, is still said
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    unfolded = "dispatchEvent(new Event(arguments[0])); return document.querySelector('details[data-printed]').open"
+    assert browser.run(unfolded, "beforeprint")
+    assert not browser.run(unfolded, "afterprint")
+
+
+def _hexadecimal(colour: str) -> str:
+    channels = colour.removeprefix("rgb(").rstrip(")").split(",")
+    return "#" + "".join(f"{int(channel):02x}" for channel in channels)

@@ -1,0 +1,239 @@
+"""What the pages say, and what happens to folders that are none of ours, missing or half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.report.conftest import HOSTILE
+from tutelage import UserError
+from tutelage.cli import main
+from tutelage.report import write_report
+from tutelage.report.colours import LEVELS, background, contrast, ink
+from tutelage.report.maps import LayerMaps, View
+
+
+class Reader(HTMLParser):
+    """Collects a page's text, its tags, and every attribute that could load something or run."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.feed(page)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "style", "srcset", "data") or name.startswith("on"):
+                self.loads.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def read(folder: Path, tmp_path: Path) -> Reader:
+    write_report(folder, tmp_path / "page.html")
+    return Reader((tmp_path / "page.html").read_text(encoding="utf-8"))
+
+
+def test_a_study_tells_its_spread_differences_and_costs(study: Path, tmp_path: Path) -> None:
+    page = read(study, tmp_path)
+    results = json.loads((study / "results.json").read_text())
+    top1 = results["summary"]["kd"]["test"]["top1"]
+    assert f"{100 * top1['mean']:.2f} ± {100 * top1['sd']:.2f}" in page.text
+    assert f"{100 * results['summary']['kd']['difference']['mean']:+.2f} [".replace("-", "−") in page.text
+    assert f"{results['summary']['kd']['parameters']['student']:,}" in page.text
+    for header in ("last epoch, top-1, %", "best epoch", "seconds", "ms per step", "KL to teacher"):
+        assert header in page.text
+    for seed in ("0", "1"):
+        assert f"{100 * results['runs']['alone'][seed]['test']['top1']:.2f}" in page.text
+    assert page.tags.count("pre") == 2  # a recipe a method
+    assert "before training" in page.text
+
+
+def test_a_cost_that_is_new_gets_a_column_of_its_own(study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    folder.mkdir()
+    results = json.loads((study / "results.json").read_text())
+    results["runs"]["kd"]["0"]["memory_mb"] = 81.5
+    (folder / "results.json").write_text(json.dumps(results))
+    page = read(folder, tmp_path)  # without the runs beside it there are no curves and no recipes
+    assert "memory mb" in page.text
+    assert "81.50" in page.text
+    assert "Validation" not in page.text
+
+
+def test_one_seed_has_no_spread_and_no_interval(study: Path, tmp_path: Path) -> None:
+    from tutelage.engine.files import write_json
+    from tutelage.engine.study import collect, summarise
+
+    results = json.loads((study / "results.json").read_text())
+    runs = collect(study, ["alone", "kd"], 1)
+    folder = tmp_path / "study"
+    folder.mkdir()
+    write_json(folder / "results.json", {**results, "summary": summarise(runs), "runs": runs})
+    page = read(folder, tmp_path)
+    assert "[–]" in page.text
+    assert "nan" not in page.text.lower()
+
+
+def test_a_run_tells_its_figures_terms_and_recipe(run: Path, tmp_path: Path) -> None:
+    page = read(run, tmp_path)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"{100 * metrics['test']['top1']:.2f}" in page.text
+    assert " ".join((run / "recipe.yaml").read_text().split()) in page.text
+    for record in json.loads((run / "loss_scale.json").read_text()):
+        assert record["term"] in page.text
+    assert f"commit {json.loads((run / 'environment.json').read_text())['commit']}" in page.text
+    assert "epoch 0 to epoch 2" in page.text
+
+
+def test_a_comparison_tells_the_closest_partners(comparison: Path, tmp_path: Path) -> None:
+    page = read(comparison, tmp_path)
+    assert "trust: 2" in page.text
+    assert "do not trust: 1" in page.text
+    assert "fc head 0.710 0.700 … 0.720 0.010 trust Enough." in page.text
+
+
+def test_a_comparison_without_certainty_is_a_map_alone(compared: dict[str, Any], tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("sd", "low", "high", "p_value", "verdict", "reason"))
+    (tmp_path / "compare.json").write_text(json.dumps({**compared, **nothing}))
+    page = read(tmp_path, tmp_path)
+    assert "0.91" in page.text
+    assert "trust:" not in page.text
+
+
+@pytest.mark.parametrize("kind", ["run", "study", "comparison"])
+def test_a_page_holds_nothing_but_itself(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    page = read(request.getfixturevalue(kind), tmp_path)
+    assert {load for load in page.loads if not load.startswith("#")} == {"data:,"}
+    assert page.tags.count("style") == 1
+    text = (tmp_path / "page.html").read_text()
+    assert "@import" not in text
+    assert not re.search(r"url\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_every_text_is_escaped(compared: dict[str, Any], study: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    (folder / "compare.json").write_text(json.dumps({**compared, "left": HOSTILE, "estimator": HOSTILE}))
+    page = read(folder, tmp_path)
+    assert "img" not in page.tags
+    assert page.tags.count("script") == 2  # the page's own, and the map's numbers
+    run = tmp_path / "run"
+    shutil.copytree(study / "kd/seed0", run)
+    (run / "recipe.yaml").write_text(HOSTILE)
+    page = read(run, tmp_path)
+    assert "img" not in page.tags
+    assert HOSTILE in page.text
+
+
+def test_a_big_map_has_smaller_cells() -> None:
+    sizes = {}
+    for count in (6, 16, 40, 80):
+        names = [f"layer{i}" for i in range(count)]
+        values: list[list[float | None]] = [[0.5] * count for _ in names]
+        sizes[count] = View(LayerMaps(names, names, 64, {"": values}), ("teacher", "student")).size
+    assert sizes == {6: "roomy", 16: "close", 40: "small", 80: "tiny"}
+
+
+@pytest.mark.parametrize("at", range(LEVELS + 1))
+def test_text_can_be_read_on_every_colour(at: int) -> None:
+    assert contrast(ink(background(at)), background(at)) >= 4.5
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one sentence with which the command refuses a folder."""
+    before = sorted(folder.rglob("*")) if folder.is_dir() else []
+    assert main(["report", str(folder)]) == 2
+    assert (sorted(folder.rglob("*")) if folder.is_dir() else []) == before  # nothing is left behind
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert str(folder) in told
+    return told
+
+
+def test_a_folder_that_is_none_of_ours_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    assert "does not exist" in refused(tmp_path / "none", capsys)
+    assert "is a file" in refused(tmp_path / "file", capsys)
+    assert "no run, study or comparison" in refused(tmp_path / "empty", capsys)
+
+
+def test_a_run_or_a_study_that_is_not_finished(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(study, tmp_path / "study")
+    (tmp_path / "study/results.json").unlink()
+    assert "study that is not finished" in refused(tmp_path / "study", capsys)
+    (tmp_path / "study/kd/seed0/metrics.json").unlink()
+    assert "run that is not finished" in refused(tmp_path / "study/kd/seed0", capsys)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "loss_scale.json", "log.jsonl", "environment.json"])
+@pytest.mark.parametrize("harm", ["cut", "emptied", "other", "gone"])
+def test_a_file_of_a_run_is_broken(
+    name: str, harm: str, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(study / "kd/seed0", folder)
+    path = folder / name
+    if harm == "gone":
+        path.unlink()
+    elif harm == "emptied" and name == "log.jsonl":
+        path.write_text("\n[]\n")
+    else:
+        text = path.read_text()
+        path.write_text({"cut": text[: len(text) // 2] + "\n", "emptied": "[0]", "other": '{"epoch": {}}'}[harm])
+    assert name in refused(folder, capsys) or (harm, name) == ("gone", "metrics.json")
+
+
+@pytest.mark.parametrize("key", ["rows", "value", "verdict", "low", "left", "provenance"])
+@pytest.mark.parametrize("value", ["missing", [[0.5]], 3])
+def test_a_comparison_is_broken(
+    key: str, value: Any, compared: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {**compared, key: value}
+    if value == "missing":
+        del content[key]
+    elif key == "left":
+        content[key], content["columns"] = "a", []
+    (tmp_path / "compare.json").write_text(json.dumps(content))
+    assert "compare.json" in refused(tmp_path, capsys)
+
+
+def test_a_study_is_broken(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = json.loads((study / "results.json").read_text())
+    path = tmp_path / "results.json"
+    for broken in ([], {**results, "summary": {}}, {**results, "runs": {}}, {"summary": results["summary"]}):
+        path.write_text(json.dumps(broken))
+        assert "results.json" in refused(tmp_path, capsys)
+    path.write_text(json.dumps(results))
+    (tmp_path / "layer_maps.json").write_text(
+        '{"rows": ["a"], "columns": ["b"], "samples": 3, "maps": {"x": [[1, 2]]}}'
+    )
+    assert "1 x 1" in refused(tmp_path, capsys)
+
+
+def test_the_page_is_whole_or_as_it_was(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new/page.html"
+    assert main(["report", str(study), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    before = out.read_text()
+    assert main(["report", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert out.read_text() == before
+    assert [path.name for path in out.parent.iterdir()] == ["page.html"]
+    assert main(["report", str(study), "--out", str(out.parent)]) == 2
+    assert main(["report", str(study), "--out", str(out / "page.html")]) == 2
+    assert main(["report", str(study), "--out", str(tmp_path / "page.pdf")]) == 2
+    with pytest.raises(UserError, match="is a folder"):
+        write_report(study, out.parent)
