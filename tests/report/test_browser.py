@@ -143,7 +143,10 @@ def test_the_slider_moves_the_map(browser: Browser, run: Path, tmp_path: Path) -
     assert slider.get_attribute("aria-valuetext") == output.text == "epoch 0"
     assert (first.text, first.get_attribute("class")) == ("0.00", "h0")
     browser.point(browser.all("figure.map td[tabindex]")[3])
-    assert browser.tip == ["teacher 3 × student 0", "CKA 0.1000", "epoch 0; epoch 0: 0.1000"]
+    assert browser.tip == ["teacher 3 × student 0", "CKA 0.1000", "epoch 0"]
+    slider.send_keys(Keys.END)
+    browser.point(browser.all("figure.map td[tabindex]")[3])
+    assert browser.tip[1:] == ["CKA 0.5000", "epoch 2", "epoch 0: 0.1000"]
 
 
 def test_a_curve_is_read_off_by_pointer_and_keys(browser: Browser, study: Path, tmp_path: Path) -> None:
