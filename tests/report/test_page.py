@@ -110,6 +110,7 @@ def test_a_comparison_without_certainty_is_a_map_alone(compared: dict[str, Any],
     page = read(tmp_path, tmp_path)
     assert "0.91" in page.text
     assert "trust:" not in page.text
+    assert ">p-value</button>" not in (tmp_path / "page.html").read_text()
 
 
 @pytest.mark.parametrize("kind", ["run", "study", "comparison"])

@@ -44,8 +44,7 @@ def _facts(content: Mapping[str, Any], layers: LayerMaps) -> Facts:
     facts = [("samples", short(content["samples"]), f"in {short(content['batches'])} batches")]
     if content["skipped"]:
         facts.append(("skipped", short(content["skipped"]), "batches, too short to count"))
-    facts += [("pairs of layers", shape, ""), ("estimator", str(content["estimator"]), "")]
-    return Facts(facts)
+    return Facts([*facts, ("pairs of layers", shape, str(content["estimator"]))])
 
 
 def _verdicts(layers: LayerMaps) -> list[tuple[str, int]]:
@@ -53,7 +52,7 @@ def _verdicts(layers: LayerMaps) -> list[tuple[str, int]]:
     if layers.certainty.verdict is None:
         return []
     found = Counter(verdict for row in layers.certainty.verdict for verdict in row)
-    return [(verdict, found[verdict]) for verdict in VERDICTS]
+    return [(verdict, found[verdict]) for verdict in VERDICTS] if any(found[verdict] for verdict in VERDICTS) else []
 
 
 def _reading(estimator: str) -> str:
@@ -93,4 +92,7 @@ def _nearest(layers: LayerMaps, sides: tuple[str, str], turned: bool) -> Table:
         "reason",
     ]
     folded = f"Layers of {one}, {len(rows)} of them" if len(rows) > MOST_ROWS else None
-    return Table(f"Layers of {one}", columns, rows, folded, words=(0, 1, 5, 6))
+    there = [k for k in range(len(columns)) if k < 3 or any(row[k].text != NOTHING for row in rows)]
+    words = [n for n, k in enumerate(there) if k in (0, 1, 5, 6)]
+    shown = [[row[k] for k in there] for row in rows]
+    return Table(f"Layers of {one}", [columns[k] for k in there], shown, folded, words)
