@@ -26,7 +26,9 @@ from tutelage.similarity.gram import (
     dot,
     factor,
     full_precision,
+    gram_is_cheaper,
     inverse,
+    kernel_dot,
     norm,
     product,
     promote,
@@ -78,7 +80,7 @@ def alignment(
     _check(x, y, scale, estimator)
     with full_precision(y.device):
         x, y = _same_dtype(x, y)
-        in_gram_space = _gram_is_cheaper(x, y, scale)
+        in_gram_space = gram_is_cheaper(x.shape[-2], (x.shape[-1], y.shape[-1]), scale == "rows")
         debiased = estimator == "debiased"
         if debiased or (center and scale == "rows"):
             return _general(x, y, center, scale, debiased)
@@ -200,12 +202,6 @@ def _same_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _gram_is_cheaper(x: Tensor, y: Tensor, scale: str | None) -> bool:
-    """Compare two N × N products with three P × P ones, or six when rows are scaled."""
-    n, p, q = x.shape[-2], x.shape[-1], y.shape[-1]
-    return n * (p + q) <= (p * p + p * q + q * q) * (2 if scale == "rows" else 1)
-
-
 def _fused(x: Tensor, y: Tensor, scaled: bool, in_gram_space: bool) -> Tensor:
     if in_gram_space:
         values = FusedAlignment.apply(x, y, scaled, (True, False))
@@ -219,15 +215,15 @@ def _fused(x: Tensor, y: Tensor, scaled: bool, in_gram_space: bool) -> Tensor:
 
 def _general(x: Tensor, y: Tensor, center: bool, scale: str | None, debiased: bool) -> Tensor:
     one, two = (_factors(side, center or debiased, scale) for side in (x, y))
-    if _gram_is_cheaper(x, y, scale):
+    if gram_is_cheaper(x.shape[-2], (x.shape[-1], y.shape[-1]), scale == "rows"):
         kernels = product(*one), product(*two)
         if debiased:
             kernels = u_centred(kernels[0]), u_centred(kernels[1])
         value = dot(*kernels) * inverse(norm(kernels[0]) * norm(kernels[1]))
     else:
-        value = _kernel_dot(one, two, debiased)
+        value = kernel_dot(one, two, debiased)
         for side in (one, two):
-            squared = _kernel_dot(side, side, debiased)
+            squared = kernel_dot(side, side, debiased)
             noise = 8 * torch.finfo(x.dtype).eps if debiased else 0.0
             value = value * squared.masked_fill(squared <= noise, torch.inf).rsqrt()
     return value if x.ndim == 2 else value[..., 0, 0]
@@ -238,15 +234,3 @@ def _factors(x: Tensor, center: bool, scale: str | None) -> tuple[Factor, Factor
     wrap = centred if center else factor
     left = wrap(x if scale is None else unit_rows(x))
     return left, wrap(x) if scale == "rows" else left
-
-
-def _kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: bool) -> Tensor:
-    """Return <K, L>, or <U(K), U(L)> of the U-centred kernels, without an N × N matrix."""
-    value = dot(product(x[0].mT, y[0].mT), product(x[1].mT, y[1].mT))
-    if not debiased:
-        return value
-    n = x[0].data.shape[-2]
-    k, m = ((a.data * b.data * (a.unit * b.unit)).sum(-1, keepdim=True) for a, b in (x, y))
-    diagonals = dot(k, m) / (n - 2) * n
-    sums = (k.sum(-2, keepdim=True) * m.sum(-2, keepdim=True)).view_as(value)
-    return value - diagonals + sums / ((n - 1) * (n - 2))

@@ -184,5 +184,59 @@ def u_centred(k: Tensor) -> Tensor:
     return u.masked_fill(_size(u) <= 8 * torch.finfo(k.dtype).eps * _size(k), 0.0)
 
 
+def h_centred(k: Tensor) -> Tensor:
+    """Return the centred kernel matrix HKH: rows and columns sum to zero.
+
+    Linear kernels centre their features instead, which keeps more digits.
+
+    >>> h_centred(torch.eye(2))
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]])
+
+    Args:
+        k: (..., N, N), symmetric.
+    """
+    rows = k.mean(-1, keepdim=True)
+    return k - rows - rows.mT + rows.mean(-2, keepdim=True)
+
+
+def kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: bool) -> Tensor:
+    """Return <K, L>, or <U(K), U(L)> of the U-centred kernels, without an N × N matrix.
+
+        <K, L> = ‖x₁ᵀ y₁‖²   (<x₁ᵀ y₁, x₂ᵀ y₂> if the two factors of a kernel differ)
+        <U(K), U(L)> = <K, L> - N/(N - 2) Σ k_i l_i + Σ k Σ l / ((N - 1)(N - 2)),  k, l the diagonals of K, L
+
+    >>> side = centred(torch.tensor([[0.0], [0.0], [1.0], [1.0]]))
+    >>> round(kernel_dot((side, side), (side, side), False).item(), 4)
+    1.0
+
+    Args:
+        x, y: the factors of K = x₁ x₂ᵀ and L = y₁ y₂ᵀ, each (..., N, P); centred if `debiased`.
+        debiased: U-centre the kernels.
+
+    Returns:
+        As `dot`, divided by the detached sizes of all factors.
+    """
+    cross = product(x[0].mT, y[0].mT)
+    value = dot(cross, cross if x[0] is x[1] and y[0] is y[1] else product(x[1].mT, y[1].mT))
+    if not debiased:
+        return value
+    n = x[0].data.shape[-2]
+    k, m = ((a.data * b.data * (a.unit * b.unit)).sum(-1, keepdim=True) for a, b in (x, y))
+    diagonals = dot(k, m) / (n - 2) * n
+    sums = (k.sum(-2, keepdim=True) * m.sum(-2, keepdim=True)).view_as(value)
+    return value - diagonals + sums / ((n - 1) * (n - 2))
+
+
+def gram_is_cheaper(n: int, widths: tuple[int, int], scaled: bool = False) -> bool:
+    """Compare two N × N products with three P × P ones, or six when rows are scaled.
+
+    >>> gram_is_cheaper(64, (512, 512)), gram_is_cheaper(4096, (64, 64))
+    (True, False)
+    """
+    p, q = widths
+    return n * (p + q) <= (p * p + p * q + q * q) * (2 if scaled else 1)
+
+
 def _size(x: Tensor) -> Tensor:
     return cast(Tensor, torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True))
