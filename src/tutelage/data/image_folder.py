@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -12,6 +15,7 @@ from tutelage.data.image_set import ImageSet
 from tutelage.errors import UserError
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
+CHUNK = 1000  # files a thread looks at in one go
 ADVICE = "lay it out as root/train/<class>/*.jpg and root/val/<class>/*.jpg, or root/<class>/*.jpg, and set data.root"
 
 
@@ -64,6 +68,8 @@ class ImageFolder(Data):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
+        if size < 1:
+            raise UserError(f"data.size is the side of the images in pixels, at least 1, got {size}")
         self.root, self.size, self.validation, self.augment = root, size, validation, augment
         self.mean, self.std = mean, std
 
@@ -103,6 +109,7 @@ class ImageFolder(Data):
                 raise UserError(f"{folder / name} holds no image ({', '.join(sorted(ENDINGS))}); {ADVICE}")
             paths += sorted(files)
             labels += [label] * len(files)
+        refuse_broken(paths)
         return FileSet(paths, self.size, torch.tensor(labels, dtype=torch.int64), torch.arange(len(paths)), None, 0)
 
     def standard_augmentation(self) -> nn.Module:
@@ -111,6 +118,38 @@ class ImageFolder(Data):
 
         compose: nn.Module = v2.Compose([v2.RandomResizedCrop(self.size, antialias=True), v2.RandomHorizontalFlip()])
         return compose
+
+
+def refuse_broken(paths: Sequence[Path]) -> None:
+    """Look at the beginning and the end of every file, so that a broken one stops a run before it starts.
+
+    About 20 microseconds for a JPEG or PNG file; doubtful ones and other formats are decoded.
+
+    Raises:
+        UserError: a file is empty, truncated or no image.
+    """
+
+    def look(start: int) -> None:
+        for path in paths[start : start + CHUNK]:
+            if not _whole(path):
+                decode(path)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(look, range(0, len(paths), CHUNK)))
+
+
+def _whole(path: Path) -> bool:
+    """Return whether a JPEG or PNG file has its beginning and its end; other formats are never sure."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 16))
+            tail = file.read()
+    except OSError:
+        return False
+    if head.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" in tail
+    return head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail
 
 
 def decode(path: Path) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from tutelage.errors import UserError
+
 Key = int | tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -55,12 +57,17 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return a whole batch, already stacked; give `collate` to the DataLoader."""
         images, labels, index = zip(*(self[key] for key in keys), strict=True)
+        shapes = sorted({tuple(image.shape) for image in images})
+        if len(shapes) > 1:
+            raise UserError(
+                f"images of one batch have the shapes {shapes[0]} and {shapes[1]}; let data.augment crop or resize them"
+            )
         return torch.stack(images), torch.stack(labels), torch.stack(index)
 
     def _augmented(self, image: Tensor, epoch: int, index: int) -> Tensor:
         assert self.augment is not None
         state = torch.get_rng_state()
-        torch.manual_seed((self.seed * 1_000_003 + epoch) * 1_000_003 + index)
+        torch.manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)
         result: Tensor = self.augment(image)
         torch.set_rng_state(state)
         return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
@@ -17,6 +17,7 @@ from tutelage.core import Absent, Distiller, Network, Teacher
 from tutelage.core.normalization import normalize_inputs
 from tutelage.data import ImageSet, Splits
 from tutelage.engine.loader import EpochSampler, evaluation_loader, training_loader
+from tutelage.engine.probe import check_parts, check_taps, explained, reason
 from tutelage.engine.recipe import Recipe, Student, TeacherNetwork
 from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError
@@ -49,7 +50,7 @@ class Assembly:
     move: Callable[[Any], Any]
 
 
-def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
+def assemble(recipe: Recipe, accelerator: Accelerator | PartialState) -> Assembly:
     """Put a recipe together.
 
     Raises:
@@ -70,17 +71,13 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     def move(batch: Any) -> Any:
         return send_to_device(batch, accelerator.device, non_blocking=True)
 
-    heard: Teacher = teacher
-    if recipe.teacher is not None and recipe.teacher.remember and isinstance(teacher, Network):
-        if data.augment is not None:
-            raise UserError(
-                "teacher.remember needs images that stay the same; set data.augment to false, or leave it out"
-            )
-        once = evaluation_loader(data, EVALUATION_BATCH, train.workers)
-        heard = Remembered(teacher, recipe.task, lambda: map(move, once), len(data))
-    distiller = Distiller(student.to(accelerator.device), heard, recipe.method, recipe.task)
+    heard = _remembered(recipe, teacher, data, move) if recipe.teacher and recipe.teacher.remember else teacher
     example = move(_first(training))
-    distiller.setup(example)
+    check_taps(recipe.method, student, teacher)
+    with explained(student.to(accelerator.device), teacher, recipe.task, example):
+        distiller = Distiller(student, heard, recipe.method, recipe.task)
+        distiller.setup(example)
+        check_parts(distiller, train, example)
     if train.compile:
         distiller.student.compile()
         if isinstance(teacher, Network):
@@ -128,6 +125,13 @@ def _network(recipe: Recipe, spec: Student | TeacherNetwork) -> nn.Module:
 
 
 def _first(loader: Iterable[Any]) -> Any:
-    for batch in loader:
-        return batch
+    try:
+        for batch in loader:
+            return batch
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the training images cannot be loaded: {reason(error)}; check the data and data.augment"
+        ) from error
     raise UserError("the training data is empty; check data.root and labels")

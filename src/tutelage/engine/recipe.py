@@ -15,7 +15,7 @@ from torch import nn
 
 from tutelage.core import Method, Task
 from tutelage.data import Data
-from tutelage.errors import UserError
+from tutelage.errors import UserError, near_misses
 
 
 @dataclass
@@ -79,6 +79,7 @@ class Training:
         keep: ship the epoch that is best on validation data, or the last.
         evaluate_every: epochs between validations.
         checkpoint_every: epochs between checkpoints.
+        map_every: epochs between layer maps, teacher × student, on a fixed batch of validation images; 0 is none.
         trackers: Accelerate trackers, such as `tensorboard` or `wandb`.
     """
 
@@ -100,23 +101,44 @@ class Training:
     keep: Literal["best", "last"] = "best"
     evaluate_every: int = 1
     checkpoint_every: int = 1
+    map_every: int = 0
     trackers: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        self._check_counts()
+        if self.ema is not None and not 0 <= self.ema < 1:
+            raise UserError(f"train.ema is a decay in [0, 1), got {self.ema}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"train.clip_norm must be positive, got {self.clip_norm}; leave it out for no clipping")
+        if self.trackers:
+            _check_trackers(self.trackers)
+
+    def _check_counts(self) -> None:
         for name, least in (
             ("epochs", 1),
             ("batch_size", 2),
             ("evaluate_every", 1),
             ("checkpoint_every", 1),
             ("workers", 0),
+            ("map_every", 0),
+            ("warmup_epochs", 0),
+            ("threads", 1),
         ):
             value = self.__dict__[name]
-            if value < least:
+            if value is not None and value < least:
                 raise UserError(f"train.{name} must be at least {least}, got {value}")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UserError(f"train.ema is a decay in [0, 1), got {self.ema}")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise UserError(f"train.clip_norm must be positive, got {self.clip_norm}; leave it out for no clipping")
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are unknown or not installed; Accelerate would go on without them."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known, there = [str(name) for name in LOGGER_TYPE_TO_CLASS], [str(name) for name in get_available_trackers()]
+    for name in names:
+        if name not in known:
+            raise UserError(f"train.trackers: there is no tracker {name!r}{near_misses(name, known)}")
+        if name not in there:
+            raise UserError(f"train.trackers: {name!r} is not installed; pip install {name}, or leave it out")
 
 
 @dataclass
@@ -142,3 +164,16 @@ class Recipe:
     train: Training = field(default_factory=Training)
     labels: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that NumPy's generator does not take.
+
+    Raises:
+        UserError: it is negative, or 2³² or more.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed is a whole number from 0 to {2**32 - 1}, got {seed}")

@@ -4,6 +4,7 @@ recipe.yaml          the recipe as run, every default filled in
 environment.json     versions, commit, hardware
 loss_scale.json      value and gradient norm of every term before the first step
 log.jsonl            one line an epoch: terms, validation figures, learning rate, seconds
+layer_maps.jsonl     one line every `train.map_every` epochs: how the student's layers agree with the teacher's
 metrics.json         the outcome; there when the run is finished
 student.safetensors  the student alone, and student.json beside it: its normalisation and classes
 checkpoints/         what `--resume` needs; removed when the run is finished
@@ -12,6 +13,7 @@ checkpoints/         what `--resume` needs; removed when the run is finished
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from typing import Any
 from tutelage.engine.files import write_json, write_text
 from tutelage.engine.provenance import provenance
 from tutelage.errors import UserError
+
+LOG, MAPS = "log.jsonl", "layer_maps.jsonl"
+FIRST = {"recipe.yaml", "environment.json", "loss_scale.json", LOG, MAPS, "tutelage"}  # the last one: a tracker's
 
 
 class RunFolder:
@@ -44,7 +49,11 @@ class RunFolder:
 
     def metrics(self) -> dict[str, Any]:
         """Return the outcome of a finished run."""
-        result: dict[str, Any] = json.loads((self.path / "metrics.json").read_text())
+        path = self.path / "metrics.json"
+        try:
+            result: dict[str, Any] = json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is not whole ({error}); remove it and add --resume") from error
         return result
 
     def check(self, recipe: str, resume: bool) -> None:
@@ -66,6 +75,9 @@ class RunFolder:
             raise UserError(f"{self.path} holds {state}; {advice}")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path} exists and is no run of ours; choose another --out")
+        there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{self.path} cannot be made: {there} is no folder to write to; choose another --out")
 
     def begin(self, recipe: str) -> None:
         """Make the folder, unless the run is resumed and has one."""
@@ -74,23 +86,31 @@ class RunFolder:
             write_json(self.path / "environment.json", provenance())
             write_text(self.path / "recipe.yaml", recipe)
 
-    def log(self, record: dict[str, Any]) -> None:
-        """Append one line to log.jsonl."""
+    def forget(self) -> None:
+        """Remove the folder if nothing was trained in it and nothing but the run's own first files lies there."""
+        if not self.path.is_dir() or self.records():
+            return
+        if {path.name for path in self.path.iterdir()} <= FIRST:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def log(self, record: dict[str, Any], name: str = LOG) -> None:
+        """Append one line to log.jsonl, or to another of the run's records."""
         if self.writes:
-            with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            with (self.path / name).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return the log's lines that are whole."""
-        path = self.path / "log.jsonl"
+    def records(self, name: str = LOG) -> list[dict[str, Any]]:
+        """Return the lines that are whole."""
+        path = self.path / name
         lines = path.read_text().splitlines() if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def rewind(self, step: int) -> None:
-        """Drop log lines written after `step`: the run goes on from there."""
-        if self.writes and (self.path / "log.jsonl").exists():
-            kept = [json.dumps(record) + "\n" for record in self.records() if record["step"] <= step]
-            write_text(self.path / "log.jsonl", "".join(kept))
+        """Drop lines written after `step`: the run goes on from there."""
+        for name in (LOG, MAPS):
+            if self.writes and (self.path / name).exists():
+                kept = [json.dumps(record) + "\n" for record in self.records(name) if record["step"] <= step]
+                write_text(self.path / name, "".join(kept))
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the outcome; the checkpoints are not needed any more."""
@@ -104,7 +124,11 @@ def _same_recipe(path: Path, recipe: str) -> None:
     for old, new in zip(before, now, strict=False):
         if old != new:
             raise UserError(
-                f"{path} was run with '{old.strip()}', now it is '{new.strip()}'; a run resumes its own recipe only"
+                f"{path} was run with '{old.strip()}', now it is '{new.strip()}'; a run resumes its own recipe only: "
+                "choose another --out"
             )
     if len(before) != len(now):
-        raise UserError(f"{path} has {len(before)} lines, now there are {len(now)}; a run resumes its own recipe only")
+        raise UserError(
+            f"{path} has {len(before)} lines, now there are {len(now)}; a run resumes its own recipe only: "
+            "choose another --out"
+        )

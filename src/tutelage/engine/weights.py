@@ -65,13 +65,16 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise UserError(f"{path} cannot be read as weights ({_first_line(error)}); is the file complete?") from error
     except Exception as error:  # torch raises its own unpickling error for anything but tensors
+        if not path.read_bytes()[:4].startswith((b"PK\x03\x04", b"\x80")):
+            raise UserError(f"{path} is no weights file; give a run folder, a .safetensors or a .pt file") from error
         raise UserError(
             f"{path} holds more than tensors and is refused; save its state_dict() as safetensors"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not all(isinstance(v, Tensor) for v in loaded.values()):
+    named = isinstance(loaded, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items())
+    if not named:
         raise UserError(f"{path} holds no state dict of tensors; save the network's state_dict()")
     return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in loaded.items()}
 
