@@ -3,29 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
+import textwrap
 from collections.abc import Sequence
-from typing import TypeAlias
+from pathlib import Path
+from typing import NoReturn, TypeAlias
 
-OVERRIDES = "Any key of the recipe can be set on the line: --seed 1 --labels 1000 --train.epochs 3 --data.root DIR"
+from tutelage import __version__
+from tutelage.errors import UserError, near_misses
+
+OVERRIDES = (
+    "Any key of the recipe can be set behind it, such as\n"
+    "  --seed 1 --labels 1000 --train.epochs 3 --data.root DIR --method.temperature 2"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a user's mistakes: one sentence, no usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake as a sentence."""
+        unknown = re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if unknown:
+            names = re.findall(r"\w+", unknown[2])
+            raise UserError(f"there is no command '{unknown[1]}'{near_misses(unknown[1], names)}")
+        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the command's options and the overrides of the recipe; exits with code 2 on a wrong command line."""
+    """Return the command's options and the overrides of the recipe.
+
+    Raises:
+        UserError: the command line is wrong.
+    """
     parser = _parser()
     arguments, overrides = parser.parse_known_args(list(argv))
+    command = arguments.command or ""
     if overrides and not arguments.takes_overrides:
-        parser.error(f"{arguments.command} does not know {' '.join(overrides)}")
+        raise UserError(f"{f'tutelage {command}'.strip()} does not know {' '.join(overrides)}; see its --help")
+    first = next((str(vars(arguments)[name]) for name in ("recipe", "run_folder", "recipes") if name in arguments), "")
+    behind = [word for word in overrides if not word.startswith("-") and Path(word).exists()]
+    if behind and first and not Path(first).exists():
+        raise UserError(f"{behind[0]} comes before all keys: tutelage {command} {behind[0]} --key value")
     return arguments, overrides
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="tutelage",
         allow_abbrev=False,
         description="Knowledge distillation in PyTorch: train a small network from a large one.",
-        epilog="Start with: tutelage train recipes/classification/digits/rcka.yaml --out runs/digits-rcka",
+        epilog="examples:\n"
+        "  tutelage train recipes/classification/digits/rcka.yaml --out runs/rcka\n"
+        "  tutelage train --help",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"tutelage {__version__}")
+    parser.set_defaults(run=lambda arguments, overrides: _help(parser), takes_overrides=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _train(commands)
     _evaluate(commands)
     _plan(commands)
@@ -35,14 +71,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help(sys.stderr)
+    return 2
 
 
-def _add(commands: Commands, name: str, tell: str, examples: str, overrides: bool = False) -> argparse.ArgumentParser:
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def _add(commands: Commands, name: str, tell: str, examples: str, overrides: bool = False) -> Parser:
     command = commands.add_parser(
         name,
         help=tell,
-        description=tell[0].upper() + tell[1:] + "." + (f"\n{OVERRIDES}" if overrides else ""),
+        description=textwrap.fill(tell[0].upper() + tell[1:] + ".", 78) + (f"\n{OVERRIDES}" if overrides else ""),
         epilog=f"examples:\n{examples}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -57,8 +98,8 @@ def _train(commands: Commands) -> None:
         "train",
         "train the student of a recipe (and its teacher first, if the recipe says how)",
         "  tutelage train recipes/classification/digits/rcka.yaml --out runs/digits-rcka\n"
-        "  tutelage train recipes/classification/fashion-mnist/rcka.yaml --data.root DIR --seed 1\n"
-        "  tutelage train recipes/classification/digits/rcka.yaml --out runs/digits-rcka --resume\n"
+        "  tutelage train recipes/classification/digits/rcka.yaml --seed 1 --resume\n"
+        "  tutelage train recipes/classification/fashion-mnist/kd.yaml --data.root DIR\n"
         "  accelerate launch --num_processes 2 -m tutelage train RECIPE --out runs/two",
         overrides=True,
     )
@@ -90,10 +131,12 @@ def _plan(commands: Commands) -> None:
         commands,
         "plan",
         "dry run: taps with shapes, connectors, extra parameters, predicted step time; trains nothing",
-        "  tutelage plan recipes/classification/fashion-mnist/rcka.yaml",
+        "  tutelage plan recipes/classification/fashion-mnist/rcka.yaml\n"
+        "  tutelage plan recipes/classification/digits/kd.yaml --train.batch_size 128",
         overrides=True,
     )
     command.add_argument("recipe", help="YAML file")
+    command.add_argument("--teachers", default="runs/teachers", help="where teachers made from a recipe are kept")
     command.set_defaults(run=_run_plan)
 
 
@@ -107,8 +150,9 @@ def _bench(commands: Commands) -> None:
         commands,
         "bench",
         "compare methods: the recipes of one folder, several seeds, each run in a fresh process",
-        "  tutelage bench recipes/classification/digits --methods alone,kd,rcka --seeds 3 --out runs/demo\n"
-        "  tutelage bench recipes/classification/fashion-mnist --seeds 5 --out runs/fashion --labels 4000",
+        "  tutelage bench recipes/classification/digits --methods alone,kd --out runs/a\n"
+        "  tutelage bench recipes/classification/digits --seeds 5 --jobs 2 --out runs/b\n"
+        "  tutelage bench recipes/classification/fashion-mnist --labels 4000 --out runs/c",
         overrides=True,
     )
     command.add_argument("recipes", help="folder that holds <method>.yaml and teacher.yaml")

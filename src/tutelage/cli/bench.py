@@ -3,123 +3,86 @@
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from tutelage.cli.recipes import parse_recipe
-from tutelage.cli.study import write_study
-from tutelage.cli.teachers import with_teacher
+from tutelage.cli.jobs import Job, run_jobs
+from tutelage.cli.recipes import Parsed, parse_recipe
+from tutelage.cli.study import draw_study, write_study
+from tutelage.cli.teachers import TeacherRun, rehearse_run, resolve_teacher
+from tutelage.engine.run_folder import RunFolder
 from tutelage.errors import UserError
-
-POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
-class Job:
-    """One run of a study."""
+class Part:
+    """One method of a study: its recipe, its teacher, its runs."""
 
-    method: str
-    seed: int
-    recipe: Path
-    out: Path
-    epochs: int
-
-    def epochs_done(self) -> int:
-        """Return how many epochs its log holds."""
-        log = self.out / "log.jsonl"
-        return log.read_text().count("\n") if log.exists() else 0
+    parsed: Parsed
+    teacher: TeacherRun | None
+    jobs: list[Job]
 
     @property
     def done(self) -> bool:
-        """Whether it is finished."""
-        return (self.out / "metrics.json").exists()
-
-    @property
-    def output(self) -> Path:
-        """Where what it prints goes."""
-        return self.out.with_name(self.out.name + ".txt")
+        """Whether all of its runs are finished."""
+        return all(job.done for job in self.jobs)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Train the teacher once, then all runs; write results.json, the table and the picture."""
+    """Check everything, train the teachers once, then all runs; write results.json, the table and the picture."""
     folder, out = Path(arguments.recipes), Path(arguments.out)
     methods = _methods(folder, arguments.methods)
-    if arguments.seeds < 1 or arguments.jobs < 1:
-        raise UserError("--seeds and --jobs must be at least 1")
-    jobs = []
-    for method in methods:
-        parsed = parse_recipe(folder / f"{method}.yaml", overrides)
-        if not with_teacher(parsed, arguments.teachers):
-            return 130
-        for seed in range(arguments.seeds):
-            target = out / method / f"seed{seed}"
-            jobs.append(Job(method, seed, parsed.path, target, parsed.config.train.epochs))
-    jobs.sort(key=lambda job: job.seed)  # seed by seed, so that an interrupted study is still paired
-    extra = ["--teachers", str(arguments.teachers), *overrides]
-    run_jobs(jobs, extra, arguments.jobs)
-    print(write_study(out, methods, arguments.seeds))
+    for name, value in (("--seeds", arguments.seeds), ("--jobs", arguments.jobs)):
+        if value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    if any(option.partition("=")[0] == "--seed" for option in overrides):
+        raise UserError("bench gives every run its seed; say how many with --seeds")
+    parts = [_part(folder / f"{method}.yaml", out / method, arguments, overrides) for method in methods]
+    try:
+        if not _run(parts, arguments, overrides):
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        print("tutelage: interrupted; what is done is kept: give the same command to go on", file=sys.stderr)
+        return 130
+    print(write_study(out, methods, arguments.seeds), flush=True)
+    print("\n" + "  ".join(str(path) for path in (out / "results.json", *draw_study(out, methods))))
     return 0
 
 
-def run_jobs(jobs: Sequence[Job], options: Sequence[str], parallel: int) -> None:
-    """Run all jobs that are not done, `parallel` at a time, with one progress bar over all their epochs.
-
-    Raises:
-        UserError: a run failed; the others that were under way are ended (they can be resumed).
-    """
-    waiting = [job for job in jobs if not job.done]
-    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
-    with tqdm(total=sum(job.epochs for job in jobs), unit="epoch", dynamic_ncols=True) as bar:
-        bar.update(sum(job.epochs for job in jobs if job.done))
-        bar.initial = bar.n
-        try:
-            while waiting or running:
-                while waiting and len(running) < parallel:
-                    job = waiting.pop(0)
-                    running.append((job, _start(job, options, parallel)))
-                time.sleep(POLL_SECONDS)
-                for job, process in running:
-                    if process.poll() not in (None, 0):
-                        raise UserError(f"{job.method}, seed {job.seed} failed: {_last_line(job)} (see {job.output})")
-                running = [(job, process) for job, process in running if process.poll() is None]
-                done = sum(job.epochs if job.done else job.epochs_done() for job in jobs)
-                bar.set_postfix_str(", ".join(f"{job.method} seed {job.seed}" for job, _ in running), refresh=False)
-                bar.update(done - bar.n)
-        finally:
-            for _, process in running:
-                process.terminate()
-            for _, process in running:
-                process.wait()
+def _part(recipe: Path, out: Path, arguments: argparse.Namespace, overrides: list[str]) -> Part:
+    """Make sure that runs which lie there already are runs of this recipe."""
+    parsed = parse_recipe(recipe, overrides)
+    teacher = resolve_teacher(parsed, arguments.teachers)
+    jobs = []
+    for seed in range(arguments.seeds):
+        parsed.config.seed = seed
+        target = out / f"seed{seed}"
+        RunFolder(target).check(parsed.text(), resume=True)
+        jobs.append(Job(recipe.stem, seed, recipe, target, parsed.config.train.epochs))
+    return Part(parsed, teacher, jobs)
 
 
-def _start(job: Job, options: Sequence[str], parallel: int) -> subprocess.Popen[bytes]:
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // parallel))
-    command = [sys.executable, "-m", "tutelage", "train", str(job.recipe), "--out", str(job.out), "--resume"]
-    command += ["--seed", str(job.seed), *options]
-    with job.output.open("wb") as output:
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
-
-
-def _last_line(job: Job) -> str:
-    lines = job.output.read_text(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("tutelage: ") if lines else "it printed nothing"
+def _run(parts: Sequence[Part], arguments: argparse.Namespace, overrides: list[str]) -> bool:
+    """Return False when the run of a teacher was interrupted."""
+    waiting = [part for part in parts if not part.done]
+    for part in waiting:
+        rehearse_run(part.parsed, part.teacher)
+    for part in waiting:
+        if part.teacher is not None and not part.teacher.train():
+            return False
+    jobs = sorted((job for part in parts for job in part.jobs), key=lambda job: job.seed)  # paired when interrupted
+    run_jobs(jobs, ["--teachers", str(arguments.teachers), *overrides], arguments.jobs)
+    return True
 
 
 def _methods(folder: Path, wanted: str | None) -> list[str]:
     there = sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("teacher"))
     if not there:
         raise UserError(f"{folder} holds no recipes; give a folder such as recipes/classification/digits")
-    methods = there if wanted is None else wanted.split(",")
-    missing = [method for method in methods if method not in there]
-    if missing:
-        raise UserError(f"{folder} has no recipe {missing[0]}.yaml; there are {there}")
-    return methods
+    names = there if wanted is None else [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name not in there:
+            raise UserError(f"{folder} has no recipe {name}.yaml; --methods takes names out of {there}, with commas")
+    return list(dict.fromkeys(names))

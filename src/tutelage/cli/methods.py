@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from dataclasses import fields
 
 import tutelage.methods
 from tutelage.core import Method
+
+WIDTH = 80
 
 
 def run() -> int:
@@ -15,8 +18,8 @@ def run() -> int:
         method = vars(tutelage.methods)[name]
         if inspect.isclass(method) and issubclass(method, Method):
             first = (inspect.getdoc(method) or "").splitlines()[0]
-            card = method.card
-            print(f"{name}  —  {first}")
-            for field in fields(card):
-                print(f"    {field.name:<7} {vars(card)[field.name]}")
+            print(textwrap.fill(f"{name}  —  {first}", WIDTH, subsequent_indent="    "))
+            for field in fields(method.card):
+                line = f"    {field.name:<7} {vars(method.card)[field.name]}"
+                print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 12))
     return 0

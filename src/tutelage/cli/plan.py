@@ -7,15 +7,14 @@ import math
 
 from tutelage.cli.recipes import parse_recipe
 from tutelage.cli.tables import table
-from tutelage.cli.teachers import with_teacher
+from tutelage.cli.teachers import build_now, resolve_teacher
 from tutelage.engine.plan import Plan, plan
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Plan and print."""
     parsed = parse_recipe(arguments.recipe, overrides)
-    with_teacher(parsed, "runs/teachers", train=False)
-    recipe = parsed.build()
+    recipe = build_now(parsed, resolve_teacher(parsed, arguments.teachers))
     if recipe.teacher is not None and recipe.teacher.weights is None:
         print("the teacher has no weights yet: values below are those of an untrained teacher\n")
     show(plan(recipe))

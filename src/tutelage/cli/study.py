@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from tutelage.cli.recipes import parse_recipe
 from tutelage.cli.tables import table
+from tutelage.core import Absent
 from tutelage.core.normalization import normalize_inputs
 from tutelage.engine import Recipe, provenance
+from tutelage.engine.compare import layer_map
 from tutelage.engine.files import write_json, write_text
-from tutelage.engine.layers import layer_map, top_layers
+from tutelage.engine.layers import layers_of
 from tutelage.engine.study import BASELINE, collect, summarise
 from tutelage.engine.weights import load_weights
+from tutelage.errors import UserError
 from tutelage.report import draw_layer_maps
 
 MAP_IMAGES = 512
 
 
 def write_study(out: Path, methods: Sequence[str], seeds: int) -> str:
-    """Write results.json, table.txt, layer_maps.json and layer_maps.png; return the table."""
+    """Write results.json and table.txt; return the table."""
     runs = collect(out, methods, seeds)
     summary = summarise(runs)
     write_json(out / "results.json", {"provenance": provenance(), "summary": summary, "runs": runs})
     text = study_table(summary)
     write_text(out / "table.txt", text + "\n")
-    folders = {method: out / method / "seed0" for method in methods}
-    maps = _layer_maps(folders)
-    if maps is not None:
+    return text
+
+
+def draw_study(out: Path, methods: Sequence[str]) -> list[Path]:
+    """Write layer_maps.json and layer_maps.png of the first seed; return the picture, if one could be made."""
+    try:
+        maps = _layer_maps({method: out / method / "seed0" for method in methods})
+        if maps is None:
+            return []
         write_json(out / "layer_maps.json", maps)
         draw_layer_maps(out / "layer_maps.json", out / "layer_maps.png")
-        text += f"\n\n{out}/results.json  {out}/layer_maps.png"
-    return text
+    except UserError as error:  # the table stands without it
+        print(f"without a picture: {error}", file=sys.stderr)
+        return []
+    return [out / "layer_maps.png"]
 
 
 def study_table(summary: dict[str, Any]) -> str:
@@ -53,40 +67,52 @@ def study_table(summary: dict[str, Any]) -> str:
 
 
 def _spread(figure: dict[str, float] | None, scale: float, form: str) -> str:
-    return "–" if figure is None else form.format(figure["mean"] * scale, figure["sd"] * scale)
+    """Return mean and deviation; the mean alone for one seed."""
+    if figure is None:
+        return "–"
+    whole = form if math.isfinite(figure["sd"]) else form.partition(" ± ")[0]
+    return whole.format(figure["mean"] * scale, figure["sd"] * scale)
 
 
 def _difference(found: dict[str, Any] | None) -> str:
     if found is None:
         return "–"
-    low, high = found["interval95"]
-    return f"{found['mean'] * 100:+.2f} [{low * 100:+.2f}, {high * 100:+.2f}]"
+    low, high = (bound * 100 for bound in found["interval95"])
+    return f"{found['mean'] * 100:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "")
 
 
 def _layer_maps(folders: dict[str, Path]) -> dict[str, Any] | None:
-    """Return teacher × student maps, before training and after each method; None without a teacher."""
-    taught = [folder for folder in folders.values() if _recipe(folder).teacher is not None]
-    if not taught:
+    """Return teacher × student maps, before training and after each method; None without a teacher at hand.
+
+    A student whose layers have other names than the first one's does not fit the picture and is left out.
+    """
+    recipes = {method: parse_recipe(folder / "recipe.yaml").build() for method, folder in folders.items()}
+    recipe = next((recipe for recipe in recipes.values() if recipe.teacher is not None), None)
+    if recipe is None or recipe.teacher is None or recipe.teacher.network is None:
         return None
-    recipe = _recipe(taught[0])
-    assert recipe.teacher is not None
-    assert recipe.teacher.network is not None
+    spec, network = recipe.teacher, recipe.teacher.network
+    if spec.weights is not None:
+        load_weights(network, spec.weights)
     splits = recipe.data.splits(recipe.labels, recipe.seed)
     images = torch.stack([splits.test[i][0] for i in range(min(MAP_IMAGES, len(splits.test)))])
-    normalize_inputs(
-        recipe.teacher.network, recipe.teacher.mean or recipe.data.mean, recipe.teacher.std or recipe.data.std
-    )
-    if recipe.teacher.weights is not None:
-        load_weights(recipe.teacher.network, recipe.teacher.weights)
-    teacher = recipe.teacher.network.eval()
-    student = normalize_inputs(recipe.student.network, recipe.data.mean, recipe.data.std).eval()
-    names = [top_layers(teacher, images[:4]), top_layers(student, images[:4])]
-    maps = {"before training": layer_map(teacher, student, images, names).tolist()}
+    mean = recipe.data.mean if spec.mean is None else spec.mean
+    std = recipe.data.std if spec.std is None else spec.std
+    teacher = normalize_inputs(network, mean, std).eval()
+    student = _student(recipe)
+    names = [layers_of(network, (images[:4],)) for network in (teacher, student)]
+    maps = {"before training": layer_map([teacher, student], names, images)}
     for method, folder in folders.items():
+        student = _student(recipes[method])
         load_weights(student, folder)
-        maps[method] = layer_map(teacher, student, images, names).tolist()
+        if layers_of(student, (images[:4],)) == names[1]:
+            maps[method] = layer_map([teacher, student], names, images)
     return {"rows": names[0], "columns": names[1], "samples": len(images), "maps": maps}
 
 
-def _recipe(folder: Path) -> Recipe:
-    return parse_recipe(folder / "recipe.yaml").build()
+def _student(recipe: Recipe) -> nn.Module:
+    network = recipe.method.ship(recipe.method.grow(recipe.student.network, Absent()))
+    if recipe.student.weights is not None:
+        load_weights(network, recipe.student.weights)
+    mean = recipe.data.mean if recipe.student.mean is None else recipe.student.mean
+    std = recipe.data.std if recipe.student.std is None else recipe.student.std
+    return normalize_inputs(network, mean, std).eval()

@@ -4,43 +4,89 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.engine import fit
+from tutelage.cli.runs import train_run
+from tutelage.engine import Recipe
+from tutelage.engine.rehearse import rehearse
 from tutelage.errors import UserError
 
 
-def with_teacher(parsed: Parsed, teachers: str | Path, train: bool = True) -> bool:
+@dataclass(frozen=True)
+class TeacherRun:
+    """The run of a teacher, done or still to do."""
+
+    source: Parsed
+    out: Path
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is finished."""
+        return (self.out / "metrics.json").exists()
+
+    def train(self) -> bool:
+        """Train it, unless it is there; return False when it was interrupted."""
+        if self.ready:
+            return True
+        print(f"training the teacher once: {self.source.path} → {self.out}", file=sys.stderr, flush=True)
+        return train_run(self.source, self.out, resume=True) is not None
+
+
+def resolve_teacher(parsed: Parsed, teachers: str | Path) -> TeacherRun | None:
     """Replace `teacher.recipe` by the network and the weights that it leads to, in place.
 
     Args:
         parsed: the recipe; its teacher section is filled in.
         teachers: folder of the teachers' runs, one for each recipe and data set.
-        train: train the teacher if it is not there; otherwise leave its weights out.
 
     Returns:
-        False when the run of the teacher was interrupted.
+        The run that the weights come from; None when the recipe names none or gives weights itself.
     """
     spec = parsed.config.teacher
     if spec is None or spec.recipe is None:
-        return True
+        return None
+    if spec.network is not None:
+        raise UserError(f"{parsed.path}: teacher has a network and a recipe; give one, the recipe has a network itself")
     source = parse_recipe(parsed.path.parent / spec.recipe)
-    source.config.data = parsed.config.data
-    text = source.text()
-    name = (
-        f"{source.path.resolve().parent.name}-{Path(spec.recipe).stem}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
-    )
-    out = Path(teachers) / name
     if source.config.teacher is not None:
         raise UserError(f"{source.path} has a teacher of its own; train it by itself and give teacher.weights")
-    if train and not (out / "metrics.json").exists():
-        print(f"training the teacher once: {source.path} → {out}", file=sys.stderr)
-        if fit(source.build(), out, resume=True, text=text) is None:
-            return False
+    source.config.data = parsed.config.data
+    digest = hashlib.sha256(source.text().encode()).hexdigest()[:10]
+    out = Path(teachers) / f"{source.path.resolve().parent.name}-{source.path.stem}-{digest}"
     student = source.config.student
     spec.network, spec.recipe = student.network, None
     spec.mean, spec.std = student.mean, student.std
-    if spec.weights is None and (out / "metrics.json").exists():
-        spec.weights = str(out)
-    return True
+    if spec.weights is not None:
+        return None
+    spec.weights = str(out)
+    return TeacherRun(source, out)
+
+
+def build_now(parsed: Parsed, teacher: TeacherRun | None) -> Recipe:
+    """Build a recipe whose teacher may not be trained yet; it is then an untrained network."""
+    if teacher is None or teacher.ready:
+        return parsed.build()
+    spec = parsed.config.teacher
+    weights, spec.weights = spec.weights, None
+    try:
+        return parsed.build()
+    finally:
+        spec.weights = weights
+
+
+def rehearse_run(parsed: Parsed, teacher: TeacherRun | None) -> None:
+    """Find the mistakes of a recipe and of its teacher's in a second or two, before anything is trained.
+
+    Raises:
+        UserError: data, networks, taps or shapes do not fit; the message names the recipe.
+    """
+    whole = {parsed.path: build_now(parsed, teacher)}
+    if teacher is not None and not teacher.ready:
+        whole[teacher.source.path] = teacher.source.build()
+    for path, recipe in whole.items():
+        try:
+            rehearse(recipe)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error

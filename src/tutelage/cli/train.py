@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tutelage.cli.recipes import Parsed, parse_recipe
+from tutelage.cli.runs import train_run
 from tutelage.cli.tables import figures_line
-from tutelage.cli.teachers import with_teacher
-from tutelage.engine import fit
+from tutelage.cli.teachers import rehearse_run, resolve_teacher
 from tutelage.engine.run_folder import RunFolder
 
 
@@ -16,14 +17,17 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Train; print where the run lies and its figures on test data."""
     parsed = parse_recipe(arguments.recipe, overrides)
     out = Path(arguments.out or default_out(parsed))
-    if not with_teacher(parsed, arguments.teachers):
-        print("interrupted while training the teacher; run the same command to go on")
-        return 130
-    text = parsed.text()
-    RunFolder(out).check(text, arguments.resume)
-    metrics = fit(parsed.build(), out, resume=arguments.resume, text=text)
+    teacher = resolve_teacher(parsed, arguments.teachers)
+    folder = RunFolder(out)
+    folder.check(parsed.text(), arguments.resume)
+    if teacher is not None and not teacher.ready and not folder.finished:
+        rehearse_run(parsed, teacher)
+        if not teacher.train():
+            print("tutelage: interrupted in the teacher's run; give the same command to go on", file=sys.stderr)
+            return 130
+    metrics = train_run(parsed, out, arguments.resume)
     if metrics is None:
-        print(f"interrupted; the run is saved in {out}: run the same command with --resume to go on")
+        print(f"tutelage: interrupted; {out} is saved: add --resume to go on", file=sys.stderr)
         return 130
     print(f"{out}: test {figures_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
     return 0

@@ -1,0 +1,48 @@
+"""One run from a parsed recipe: what could not be trained leaves nothing behind."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from tutelage.cli.recipes import Parsed
+from tutelage.engine import fit
+from tutelage.engine.rehearse import forget_precision
+from tutelage.engine.run_folder import RunFolder
+from tutelage.errors import UserError
+
+
+def train_run(parsed: Parsed, out: Path, resume: bool) -> dict[str, Any] | None:
+    """Run a recipe and return its figures, or None when it was interrupted and can be resumed.
+
+    A folder that this call made is removed again when an error comes before the first epoch is over.
+
+    Raises:
+        UserError: as `fit`, or a checkpoint cannot be read.
+    """
+    folder, text = RunFolder(out), parsed.text()
+    folder.check(text, resume)
+    if resume and folder.finished:
+        return folder.metrics()
+    fresh = not (out / "recipe.yaml").exists()
+    made = [place for place in out.absolute().parents if not place.exists()]
+    recipe = parsed.build()
+    forget_precision()
+    try:
+        return fit(recipe, out, resume=resume, text=text)
+    except SafetensorError as error:
+        raise UserError(f"{folder.checkpoints} cannot be read ({error}); remove it to start again") from error
+    except BaseException:
+        if fresh:
+            folder.forget()
+            _remove_empty(made)
+        raise
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # it holds something, or was never made
+            folder.rmdir()
