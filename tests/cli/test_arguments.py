@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tutelage import __version__
+from tutelage.cli import main
+
+from .conftest import Run
+from .support import write_recipe
+
+COMMANDS = ["train", "evaluate", "plan", "methods", "bench"]
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_a_help_fits_a_screen_and_has_examples(command: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"] if command else ["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+    examples = text.partition("examples:\n")[2].splitlines()
+    assert examples
+    assert all(f"tutelage {command or 'train'}" in line for line in examples)
+
+
+def test_without_a_command_it_shows_the_help(run: Run) -> None:
+    answer = run()
+    assert answer.code == 2
+    assert all(command in answer.err for command in COMMANDS)
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"tutelage {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["tain"], ("no command 'tain'", "did you mean ['train'")),
+        (["train"], ("required: recipe", "tutelage train --help")),
+        (["bench", "folder"], ("required: --out", "tutelage bench --help")),
+        (["bench", "folder", "--out", "x", "--seeds", "many"], ("--seeds", "'many'")),
+        (["evaluate", "run", "--part", "train"], ("--part", "'train'", "validation")),
+        (["methods", "--verbose"], ("tutelage methods does not know --verbose",)),
+        (["methods", "kd"], ("tutelage methods does not know kd",)),
+        (["--verbose"], ("tutelage does not know --verbose",)),
+    ],
+)
+def test_a_wrong_line_is_one_sentence(argv: list[str], says: tuple[str, ...], refuse: Run) -> None:
+    refuse(*argv, says=says)
+
+
+def test_the_recipe_comes_before_the_keys(refuse: Run, here: Path) -> None:
+    write_recipe("mine.yaml")
+    refuse("train", "--seed", 1, "mine.yaml", says=("mine.yaml comes before", "tutelage train mine.yaml --key value"))
+
+
+def test_the_methods_are_listed_with_paper_task_and_needs(run: Run) -> None:
+    answer = run("methods")
+    assert answer.code == 0
+    for words in ("KD  —", "RCKA  —", "Alone  —", "Mimic  —", "arXiv 1503.02531", "classification", "trains  nothing"):
+        assert words in answer.out
+    assert max(map(len, answer.out.splitlines())) <= 80

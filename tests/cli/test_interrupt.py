@@ -1,0 +1,73 @@
+"""Real processes on a real terminal: a live bar, Ctrl-C, and going on."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from .conftest import Run
+from .support import TEACHER, TRAIN, part, tree, write_recipe
+from .terminal import Terminal
+
+LONG = {**TRAIN, "epochs": 250, "evaluate_every": 125, "checkpoint_every": 125}
+
+
+def test_train_shows_a_live_bar_saves_at_ctrl_c_and_goes_on(run: Run) -> None:
+    recipe = write_recipe("mine.yaml", train=LONG)
+    with Terminal("train", recipe, "--out", "runs/mine") as terminal:
+        terminal.wait_for(lambda text: re.search(r"\d/500 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+step/s.* task \d", text))
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+    last = terminal.text.strip().splitlines()[-1]
+    assert last == "tutelage: interrupted; runs/mine is saved: add --resume to go on"
+    assert "Traceback" not in terminal.text
+    assert len(list(Path("runs/mine/checkpoints").iterdir())) == 1
+    assert not Path("runs/mine/metrics.json").exists()
+    done = Path("runs/mine/log.jsonl").read_text().count("\n")
+    assert 0 < done < 250
+    answer = run("train", recipe, "--out", "runs/mine", "--resume")
+    assert answer.code == 0
+    epochs = [json.loads(line)["epoch"] for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
+    assert epochs == list(range(1, 251))
+    assert not list(Path("runs").rglob("*.tmp"))
+    assert not Path("runs/mine/checkpoints").exists()
+
+
+def test_bench_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(run: Run, refuse: Run) -> None:
+    write_recipe("study/teacher.yaml", **TEACHER)
+    for name, method in (("alone", part("methods.Alone")), ("kd", part("methods.KD"))):
+        write_recipe(f"study/{name}.yaml", method=method, teacher={"recipe": "teacher.yaml"}, train=LONG)
+    argv = ["bench", "study", "--seeds", "1", "--jobs", "2", "--out", "out"]
+    with Terminal(*argv, "--methods", "alone") as terminal:
+        terminal.wait_for(lambda text: re.search(r"[1-9]/250 \[\d\d:\d\d<[\d:]+, .*epoch.*, alone seed 0", text))
+        terminal.ctrl_c()
+        assert terminal.end() == 130
+    last = terminal.text.strip().splitlines()[-1]
+    assert last == "tutelage: interrupted; what is done is kept: give the same command to go on"
+    assert "Traceback" not in terminal.text
+    assert "is saved: add --resume" in Path("out/alone/seed0.txt").read_text()  # it was asked once, and had the time
+    assert len(list(Path("out/alone/seed0/checkpoints").iterdir())) == 1
+    assert [path.name for path in Path("out").iterdir()] == ["alone"]
+
+    answer = run(*argv)
+    assert answer.code == 0
+    assert "\r" not in answer.err
+    assert answer.err.splitlines()[-1].startswith("500/500 epochs")
+    table = Path("out/table.txt").read_text()
+    assert answer.out.startswith(table)
+    assert [line.split()[0] for line in table.splitlines()] == ["method", "alone", "kd"]
+    assert "nan" not in table
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "alone", "kd", "layer_maps.json", "layer_maps.png", "results.json", "table.txt",
+    ]  # fmt: skip
+    results = json.loads(Path("out/results.json").read_text())
+    assert results["runs"]["kd"]["0"] == json.loads(Path("out/kd/seed0/metrics.json").read_text())
+
+    before = tree(Path("out/alone")) | tree(Path("out/kd"))
+    again = run(*argv)
+    assert (again.code, again.err) == (0, "")
+    assert again.out == answer.out
+    assert tree(Path("out/alone")) | tree(Path("out/kd")) == before
+    says = ("out/alone/seed0/recipe.yaml was run with 'labels: 100', now it is 'labels: 200'", "choose another --out")
+    refuse(*argv, "--labels", 200, says=says)

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from .conftest import Run
+from .support import TEACHER, network, part, tree, write_recipe
+
+
+def test_it_shows_what_would_be_done_and_does_nothing(run: Run) -> None:
+    write_recipe("teacher.yaml", **TEACHER)
+    method = part("methods.Mimic", pairs={"stage1": "stage1", "stage3": "stage3"})
+    recipe = write_recipe("mine.yaml", method=method, teacher={"recipe": "teacher.yaml"}, labels=200)
+    before = tree()
+    answer = run("plan", recipe)
+    assert (answer.code, answer.err) == (0, "")
+    assert tree() == before
+    text = answer.out
+    assert "the teacher has no weights yet" in text
+    assert "images      train 200  validation 359  test 359" in text
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "student stage1 50×4×8×8" in rows
+    assert "teacher stage3 50×32×2×2" in rows
+    assert "projections.1.weight 32×16×1×1 512" in rows
+    assert any(row.startswith("mimic.stage3 ") for row in rows)
+    assert "4 steps of" in text
+
+
+def test_it_uses_a_teacher_that_is_there(run: Run, teacher: Path) -> None:
+    spec = {**network(width=8), "weights": str(teacher)}
+    answer = run("plan", write_recipe("mine.yaml", method=part("methods.KD"), teacher=spec))
+    assert answer.code == 0
+    assert "no weights yet" not in answer.out
+    assert "teacher 6," in answer.out.split("parameters")[1].splitlines()[0]
+
+
+def test_it_refuses_what_train_would_refuse(refuse: Run) -> None:
+    refuse("plan", write_recipe("mine.yaml", student=network(channels=3)), says=("the student (SmallCNN) fails",))
+    refuse("plan", write_recipe("mine.yaml"), "--out", "run", says=("--out is no option and no key of the recipe",))
