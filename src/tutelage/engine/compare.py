@@ -13,8 +13,7 @@ from tutelage.core import Taps
 from tutelage.core.eval_mode import eval_mode
 from tutelage.engine.layers import layers_of
 from tutelage.errors import UserError
-from tutelage.similarity.cka_matrix import CKAMatrix
-from tutelage.similarity.layer_gram import gram_of
+from tutelage.similarity import CKAMatrix, ReliabilityReport, gram_of, reliability_report
 
 Inputs = tuple[Any, ...]
 MAP_BATCH = 128
@@ -58,6 +57,31 @@ def compare(
         for tap in taps:
             tap.remove()
     return matrix
+
+
+@torch.no_grad()
+def judge(
+    networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], inputs: Inputs
+) -> list[list[ReliabilityReport]]:
+    """Return how far the CKA of every pair of layers can be trusted, from one batch of some hundred items.
+
+    All that a `reliability_report` looks at is in the Gram matrices, so each layer's features are replaced by a
+    square root of its Gram: n columns instead of C · H · W. (`dims` of the reports are these n.)
+
+    Args:
+        networks, layers: as in `compare`.
+        inputs: the positional arguments of a forward, for n items.
+    """
+    sides = []
+    for network, names in zip(networks, layers, strict=True):
+        tap = Taps(network, names, keep=gram_of)
+        try:
+            with eval_mode(network):
+                grams = tap(*send_to_device(inputs, _device(network))).taps
+        finally:
+            tap.remove()
+        sides.append([_root(grams[name]) for name in names])
+    return [[reliability_report(x, y) for y in sides[1]] for x in sides[0]]
 
 
 def layer_map(networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], images: Tensor) -> list[list[float]]:
@@ -114,6 +138,14 @@ def monotone_pairs(value: Tensor, count: int) -> list[tuple[int, int]]:
                 now[i + 1][j + 1] = max(with_cell, now[i][j + 1], now[i + 1][j], key=lambda found: found[0])
         best.append(now)
     return list(best[-1][rows][columns][1])
+
+
+def _root(gram: Tensor) -> Tensor:
+    """Return features (n, n) with this Gram matrix, centred; zeros stay zeros."""
+    k = gram.double().cpu()
+    k = k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
+    values, vectors = torch.linalg.eigh(k)
+    return vectors * values.clamp(min=0).sqrt()
 
 
 def _inner(network: nn.Module, inputs: Inputs) -> list[str]:
