@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     _plan(commands)
     _methods(commands)
     _bench(commands)
+    _compare(commands)
     _report(commands)
     return parser
 
@@ -164,6 +165,29 @@ def _bench(commands: Commands) -> None:
     command.set_defaults(run=_run_bench)
 
 
+def _compare(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "compare",
+        "layer × layer CKA of two networks on the same images, with intervals and verdicts",
+        "  tutelage compare runs/teachers/digits-teacher-… runs/digits-rcka\n"
+        "  tutelage compare runs/a runs/b --data recipes/classification/digits/kd.yaml\n"
+        "  tutelage compare runs/a runs/b --layers-left stage1,stage2 --out runs/ab",
+    )
+    command.add_argument(
+        "left", metavar="LEFT", help="folder of a finished run, or a recipe (its student as it starts)"
+    )
+    command.add_argument("right", metavar="RIGHT", help="the same for the columns")
+    command.add_argument("--data", metavar="RECIPE", help="recipe whose data gives the images (default: LEFT's)")
+    command.add_argument("--part", choices=("test", "validation", "train"), default="test", help="default: test")
+    command.add_argument("--samples", type=int, default=512, help="number of images (default 512)")
+    command.add_argument("--layers-left", metavar="A,B", help="modules by name (default: found by themselves)")
+    command.add_argument("--layers-right", metavar="A,B", help="the same for RIGHT")
+    command.add_argument("--permutations", type=int, default=100, help="pairings for the p-values (default 100)")
+    command.add_argument("--out", default="runs/compare", help="folder to write (default: runs/compare)")
+    command.set_defaults(run=_run_compare)
+
+
 def _report(commands: Commands) -> None:
     command = _add(
         commands,
@@ -208,6 +232,12 @@ def _run_bench(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.bench import run
 
     return run(arguments, overrides)
+
+
+def _run_compare(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.compare import run
+
+    return run(arguments)
 
 
 def _run_report(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -38,6 +38,10 @@ def show(found: Plan) -> None:
     print("\n" + table(["term at full weight", "value", "gradient", "× task"], rows))
     for warning in filter(None, (scale.warning() for scale in found.terms)):
         print(f"warning: {warning}")
+    if found.pairs:
+        rows = [[mine, theirs, f"{value:.2f}"] for mine, theirs, value in found.pairs]
+        print("\n" + table(["student layers that agree", "with the teacher's", "CKA now"], rows))
+        print("for RCKA or Mimic: pairs: {" + ", ".join(f"{mine}: {theirs}" for mine, theirs, _ in found.pairs) + "}")
     total = found.steps * found.step_seconds
     print(
         f"\n{found.steps} steps of {found.step_seconds * 1e3:.1f} ms here: about {_duration(total)} without validation"

@@ -14,11 +14,11 @@ from torch import nn
 from tutelage.cli.recipes import parse_recipe
 from tutelage.cli.tables import table
 from tutelage.core import Absent
-from tutelage.core.normalization import normalize_inputs
 from tutelage.engine import Recipe, provenance
 from tutelage.engine.compare import layer_map
 from tutelage.engine.files import write_json, write_text
 from tutelage.engine.layers import layers_of
+from tutelage.engine.networks import ready_network
 from tutelage.engine.study import BASELINE, collect, summarise
 from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError
@@ -90,14 +90,9 @@ def _layer_maps(folders: dict[str, Path]) -> dict[str, Any] | None:
     recipe = next((recipe for recipe in recipes.values() if recipe.teacher is not None), None)
     if recipe is None or recipe.teacher is None or recipe.teacher.network is None:
         return None
-    spec, network = recipe.teacher, recipe.teacher.network
-    if spec.weights is not None:
-        load_weights(network, spec.weights)
     splits = recipe.data.splits(recipe.labels, recipe.seed)
     images = torch.stack([splits.test[i][0] for i in range(min(MAP_IMAGES, len(splits.test)))])
-    mean = recipe.data.mean if spec.mean is None else spec.mean
-    std = recipe.data.std if spec.std is None else spec.std
-    teacher = normalize_inputs(network, mean, std).eval()
+    teacher = ready_network(recipe.teacher, recipe.data)
     student = _student(recipe)
     names = [layers_of(network, (images[:4],)) for network in (teacher, student)]
     maps = {"before training": layer_map([teacher, student], names, images)}
@@ -110,9 +105,6 @@ def _layer_maps(folders: dict[str, Path]) -> dict[str, Any] | None:
 
 
 def _student(recipe: Recipe) -> nn.Module:
-    network = recipe.method.ship(recipe.method.grow(recipe.student.network, Absent()))
-    if recipe.student.weights is not None:
-        load_weights(network, recipe.student.weights)
-    mean = recipe.data.mean if recipe.student.mean is None else recipe.student.mean
-    std = recipe.data.std if recipe.student.std is None else recipe.student.std
-    return normalize_inputs(network, mean, std).eval()
+    """Return the student as it starts, in the form that is shipped."""
+    ready_network(recipe.student, recipe.data)
+    return recipe.method.ship(recipe.method.grow(recipe.student.network, Absent()))

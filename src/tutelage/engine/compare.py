@@ -145,7 +145,8 @@ def _root(gram: Tensor) -> Tensor:
     k = gram.double().cpu()
     k = k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
     values, vectors = torch.linalg.eigh(k)
-    return vectors * values.clamp(min=0).sqrt()
+    root: Tensor = vectors * values.clamp(min=0).sqrt()
+    return root
 
 
 def _inner(network: nn.Module, inputs: Inputs) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from itertools import islice
 from statistics import median
 
 from accelerate import Accelerator
 
 from tutelage.engine.assemble import Assembly, assemble
+from tutelage.engine.compare import suggest_pairs
 from tutelage.engine.guard import TermScale, check_terms
 from tutelage.engine.recipe import Recipe
+from tutelage.errors import UserError
 
-TIMED_STEPS = 5
+TIMED_STEPS, PAIRING_BATCHES = 5, 4
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Plan:
         taps: (whose, address, shape) of every recorded output of the example batch.
         connectors: (name, shape) of every trainable part that the method builds.
         terms: value and gradient norm of every term.
+        pairs: (student layer, teacher layer, CKA): the layers that agree best now; empty without a teacher.
         steps: optimiser steps of the run.
         step_seconds: median time of one step on this machine.
     """
@@ -34,6 +38,7 @@ class Plan:
     taps: list[tuple[str, str, tuple[int, ...]]]
     connectors: list[tuple[str, tuple[int, ...]]]
     terms: list[TermScale]
+    pairs: list[tuple[str, str, float]]
     steps: int
     step_seconds: float
 
@@ -56,9 +61,20 @@ def plan(recipe: Recipe) -> Plan:
         taps=taps,
         connectors=[(name, tuple(p.shape)) for name, p in distiller.method.named_parameters()],
         terms=check_terms(distiller, parts.example),
+        pairs=_pairs(recipe, parts),
         steps=len(parts.sampler) * recipe.train.epochs,
         step_seconds=_step_seconds(recipe, parts, accelerator),
     )
+
+
+def _pairs(recipe: Recipe, parts: Assembly) -> list[tuple[str, str, float]]:
+    if parts.teacher is None:
+        return []
+    batches = [recipe.task.inputs(parts.move(batch)) for batch in islice(parts.training, PAIRING_BATCHES)]
+    try:
+        return suggest_pairs(parts.teacher.network, parts.distiller.student, batches)
+    except UserError:  # nothing to pair, or batches of fewer than 4 images: the plan goes without
+        return []
 
 
 def _step_seconds(recipe: Recipe, parts: Assembly, accelerator: Accelerator) -> float:

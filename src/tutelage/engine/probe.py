@@ -44,9 +44,9 @@ def explained(student: nn.Module, teacher: Teacher, task: Task, batch: Any) -> I
     except Exception:
         inputs = task.inputs(batch)
         with torch.no_grad(), eval_mode(student):
-            _try("student", student, inputs)
+            try_network("student", student, inputs)
             if isinstance(teacher, Network):
-                _try("teacher", teacher.network.to(first_device(student)), inputs)
+                try_network("teacher", teacher.network.to(first_device(student)), inputs)
         raise
 
 
@@ -96,7 +96,8 @@ def first_device(network: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _try(whose: str, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+def try_network(whose: str, network: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Run a network once, or raise with a sentence that names it and the shapes of its inputs."""
     try:
         Taps(network)(*inputs)
     except UserError as error:
