@@ -9,6 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tutelage import UserError
+from tutelage.cli.recipes import parse_recipe
+from tutelage.engine.run_folder import RunFolder
+
 from .conftest import Run
 from .support import (
     TEACHER,
@@ -45,6 +49,9 @@ def test_a_teacher_is_trained_once_and_its_student_after_it(run: Run) -> None:
         assert answer.code == 0
         assert answer.out.startswith(f"kd{seed}: test top1 ")
         assert ("training the teacher once: recipes/teacher.yaml" in answer.err) == (seed == 0)
+        assert "\r" not in answer.err
+        assert answer.err.splitlines()[-1].startswith("epoch 1  task ")
+        assert answer.err.count("\n") == (3 if seed == 0 else 1)
     assert len(list(Path("teachers").iterdir())) == 1
     assert metrics(next(Path("teachers").iterdir()))["test"]["top1"] > 0.9
     assert sorted(path.name for path in Path("kd1").iterdir()) == [*FILES, "student.safetensors"]
@@ -171,6 +178,49 @@ def test_teacher_and_student_may_differ_in_precision(run: Run) -> None:
 def test_a_large_seed_augments_too(run: Run) -> None:
     recipe = write_recipe("mine.yaml", data=part("data.Digits", augment=True), seed=2**32 - 1)
     assert run("train", recipe, "--out", "run").code == 0
+
+
+def test_a_checkpoint_that_cannot_be_read_is_one_sentence(run: Run, refuse: Run) -> None:
+    recipe = write_recipe("mine.yaml")
+    run("train", recipe, "--out", "run")
+    Path("run/metrics.json").unlink()
+    Path("run/checkpoints/000000002").mkdir(parents=True)
+    Path("run/checkpoints/000000002/tensors.safetensors").write_bytes(b"half of it")
+    Path("run/checkpoints/000000002/state.json").write_text("{}")
+    says = ("run/checkpoints cannot be read", "remove it to start again")
+    refuse("train", recipe, "--out", "run", "--resume", says=says)
+    shutil.rmtree("run/checkpoints")
+    assert run("train", recipe, "--out", "run", "--resume").code == 0
+
+
+def test_an_interruption_before_the_first_step_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(recipe: object, out: Path, resume: bool, text: str) -> None:
+        RunFolder(out).begin(text)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tutelage.cli.runs.fit", begin)
+    recipe = write_recipe("mine.yaml")
+    before = tree()
+    answer = run("train", recipe, "--out", "runs/deep/mine")
+    assert (answer.code, answer.out, answer.err) == (130, "", "tutelage: interrupted\n")
+    assert tree() == before
+
+
+def test_a_run_that_was_there_before_outlives_an_error(refuse: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = write_recipe("mine.yaml")
+    RunFolder(Path("run")).begin(parse_recipe(recipe).text())
+
+    def stop(recipe: object, out: Path, resume: bool, text: str) -> None:
+        raise UserError("stop")
+
+    monkeypatch.setattr("tutelage.cli.runs.fit", stop)
+    refuse("train", recipe, "--out", "run", "--resume", says=("tutelage: stop",))
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")
+def test_a_folder_that_cannot_be_made_is_one_sentence(refuse: Run) -> None:
+    says = ("/proc/mine cannot be used (No such file or directory)", "check the path")
+    refuse("train", write_recipe("mine.yaml"), "--out", "/proc/mine", says=says)
 
 
 FIT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {

@@ -33,9 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _mistake(
-            f"{error.strerror or error}: {error.filename or 'no file'}; check the path, its rights and space"
-        )
+        what = f"{error.filename} cannot be used ({error.strerror})" if error.filename else str(error)
+        return _mistake(f"{what}; check the path, its rights and the free space")
     except KeyboardInterrupt:
         print("tutelage: interrupted", file=sys.stderr)
         return 130

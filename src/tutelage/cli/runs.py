@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from tutelage.engine import fit
 from tutelage.engine.rehearse import forget_precision
 from tutelage.engine.run_folder import RunFolder
 from tutelage.errors import UserError
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all that `accelerate launch` or `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def train_run(parsed: Parsed, out: Path, resume: bool) -> dict[str, Any] | None:
@@ -34,7 +40,9 @@ def train_run(parsed: Parsed, out: Path, resume: bool) -> dict[str, Any] | None:
     try:
         return fit(recipe, out, resume=resume, text=text)
     except SafetensorError as error:
-        raise UserError(f"{folder.checkpoints} cannot be read ({error}); remove it to start again") from error
+        if "deserializing" in str(error):
+            raise UserError(f"{folder.checkpoints} cannot be read ({error}); remove it to start again") from error
+        raise UserError(f"{out} cannot be written ({error}); make room, and add --resume to go on") from error
     except BaseException:
         if fresh:
             folder.forget()

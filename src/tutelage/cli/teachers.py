@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.cli.runs import train_run
+from tutelage.cli.runs import is_first, train_run
 from tutelage.engine import Recipe
 from tutelage.engine.rehearse import rehearse
 from tutelage.errors import UserError
@@ -30,7 +30,8 @@ class TeacherRun:
         """Train it, unless it is there; return False when it was interrupted."""
         if self.ready:
             return True
-        print(f"training the teacher once: {self.source.path} → {self.out}", file=sys.stderr, flush=True)
+        if is_first():
+            print(f"training the teacher once: {self.source.path} → {self.out}", file=sys.stderr, flush=True)
         return train_run(self.source, self.out, resume=True) is not None
 
 

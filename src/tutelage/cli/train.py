@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.cli.runs import train_run
+from tutelage.cli.runs import is_first, train_run
 from tutelage.cli.tables import figures_line
 from tutelage.cli.teachers import rehearse_run, resolve_teacher
 from tutelage.engine.run_folder import RunFolder
@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if metrics is None:
         print(f"tutelage: interrupted; {out} is saved: add --resume to go on", file=sys.stderr)
         return 130
-    print(f"{out}: test {figures_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
+    if is_first():
+        print(f"{out}: test {figures_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
     return 0
 
 

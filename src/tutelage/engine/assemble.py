@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
@@ -50,7 +50,7 @@ class Assembly:
     move: Callable[[Any], Any]
 
 
-def assemble(recipe: Recipe, accelerator: Accelerator | PartialState) -> Assembly:
+def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     """Put a recipe together.
 
     Raises:

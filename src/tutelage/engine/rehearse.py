@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from accelerate import PartialState
+import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from tutelage.engine.assemble import assemble
@@ -17,9 +18,13 @@ def rehearse(recipe: Recipe) -> None:
     """
     if recipe.teacher is not None:
         recipe.teacher.remember = False  # a pass over all images for nothing
-    assemble(recipe, PartialState())
+    forget_precision()
+    assemble(recipe, Accelerator(mixed_precision=recipe.train.precision))
 
 
 def forget_precision() -> None:
-    """Let the next run of this process have another mixed precision than the last one, as a teacher's may be."""
-    AcceleratorState._reset_state()
+    """Let the next run of this process have another mixed precision than the last one, as a teacher's may be.
+
+    The end of a run on several processes also ends their group; the next run then makes a new one.
+    """
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
