@@ -109,7 +109,10 @@ def feature_sums(left: Sequence[Tensor], right: Sequence[Tensor] | None, orders:
             if one.cancelled() or two.cancelled():
                 continue
             null = [one.sums(two, order) for order in orders.to(one.data.device)]
-            return _on_cpu(one.sums(two), one.own * one.scale.square(), two.own * two.scale.square(), null)
+            xy, (xx, yy) = one.sums(two), (side.own * side.scale.square() for side in (one, two))
+            if right is None and bool(xx.isfinite().all()):  # a layer that is not would spread over all of xy
+                xx = yy = xy.diagonal()
+            return _on_cpu(xy, xx, yy, null)
     return None
 
 

@@ -87,18 +87,28 @@ class FusedAlignment(Function):
 
 
 def _plain(x: Tensor, y: Tensor, want: Sequence[bool], need: Sequence[bool]) -> tuple[Values, Slope, Slope]:
-    gram_x, unit_x = _gram(x)
-    gram_y, unit_y = _gram(y)
+    return from_products((x @ x.mT, y @ y.mT), x @ y.mT if want[1] else None, want[0], need)
+
+
+def from_products(grams: Both, cross: Tensor | None, intra: bool, need: Sequence[bool]) -> tuple[Values, Slope, Slope]:
+    """Return the alignments and their slopes for x and y from K, L and M, which are used up.
+
+    Args:
+        grams: K = x xᵀ and L = y yᵀ, (..., n, n) and (..., m, m).
+        cross: M = x yᵀ, for inter; None leaves it out.
+        intra: whether intra is wanted.
+        need: for which of x and y the slopes are wanted.
+    """
+    (gram_x, unit_x), (gram_y, unit_y) = _unit_trace(grams[0]), _unit_trace(grams[1])
     for gram, unit in ((gram_x, unit_x), (gram_y, unit_y)):
         size = norm(gram).clamp_min_(LEAST)
         gram.div_(size)
         unit.div_(size)
-    intra = dot(gram_x, gram_y) if want[0] else None
-    cross = inter = None
-    if want[1]:
-        cross = (x @ y.mT).mul_(unit_x.sqrt()).mul_(unit_y.sqrt())
-        inter = dot(cross, cross)
-    values, slope_x, slope_y = (intra, inter), Slope(), Slope()
+    values: Values = (dot(gram_x, gram_y) if intra else None, None)
+    if cross is not None:
+        cross.mul_(unit_x.sqrt()).mul_(unit_y.sqrt())
+        values = values[0], dot(cross, cross)
+    slope_x = slope_y = Slope()
     if need[0]:
         slope_x = _plain_slope((gram_x, gram_y), (unit_x, unit_y), cross, values)
     if need[1]:
@@ -124,7 +134,7 @@ def _plain_slope(grams: Both, units: Both, cross: Tensor | None, values: Values)
 
 
 def _scaled(x: Tensor, y: Tensor, want: Sequence[bool], need: Sequence[bool]) -> tuple[Values, Slope, Slope]:
-    (gram_x, unit_x), (gram_y, unit_y) = _gram(x), _gram(y)
+    (gram_x, unit_x), (gram_y, unit_y) = _unit_trace(x @ x.mT), _unit_trace(y @ y.mT)
     intra = inter = None
     slope_x = slope_y = Slope()
     if want[0]:
@@ -203,9 +213,8 @@ class _Columns(NamedTuple):
         return Slope(intra.intra, own, outer * (both * self.unit.sqrt() * other.unit.sqrt()), column)
 
 
-def _gram(x: Tensor) -> Both:
-    """Return x xᵀ divided by its trace, and 1 / its trace."""
-    gram = x @ x.mT
+def _unit_trace(gram: Tensor) -> Both:
+    """Return a Gram divided by its trace, in place, and 1 / its trace."""
     trace = gram.trace() if gram.ndim == 2 else _wide(gram.diagonal(0, -2, -1).sum(-1))
     unit = trace.clamp_min_(SMALLEST).reciprocal_()
     return gram.mul_(unit), unit
