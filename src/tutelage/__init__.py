@@ -17,12 +17,15 @@ from tutelage.core import (
     Together,
 )
 from tutelage.errors import NonFiniteError, UserError
-from tutelage.methods import KD, RCKA, Alone, Mimic
+from tutelage.methods import CKD, DIST, DKD, KD, RCKA, Alone, Mimic
 from tutelage.tasks import Classification
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "CKD",
+    "DIST",
+    "DKD",
     "KD",
     "RCKA",
     "Absent",

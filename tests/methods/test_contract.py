@@ -11,7 +11,21 @@ import torch
 from torch import Tensor, nn
 
 import tutelage.methods
-from tutelage import KD, RCKA, Alone, Classification, Distiller, Method, Mimic, Network, Together, UserError
+from tutelage import (
+    CKD,
+    DIST,
+    DKD,
+    KD,
+    RCKA,
+    Alone,
+    Classification,
+    Distiller,
+    Method,
+    Mimic,
+    Network,
+    Together,
+    UserError,
+)
 from tutelage.engine.preflight import buffers_hash
 from tutelage.models import small_cnn
 
@@ -20,6 +34,10 @@ EXAMPLES: dict[str, Callable[[], Method]] = {
     "alone": Alone,
     "kd": KD,
     "kd hard": lambda: KD(hard=True),
+    "dkd": DKD,
+    "dist": DIST,
+    "ckd": CKD,
+    "ckd learnt": lambda: CKD(symmetric=True, mask_same_class=True, learn_temperature=True),
     "rcka": lambda: RCKA(pairs=PAIRS),
     "rcka centred": lambda: RCKA(pairs=PAIRS, center=True),
     "mimic": lambda: Mimic(pairs=PAIRS),

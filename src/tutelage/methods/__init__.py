@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 from tutelage.methods.alone import Alone
+from tutelage.methods.ckd import CKD, ckd_agreement, ckd_cosines, ckd_loss
+from tutelage.methods.dist import DIST, dist_loss
+from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.mimic import Mimic, mimic_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 
-__all__ = ["KD", "RCKA", "Alone", "Mimic", "kd_hard_loss", "kd_loss", "mimic_loss", "rcka_feature_loss", "rcka_loss"]
+__all__ = [
+    "CKD",
+    "DIST",
+    "DKD",
+    "KD",
+    "RCKA",
+    "Alone",
+    "Mimic",
+    "ckd_agreement",
+    "ckd_cosines",
+    "ckd_loss",
+    "dist_loss",
+    "dkd_loss",
+    "kd_hard_loss",
+    "kd_loss",
+    "mimic_loss",
+    "rcka_feature_loss",
+    "rcka_loss",
+]
