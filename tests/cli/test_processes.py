@@ -1,12 +1,9 @@
-"""Real processes: a live bar on a real terminal, Ctrl-C, going on, and two ranks."""
+"""Real processes: a live bar on a real terminal, Ctrl-C, and going on."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from .conftest import Run
@@ -74,18 +71,3 @@ def test_bench_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(r
     assert tree(Path("out/alone")) | tree(Path("out/kd")) == before
     says = ("out/alone/seed0/recipe.yaml was run with 'labels: 100', now it is 'labels: 200'", "choose another --out")
     refuse(*argv, "--labels", 200, says=says)
-
-
-def test_two_processes_train_a_teacher_and_then_its_student() -> None:
-    write_recipe("teacher.yaml", **TEACHER)
-    sections = {"method": part("methods.KD"), "teacher": {"recipe": "teacher.yaml"}}
-    recipe = write_recipe("mine.yaml", **sections, train={**TRAIN, "precision": "bf16"})
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "tutelage"]
-    command = [sys.executable, *launch, "train", recipe, "--out", "run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("run: test top1 ")
-    assert done.stdout.count("\n") == 1  # one process speaks for both
-    assert done.stderr.count("training the teacher once") == 1
-    assert json.loads(Path("run/metrics.json").read_text())["teacher"]["validation"]["top1"] > 0.9

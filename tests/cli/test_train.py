@@ -168,6 +168,25 @@ def test_weights_that_are_given_spare_the_training_of_the_teacher(run: Run, teac
     assert "training the teacher" not in answer.err
 
 
+def test_several_processes_are_told_how_to_train_the_teacher(
+    run: Run, refuse: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_recipe("study/teacher.yaml", **TEACHER)
+    recipe = write_recipe("study/mine.yaml", method=KD, teacher={"recipe": "teacher.yaml"})
+    with monkeypatch.context() as two:
+        two.setenv("WORLD_SIZE", "2")
+        answer = refuse("train", recipe, says=("several processes cannot train a teacher and then its student",))
+    command = answer.err.strip().rpartition(": tutelage ")[2].split()
+    assert command[:3] == ["train", "study/teacher.yaml", "--out"]
+    assert run(*command).code == 0
+    answer = run("train", recipe, "--out", "run")
+    assert answer.code == 0
+    assert "training the teacher" not in answer.err
+    kept = next(Path("runs/teachers").iterdir()) / "recipe.yaml"
+    kept.write_text(kept.read_text().replace("seed: 0", "seed: 7"))
+    refuse("train", recipe, "--out", "again", says=(f"{kept} was run with 'seed: 7', now it is 'seed: 0'",))
+
+
 def test_teacher_and_student_may_differ_in_precision(run: Run) -> None:
     write_recipe("teacher.yaml", **TEACHER)
     half = {"method": KD, "teacher": {"recipe": "teacher.yaml"}, "train": {**TRAIN, "precision": "bf16"}}

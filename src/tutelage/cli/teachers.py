@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.cli.runs import is_first, train_run
+from tutelage.cli.runs import train_run
 from tutelage.engine import Recipe
 from tutelage.engine.rehearse import rehearse
+from tutelage.engine.run_folder import RunFolder
 from tutelage.errors import UserError
 
 
@@ -26,12 +28,23 @@ class TeacherRun:
         """Whether it is finished."""
         return (self.out / "metrics.json").exists()
 
+    def check_processes(self) -> None:
+        """Refuse several processes: their group ends with the teacher's run, and a second one is not safe to make.
+
+        Raises:
+            UserError: the message has the command that trains the teacher on all of them.
+        """
+        if not self.ready and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                "several processes cannot train a teacher and then its student; train the teacher first, with the same "
+                f"launcher and --data keys: tutelage train {self.source.path} --out {self.out}"
+            )
+
     def train(self) -> bool:
         """Train it, unless it is there; return False when it was interrupted."""
         if self.ready:
             return True
-        if is_first():
-            print(f"training the teacher once: {self.source.path} → {self.out}", file=sys.stderr, flush=True)
+        print(f"training the teacher once: {self.source.path} → {self.out}", file=sys.stderr, flush=True)
         return train_run(self.source, self.out, resume=True) is not None
 
 
@@ -54,7 +67,8 @@ def resolve_teacher(parsed: Parsed, teachers: str | Path) -> TeacherRun | None:
     if source.config.teacher is not None:
         raise UserError(f"{source.path} has a teacher of its own; train it by itself and give teacher.weights")
     source.config.data = parsed.config.data
-    digest = hashlib.sha256(source.text().encode()).hexdigest()[:10]
+    text = source.text()
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
     out = Path(teachers) / f"{source.path.resolve().parent.name}-{source.path.stem}-{digest}"
     student = source.config.student
     spec.network, spec.recipe = student.network, None
@@ -62,7 +76,10 @@ def resolve_teacher(parsed: Parsed, teachers: str | Path) -> TeacherRun | None:
     if spec.weights is not None:
         return None
     spec.weights = str(out)
-    return TeacherRun(source, out)
+    teacher = TeacherRun(source, out)
+    if teacher.ready:
+        RunFolder(out).check(text, resume=True)
+    return teacher
 
 
 def build_now(parsed: Parsed, teacher: TeacherRun | None) -> Recipe:

@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     folder = RunFolder(out)
     folder.check(parsed.text(), arguments.resume)
     if teacher is not None and not teacher.ready and not folder.finished:
+        teacher.check_processes()
         rehearse_run(parsed, teacher)
         if not teacher.train():
             print("tutelage: interrupted in the teacher's run; give the same command to go on", file=sys.stderr)

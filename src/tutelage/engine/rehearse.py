@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -23,8 +22,5 @@ def rehearse(recipe: Recipe) -> None:
 
 
 def forget_precision() -> None:
-    """Let the next run of this process have another mixed precision than the last one, as a teacher's may be.
-
-    The end of a run on several processes also ends their group; the next run then makes a new one.
-    """
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    """Let the next run of this process have another mixed precision than the last one, as a teacher's may be."""
+    AcceleratorState._reset_state()
