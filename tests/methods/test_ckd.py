@@ -201,10 +201,10 @@ def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path
             if name == "own share":
                 images, labels = batch_of()
                 shares = [gradient_of(make(), (images[r::2], labels[r::2]))[0] for r in range(2)]
-                assert torch.allclose(rank[name], sum(shares) / 2, rtol=1e-12, atol=1e-15)
+                assert_close(rank[name], sum(shares) / 2, 1e-12)
                 assert not torch.allclose(rank[name], whole, rtol=1e-2)
             else:
-                assert torch.allclose(rank[name], whole, rtol=1e-12, atol=1e-15), name
+                assert_close(rank[name], whole, 1e-12)
             if temperature is not None:
                 assert torch.allclose(rank[f"{name}.temperature"], temperature, rtol=1e-6)
 

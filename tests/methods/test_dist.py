@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.methods.test_ckd import batch_of, gradient_of, on_two_ranks
+from tests.methods.test_ckd import assert_close, batch_of, gradient_of, on_two_ranks
 from tutelage import DIST, Classification, Distiller, Network, Output, Step, UserError
 from tutelage.methods import dist_loss
 
@@ -153,7 +153,7 @@ def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path
     for name, make in VARIANTS.items():
         whole, _ = gradient_of(make(), (images, labels))
         for rank in ranks:
-            assert torch.allclose(rank[name], whole, rtol=1e-11, atol=1e-14), name
+            assert_close(rank[name], whole, 1e-12)
         shares = [gradient_of(make(), (images[r::2], labels[r::2]))[0] for r in range(2)]
         assert torch.allclose(sum(shares) / 2, whole, rtol=1e-6) == (name == "inter"), name
 
