@@ -30,7 +30,7 @@ def by_definition(left: list[torch.Tensor], right: list[torch.Tensor]) -> torch.
 def in_both_spaces(
     left: list[torch.Tensor], right: list[torch.Tensor] | None, orders: torch.Tensor
 ) -> tuple[Sums, Sums]:
-    grams = gram_sums(layer_grams(left), None if right is None else layer_grams(right), orders)
+    grams = gram_sums(layer_grams([*left, *(right or ())]), len(left), orders)
     features = feature_sums(left, right, orders)
     assert features is not None
     return grams, features
@@ -101,7 +101,7 @@ def test_cancelled_sums_are_not_given() -> None:
     left[1][0] += 50  # too much for float32, not for float64
     single = feature_sums([x.float() for x in left], None, NONE)
     assert single is not None
-    exact = gram_sums(layer_grams([x.float().double() for x in left]), None, NONE)
+    exact = gram_sums(layer_grams([x.float().double() for x in left]), len(left), NONE)
     assert torch.allclose(single.xy, exact.xy, rtol=1e-9)
 
 

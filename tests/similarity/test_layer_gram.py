@@ -16,10 +16,12 @@ def rho(x: torch.Tensor) -> float:
     return float(k.diagonal().max() / (k.diagonal().mean() - k.mean()))
 
 
-def test_ordinary_features_keep_their_raw_gram() -> None:
-    x = torch.randn(16, 40).relu()
+def test_ordinary_wide_features_keep_their_raw_gram_and_narrow_ones_are_centred() -> None:
+    x = torch.randn(16, 3000).relu()
     assert rho(x) < RHO
     assert torch.equal(gram_of(x), x @ x.mT)
+    x = x[:, :2048]
+    assert torch.equal(gram_of(x), (x - x.mean(0)) @ (x - x.mean(0)).mT)
 
 
 @pytest.mark.parametrize("offset", [5.0, 100.0, 1000.0])
@@ -33,8 +35,9 @@ def test_features_far_from_the_origin_are_centred(offset: float) -> None:
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.5, 1.0, 2.0, 4.0, 10.0, 100.0, 1000.0])
-def test_the_threshold_keeps_cka_within_a_millionth(offset: float) -> None:
-    x, y = torch.randn(64, 256), torch.randn(64, 128)
+@pytest.mark.parametrize("width", [128, 3000])
+def test_the_threshold_keeps_cka_within_a_millionth(offset: float, width: int) -> None:
+    x, y = torch.randn(64, width), torch.randn(64, width)
     y[:, :100] += x[:, :100]
     x, y = x + offset, y + offset
     found = cka_of(gram_of(x).double(), gram_of(y).double(), "debiased")

@@ -30,25 +30,23 @@ class Sums(NamedTuple):
     null: Tensor
 
 
-def gram_sums(left: Grams, right: Grams | None, orders: Tensor) -> Sums:
-    """Return the sums of one batch from Gram matrices; their stacks are overwritten.
+def gram_sums(grams: Grams, left: int, orders: Tensor) -> Sums:
+    """Return the sums of one batch from Gram matrices; their stack is overwritten.
 
     Args:
-        left: the L₁ layers of one side.
-        right: the L₂ layers of the other, None to compare the left ones with themselves.
-        orders: (permutations, n) row orders of the right side.
+        grams: the L₁ layers of the left side and then the L₂ of the right one, if there is one.
+        left: L₁; a side without another is compared with itself.
+        orders: (permutations, n), row orders of the right side.
     """
-    one = u_centre_(*left)
-    two = one if right is None else u_centre_(right.stack.to(one.device), right.noise.to(one.device))
-    flat = one.flatten(1)
-
-    def products(k: Tensor) -> Tensor:
-        return flat @ k.flatten(1).mT
-
-    xy = products(two)
-    null = [products(two[:, order][:, :, order]) for order in orders.to(one.device)]
-    xx = xy.diagonal() if right is None else _squares(one)
-    return _on_cpu(xy, xx, xx if right is None else _squares(two), null)
+    u = u_centre_(*grams)
+    alone = len(u) == left
+    flat, two = u[:left].flatten(1), u if alone else u[left:]
+    xy = flat @ two.flatten(1).mT
+    null = [flat @ two[:, order][:, :, order].flatten(1).mT for order in orders.to(u.device)]
+    if alone:
+        return _on_cpu(xy, xy.diagonal(), xy.diagonal(), null)
+    own = torch.linalg.vector_norm(u, dim=(-2, -1)).square()
+    return _on_cpu(xy, own[:left], own[left:], null)
 
 
 def u_centre_(k: Tensor, noise: Tensor) -> Tensor:
@@ -176,10 +174,6 @@ def _correction(a: Tensor, b: Tensor) -> Tensor:
     """Return what S has besides ‖XᵀY‖², for squared row lengths (L, n)."""
     n = a.shape[1]
     return a.sum(1)[:, None] * b.sum(1) / ((n - 1) * (n - 2)) - n / (n - 2) * (a @ b.mT)
-
-
-def _squares(k: Tensor) -> Tensor:
-    return cast(Tensor, torch.linalg.vector_norm(k, dim=(-2, -1))).square()
 
 
 def _on_cpu(xy: Tensor, xx: Tensor, yy: Tensor, null: list[Tensor]) -> Sums:

@@ -50,7 +50,7 @@ def flat_rows(x: Tensor, name: str) -> Tensor:
         raise UserError(f"{name} is of {x.dtype}, but features are floating-point numbers; use .float()")
     if x.ndim < 2:
         raise UserError(f"{name} has shape {tuple(x.shape)}, but features are (items, ...); use .unsqueeze(1)")
-    if x[:1].numel() == 0:
+    if 0 in x.shape:
         raise UserError(f"{name} has shape {tuple(x.shape)}, which holds nothing; check the layer it came from")
     return x.flatten(1)
 

@@ -105,8 +105,8 @@ class CKAMatrix:
         n = same_count([*one, *two])
         known = same_ids(ids, ids_right, n)
         if n >= 4:
-            others = stacked([k for _, k in two]) if two else None
-            self._add(gram_sums(stacked([k for _, k in one]), others, self._orders(n)), n, known)
+            grams = stacked([k for _, k in (*one, *two)])
+            self._add(gram_sums(grams, len(one), self._orders(n)), n, known)
         else:
             self.state.counts.add(Counts(skipped=1, skipped_samples=n))
 
@@ -204,7 +204,7 @@ class CKAMatrix:
             sums = feature_sums(left, right, orders)
             if sums is not None:
                 return sums
-        return gram_sums(layer_grams(left), None if right is None else layer_grams(right), orders)
+        return gram_sums(layer_grams([*left, *(right or ())]), len(left), orders)
 
     def _orders(self, n: int) -> Tensor:
         generator = torch.Generator().manual_seed((self.seed << 32) + self.state.counts.batches)

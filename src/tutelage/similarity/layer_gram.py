@@ -1,16 +1,18 @@
 """From the output of a layer to its Gram matrix at once, so that no feature has to be kept.
 
-The Gram is formed from the raw features first. Its error in float32 grows with
+Narrow layers are centred first: that is cheap while they are in the cache. The Gram of a wide layer is formed
+from its raw features. Its error in float32 grows with
 
     ρ = max K_ii / (mean K_ii - mean K)        the largest squared row over the mean squared centred one
 
-as about 1e-7 ρ, so features are centred, and the product done again, only where ρ is above 8. That keeps the
-CKA of float32 features within 1e-6 of float64 at every offset and costs nothing for most layers.
+as about 1e-7 ρ, so a wide layer is centred, chunk by chunk, and the product done again, only where ρ is above
+8. That keeps the CKA of float32 features within 1e-6 of float64 at every offset, without a copy of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -22,7 +24,7 @@ from tutelage.similarity.gram import full_precision, promote
 
 RHO = 8.0  # above it a raw float32 Gram has lost too much to the common offset
 FAINT = 1e-25  # squared lengths below it may have lost products to float32's underflow
-CHUNK = 2048  # columns that are centred at a time
+CHUNK = 2048  # columns that are centred at a time; a layer of no more is narrow
 
 
 class Grams(NamedTuple):
@@ -54,53 +56,58 @@ def gram_of(features: Tensor) -> Tensor:
     x = flat_rows(features, "the output").detach()
     with torch.no_grad(), full_precision(x.device):
         x = promote(x)
-        k = x @ x.mT
-        k = _centred_gram(x) if bool(_unsettled(k)) else k
+        k, offset = _first_gram(x)
+        if bool(_unsettled(k, offset, torch.finfo(x.dtype).eps)):
+            k = _centred_gram(x)
     if k.isnan().any():
         raise UserError("the output holds NaN or infinity; look for the layer or the input that made it")
     return k
 
 
 def layer_grams(features: Sequence[Tensor]) -> Grams:
-    """Return the Gram matrices of all layers of one side, each as `gram_of` gives it; NaN where a layer is not finite.
+    """Return the Gram matrices of all layers, each as `gram_of` gives it; NaN where a layer is not finite.
 
     Args:
         features: (n, d) each, floating, of any devices; the stack lies where the first one does.
     """
-    first = features[0]
-    n, device = len(first), first.device
-    with torch.no_grad(), full_precision(device):
-        raw = torch.empty(len(features), n, n, device=device, dtype=_widest(features))
-        for into, x in zip(raw, features, strict=True):
-            _put_gram(promote(x), into)
-        again = _unsettled(raw).nonzero().flatten().tolist()
-        stack = raw.to(_home(device), exact(_home(device)))
-        for i in again:
-            stack[i] = _centred_gram(promote(features[i]))
-    return Grams(stack, _noise(features, stack))
+    found = _empty(features)
+    with torch.no_grad(), ExitStack() as contexts:
+        for device in {x.device for x in features}:
+            contexts.enter_context(full_precision(device))
+        offsets = []
+        for into, x in zip(found.stack, features, strict=True):
+            k, offset = _first_gram(promote(x))
+            into.copy_(k)
+            offsets.append(offset.to(into))
+        again = _unsettled(found.stack, torch.stack(offsets), found.noise)
+        for i in again.nonzero().flatten().tolist():
+            found.stack[i] = _centred_gram(promote(features[i]))
+    return found
 
 
 def stacked(grams: Sequence[Tensor]) -> Grams:
     """Return given Gram matrices (n, n) as one stack."""
-    home = _home(grams[0].device)
-    stack = torch.stack([gram.detach().to(home, exact(home)) for gram in grams])
-    return Grams(stack, _noise(grams, stack))
+    found = _empty(grams)
+    for into, k in zip(found.stack, grams, strict=True):
+        into.copy_(k)
+    return found
 
 
-def _put_gram(x: Tensor, into: Tensor) -> None:
-    with full_precision(x.device):
-        if (x.device, x.dtype) == (into.device, into.dtype):
-            torch.mm(x, x.mT, out=into)
-        else:
-            into.copy_(x @ x.mT)
+def _first_gram(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the Gram matrix, of centred features if they are few, and ‖mean‖² of these, -1 for raw ones."""
+    if x.shape[1] > CHUNK:
+        return x @ x.mT, x.new_full((), -1.0)
+    mean = x.mean(0)
+    x = x - mean
+    return x @ x.mT, mean.dot(mean)
 
 
-def _unsettled(k: Tensor) -> Tensor:
-    """Return for each (..., n, n) whether features must be centred or rescaled, or hold NaN or infinity."""
+def _unsettled(k: Tensor, offset: Tensor, noise: Tensor | float) -> Tensor:
+    """Return which (..., n, n) must be done with more care, or hold NaN or infinity."""
     lengths = k.diagonal(0, -2, -1)
     mean = lengths.mean(-1)
-    spread = mean - k.mean((-2, -1))
-    return ~((lengths.amax(-1) <= RHO * spread) & (mean > FAINT) & spread.isfinite())
+    far = (offset < 0) & ~(lengths.amax(-1) <= RHO * (mean - k.mean((-2, -1))))
+    return far | (mean <= (4 * noise) ** 2 * offset) | ~((mean > FAINT) & mean.isfinite())
 
 
 def _centred_gram(x: Tensor) -> Tensor:
@@ -132,14 +139,10 @@ def _centred_product(x: Tensor) -> tuple[Tensor, Tensor]:
     return k, offset
 
 
-def _widest(features: Sequence[Tensor]) -> torch.dtype:
-    return torch.float64 if any(x.dtype == torch.float64 for x in features) else torch.float32
-
-
-def _home(device: torch.device) -> torch.device:
-    """Return where float64 sums can be formed: here, or on the CPU."""
-    return torch.device("cpu") if device.type == "mps" else device
-
-
-def _noise(tensors: Sequence[Tensor], stack: Tensor) -> Tensor:
-    return stack.new_tensor([torch.finfo(promote(x[:0]).dtype).eps for x in tensors])
+def _empty(layers: Sequence[Tensor]) -> Grams:
+    """Return room for one Gram matrix of each, where float64 sums can be formed: at the first one, or on the CPU."""
+    device = torch.device("cpu") if layers[0].device.type == "mps" else layers[0].device
+    n = len(layers[0])
+    noise = [torch.finfo(promote(x[:0]).dtype).eps for x in layers]
+    stack = torch.empty(len(layers), n, n, dtype=torch.float64, device=device)
+    return Grams(stack, stack.new_tensor(noise))
