@@ -10,13 +10,13 @@ from .conftest import Run
 from .support import TEACHER, TRAIN, part, tree, write_recipe
 from .terminal import Terminal
 
-LONG = {**TRAIN, "epochs": 250, "evaluate_every": 125, "checkpoint_every": 125}
+LONG = {**TRAIN, "epochs": 400, "evaluate_every": 200, "checkpoint_every": 200}
 
 
 def test_train_shows_a_live_bar_saves_at_ctrl_c_and_goes_on(run: Run) -> None:
     recipe = write_recipe("mine.yaml", train=LONG)
     with Terminal("train", recipe, "--out", "runs/mine") as terminal:
-        terminal.wait_for(lambda text: re.search(r"\d/500 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+step/s.* task \d", text))
+        terminal.wait_for(lambda text: re.search(r"\d/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+step/s.* task \d", text))
         terminal.ctrl_c()
         assert terminal.end() == 130
     last = terminal.text.strip().splitlines()[-1]
@@ -25,11 +25,11 @@ def test_train_shows_a_live_bar_saves_at_ctrl_c_and_goes_on(run: Run) -> None:
     assert len(list(Path("runs/mine/checkpoints").iterdir())) == 1
     assert not Path("runs/mine/metrics.json").exists()
     done = Path("runs/mine/log.jsonl").read_text().count("\n")
-    assert 0 < done < 250
+    assert 0 < done < 400
     answer = run("train", recipe, "--out", "runs/mine", "--resume")
     assert answer.code == 0
     epochs = [json.loads(line)["epoch"] for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
-    assert epochs == list(range(1, 251))
+    assert epochs == list(range(1, 401))
     assert not list(Path("runs").rglob("*.tmp"))
     assert not Path("runs/mine/checkpoints").exists()
 
@@ -40,7 +40,7 @@ def test_bench_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(r
         write_recipe(f"study/{name}.yaml", method=method, teacher={"recipe": "teacher.yaml"}, train=LONG)
     argv = ["bench", "study", "--seeds", "1", "--jobs", "2", "--out", "out"]
     with Terminal(*argv, "--methods", "alone") as terminal:
-        terminal.wait_for(lambda text: re.search(r"[1-9]/250 \[\d\d:\d\d<[\d:]+, .*epoch.*, alone seed 0", text))
+        terminal.wait_for(lambda text: re.search(r"[1-9]/400 \[\d\d:\d\d<[\d:]+, .*epoch.*, alone seed 0", text))
         terminal.ctrl_c()
         assert terminal.end() == 130
     last = terminal.text.strip().splitlines()[-1]
@@ -53,7 +53,7 @@ def test_bench_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(r
     answer = run(*argv)
     assert answer.code == 0
     assert "\r" not in answer.err
-    assert answer.err.splitlines()[-1].startswith("500/500 epochs")
+    assert answer.err.splitlines()[-1].startswith("800/800 epochs")
     table = Path("out/table.txt").read_text()
     assert answer.out.startswith(table)
     assert [line.split()[0] for line in table.splitlines()] == ["method", "alone", "kd"]
