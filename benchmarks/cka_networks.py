@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import interleaved, ratio, write_result
 from tutelage.core import Taps
-from tutelage.engine.compare import compare
+from tutelage.engine.compare import compare_layers
 from tutelage.similarity import CKAMatrix
 
 BATCH, IMAGES, SIDE = 64, 512, 64
@@ -61,7 +61,9 @@ class Pair:
 
     def ours(self) -> Tensor:
         """Compare with tutelage."""
-        return compare(self.networks, [self.layers] * 2, [(images,) for images, _ in self.batches]).compute().value
+        return (
+            compare_layers(self.networks, [self.layers] * 2, [(images,) for images, _ in self.batches]).compute().value
+        )
 
     def exact(self) -> Tensor:
         """Compare by float64 Grams of centred features."""

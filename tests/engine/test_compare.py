@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage import UserError
-from tutelage.engine.compare import compare, judge, suggest_pairs
+from tutelage.engine.compare import compare_layers, judge, suggest_pairs
 from tutelage.engine.layers import layers_of
 from tutelage.models import resnet8, small_cnn
 from tutelage.similarity import cka
@@ -40,7 +40,7 @@ def test_an_operation_in_place_does_not_reach_the_layer_before_it() -> None:
     inplace, plain = Residual(inplace=True), Residual(inplace=False)
     plain.load_state_dict(inplace.state_dict())
     names = [["bn", "relu"]] * 2
-    found, expected = (compare([net, net], names, batches(images())).compute().value for net in (inplace, plain))
+    found, expected = (compare_layers([net, net], names, batches(images())).compute().value for net in (inplace, plain))
     assert torch.equal(found, expected)
     assert found[0, 1] < 0.999
 
@@ -59,8 +59,8 @@ class HeadFirst(nn.Module):
 def test_layers_come_in_the_order_that_was_asked_for() -> None:
     net, x = HeadFirst(), images()
     other = small_cnn(width=4)
-    one = compare([net, other], [["head", "body"], ["stage1"]], batches(x)).compute()
-    two = compare([net, other], [["body", "head"], ["stage1"]], batches(x)).compute()
+    one = compare_layers([net, other], [["head", "body"], ["stage1"]], batches(x)).compute()
+    two = compare_layers([net, other], [["body", "head"], ["stage1"]], batches(x)).compute()
     assert torch.allclose(one.value, two.value.flip(0))
     assert one.left == ("head", "body")
     assert layers_of(net, (x[:4],)) == ["body", "head"]
@@ -70,7 +70,7 @@ def test_a_shuffled_loader_is_gone_through_once_for_both() -> None:
     net, x = small_cnn(width=4), images()
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=32, shuffle=True)
     names = [["stage1", "stage3"]] * 2
-    value = compare([net, copy.deepcopy(net)], names, loader).compute().value
+    value = compare_layers([net, copy.deepcopy(net)], names, loader).compute().value
     assert torch.allclose(value.diagonal(), torch.ones(2, dtype=torch.float64))
 
 
@@ -80,7 +80,7 @@ def test_an_unknown_layer_is_refused_before_the_first_batch_with_near_names() ->
         yield
 
     with pytest.raises(UserError, match=r"no module 'stage9' in \w+; did you mean \['stage"):
-        compare([small_cnn(), small_cnn()], [["stage1"], ["stage9"]], never())
+        compare_layers([small_cnn(), small_cnn()], [["stage1"], ["stage9"]], never())
 
 
 class Twice(nn.Module):
@@ -96,7 +96,7 @@ class Twice(nn.Module):
 
 def test_a_module_that_is_called_twice_is_two_layers() -> None:
     net, x = Twice(), images()
-    value = compare([net, net], [["relu:0", "relu:1"]] * 2, [(x,)]).compute().value
+    value = compare_layers([net, net], [["relu:0", "relu:1"]] * 2, [(x,)]).compute().value
     first = net.first(x.flatten(1)).relu().detach()
     assert value[0, 1].item() == pytest.approx(cka(first, net.second(first).relu().detach()).item(), abs=1e-6)
     assert value[0, 1] < 0.999
@@ -106,11 +106,11 @@ def test_every_batch_counts_and_a_short_last_one_is_told() -> None:
     net, x = small_cnn(width=4), images(66)
     other = small_cnn(width=6)
     names = [["stage1"], ["stage3"]]
-    found = compare([net, other], names, batches(x, 32)).compute()
+    found = compare_layers([net, other], names, batches(x, 32)).compute()
     assert (found.samples, found.batches, found.skipped) == (64, 2, 1)
     spoilt = x.clone()
     spoilt[:32] = torch.rand(32, 1, 16, 16)
-    assert not torch.equal(compare([net, other], names, batches(spoilt, 32)).compute().value, found.value)
+    assert not torch.equal(compare_layers([net, other], names, batches(spoilt, 32)).compute().value, found.value)
 
 
 def test_modes_and_hooks_are_as_before_also_after_an_error() -> None:
@@ -118,9 +118,9 @@ def test_modes_and_hooks_are_as_before_also_after_an_error() -> None:
     net.stage2.eval()
     modes = [module.training for module in net.modules()]
     state = copy.deepcopy(net.state_dict())
-    compare([net, net], [["stage1"]] * 2, batches(images(32)))
+    compare_layers([net, net], [["stage1"]] * 2, batches(images(32)))
     with pytest.raises(RuntimeError):
-        compare([net, net], [["stage1"]] * 2, [(torch.zeros(8, 5, 4, 4),)])
+        compare_layers([net, net], [["stage1"]] * 2, [(torch.zeros(8, 5, 4, 4),)])
     assert [module.training for module in net.modules()] == modes
     assert not any(module._forward_hooks for module in net.modules())
     assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
@@ -129,7 +129,7 @@ def test_modes_and_hooks_are_as_before_also_after_an_error() -> None:
 def test_a_constant_layer_is_nan_and_named() -> None:
     net = nn.Sequential(OrderedDict(flat=nn.Flatten(), live=nn.Linear(256, 4), dead=nn.Linear(4, 4)))
     nn.init.zeros_(net.dead.weight)
-    matrix = compare([net, net], [["live", "dead"]] * 2, batches(images()))
+    matrix = compare_layers([net, net], [["live", "dead"]] * 2, batches(images()))
     with pytest.warns(UserWarning, match="dead"):
         found = matrix.compute()
     assert found.value[0, 0] == pytest.approx(1.0)
@@ -151,9 +151,9 @@ def test_vision_transformers_of_timm_and_hugging_face_are_compared() -> None:
     names = [layers_of(net, (x[:4],)) for net in (vit, hugging)]
     assert any("blocks" in name for name in names[0])
     assert len(names[1]) >= 4
-    value = compare([vit, hugging], names, batches(x, 16)).compute().value
+    value = compare_layers([vit, hugging], names, batches(x, 16)).compute().value
     assert value.shape == (len(names[0]), len(names[1]))
-    same = compare([hugging, hugging], [names[1]] * 2, batches(x, 16)).compute().value
+    same = compare_layers([hugging, hugging], [names[1]] * 2, batches(x, 16)).compute().value
     assert torch.allclose(same.diagonal(), torch.ones(len(names[1]), dtype=torch.float64))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Taps
 from tutelage.core.eval_mode import eval_mode
+from tutelage.core.tap import Address, find_module
 from tutelage.engine.layers import layers_of
 from tutelage.errors import UserError
 from tutelage.similarity import CKAMatrix, ReliabilityReport, gram_of, reliability_report
@@ -19,12 +20,24 @@ Inputs = tuple[Any, ...]
 MAP_BATCH = 128
 
 
+def first_input(batch: Any) -> Inputs:
+    """Return what a network takes of a usual batch: a tensor, the first of several, or a dict without its labels.
+
+    >>> first_input([torch.ones(2, 3), torch.zeros(2)])[0].shape, list(first_input({"pixels": 1, "labels": 2})[0])
+    (torch.Size([2, 3]), ['pixels'])
+    """
+    if isinstance(batch, Mapping):
+        return ({name: value for name, value in batch.items() if name != "labels"},)
+    return (batch[0],) if isinstance(batch, (tuple, list)) else (batch,)
+
+
 @torch.no_grad()
-def compare(
+def compare_layers(
     networks: Sequence[nn.Module],
     layers: Sequence[Sequence[str]],
-    batches: Iterable[Inputs],
+    batches: Iterable[Any],
     permutations: int = 0,
+    inputs: Callable[[Any], Inputs] = first_input,
 ) -> CKAMatrix:
     """Return the CKA accumulator of two networks' layers over batches that both see.
 
@@ -32,15 +45,16 @@ def compare(
     layer does not reach it. Both run in eval mode, each on its own device; the batches are gone through once.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> same = compare([net, net], [["0", "2"], ["0", "2"]], [(torch.randn(32, 4),) for _ in range(4)])
+    >>> same = compare_layers([net, net], [["0", "2"], ["0", "2"]], [torch.randn(32, 4) for _ in range(4)])
     >>> [round(value, 4) for value in same.compute().value.diagonal().tolist()]
     [1.0, 1.0]
 
     Args:
         networks: the left one (rows) and the right one (columns).
         layers: tap addresses of each.
-        batches: the positional arguments of a forward, `(images,)`.
+        batches: of a loader, for instance.
         permutations: random pairings for the p-values of `CKAMatrix`.
+        inputs: says what of a batch the networks take.
 
     Raises:
         UserError: a layer does not exist or does not run, or an output is NaN; before or at the first batch.
@@ -50,8 +64,9 @@ def compare(
     matrix = CKAMatrix(layers[0], layers[1], permutations=permutations)
     try:
         with eval_mode(left, right):
-            for inputs in batches:
-                one, two = (tap(*send_to_device(inputs, _device(tap.network))).taps for tap in taps)
+            for batch in batches:
+                given = inputs(batch)
+                one, two = (tap(*send_to_device(given, _device(tap.network))).taps for tap in taps)
                 matrix.update_grams(one, two)
     finally:
         for tap in taps:
@@ -86,29 +101,37 @@ def judge(
 
 def layer_map(networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], images: Tensor) -> list[list[float]]:
     """Return the CKA of all pairs of layers on images (N, C, H, W); NaN where a layer is constant."""
-    batches = [(images[start : start + MAP_BATCH],) for start in range(0, len(images), MAP_BATCH)]
-    values: list[list[float]] = compare(networks, layers, batches).compute().value.tolist()
+    batches = [images[start : start + MAP_BATCH] for start in range(0, len(images), MAP_BATCH)]
+    values: list[list[float]] = compare_layers(networks, layers, batches).compute().value.tolist()
     return values
 
 
 def suggest_pairs(
-    teacher: nn.Module, student: nn.Module, batches: Iterable[Inputs], most: int = 3
+    teacher: nn.Module,
+    student: nn.Module,
+    loader: Iterable[Any],
+    most: int = 3,
+    inputs: Callable[[Any], Inputs] = first_input,
 ) -> list[tuple[str, str, float]]:
     """Return (student layer, teacher layer, CKA): the pairs that agree best, in the order of both networks.
 
     Of all ways to pair `most` layers without crossing, the one with the largest sum of CKA. Outputs (the last
-    layer of each network) are left out: logits are what the logit terms are for.
+    layer of each network) are left out, as logits have terms of their own, and so are layers without parameters.
 
     Args:
         teacher, student: networks that take the same inputs.
-        batches: a few batches of inputs, of at least 4 items each.
+        loader: batches of at least 4 items each; a few hundred items are enough.
         most: how many pairs.
+        inputs: says what of a batch the networks take.
+
+    Raises:
+        UserError: there is no batch, or a network has no layers besides its output.
     """
-    given = list(batches)
+    given = [inputs(batch) for batch in loader]
     if not given:
         raise UserError("suggest_pairs needs at least one batch")
     layers = [_inner(network, given[0]) for network in (student, teacher)]
-    value = compare([student, teacher], layers, given).compute().value.nan_to_num(nan=-1.0)
+    value = compare_layers([student, teacher], layers, given, inputs=tuple).compute().value.nan_to_num(nan=-1.0)
     chosen = monotone_pairs(value, min(most, *value.shape))
     return [(layers[0][i], layers[1][j], float(value[i, j])) for i, j in chosen]
 
@@ -150,10 +173,14 @@ def _root(gram: Tensor) -> Tensor:
 
 
 def _inner(network: nn.Module, inputs: Inputs) -> list[str]:
-    found = layers_of(network, inputs)
+    found = [name for name in layers_of(network, inputs) if _has_parameters(network, name)]
     if len(found) < 2:
         raise UserError(f"{type(network).__name__} has no layers to pair besides its output; name the pairs yourself")
     return found[:-1]
+
+
+def _has_parameters(network: nn.Module, address: str) -> bool:
+    return next(find_module(network, Address.parse(address).module).parameters(), None) is not None
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -70,9 +70,9 @@ def plan(recipe: Recipe) -> Plan:
 def _pairs(recipe: Recipe, parts: Assembly) -> list[tuple[str, str, float]]:
     if parts.teacher is None:
         return []
-    batches = [recipe.task.inputs(parts.move(batch)) for batch in islice(parts.training, PAIRING_BATCHES)]
+    batches = [parts.move(batch) for batch in islice(parts.training, PAIRING_BATCHES)]
     try:
-        return suggest_pairs(parts.teacher.network, parts.distiller.student, batches)
+        return suggest_pairs(parts.teacher.network, parts.distiller.student, batches, inputs=recipe.task.inputs)
     except UserError:  # nothing to pair, or batches of fewer than 4 images: the plan goes without
         return []
 
