@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent / "reference"
 def cases(name: str) -> dict[str, dict[str, Any]]:
     """Return what the JSON says of every case, by id."""
     listed = json.loads((FOLDER / f"{name}.json").read_text())["cases"]
-    return {case["id"]: case for case in listed}
+    return listed if isinstance(listed, dict) else {case["id"]: case for case in listed}
 
 
 @cache

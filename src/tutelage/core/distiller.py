@@ -62,6 +62,7 @@ class Distiller(nn.Module):
 
     def step(self, batch: Any, progress: float = 1.0) -> Step:
         """Run teacher and student once and return what a method sees."""
+        self.method.begin(progress)
         inputs = self.task.inputs(batch)
         teacher = self.teacher(batch, inputs)
         student = self._taps(*inputs)

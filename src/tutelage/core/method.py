@@ -1,4 +1,4 @@
-"""The one abstraction for every distillation method: named terms, and four hooks that do nothing by default."""
+"""The one abstraction for every distillation method: named terms, and five hooks that do nothing by default."""
 
 from __future__ import annotations
 
@@ -63,6 +63,10 @@ class Method(nn.Module, ABC):
 
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Build trainable parts from one real batch; default: there are none."""
+        return None
+
+    def begin(self, progress: float) -> None:
+        """Put frozen parts of a grown student into eval mode, before every forward pass; default: there are none."""
         return None
 
     @abstractmethod

@@ -53,6 +53,11 @@ class Together(Method):
         for method in self.members:
             method.setup(example, teacher)
 
+    def begin(self, progress: float) -> None:
+        """Let every member freeze what it wants frozen by now."""
+        for method in self.members:
+            method.begin(progress)
+
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return all members' terms."""
         terms: dict[str, Tensor] = {}
