@@ -17,17 +17,19 @@ from tutelage.core import (
     Together,
 )
 from tutelage.errors import NonFiniteError, UserError
-from tutelage.methods import CKD, DIST, DKD, KD, RCKA, Alone, Mimic
+from tutelage.methods import AFD, CKD, DIST, DKD, KD, RCKA, RTK, Alone, Mimic
 from tutelage.tasks import Classification
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AFD",
     "CKD",
     "DIST",
     "DKD",
     "KD",
     "RCKA",
+    "RTK",
     "Absent",
     "Alone",
     "Cached",

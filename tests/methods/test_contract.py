@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 import tutelage.methods
 from tutelage import (
+    AFD,
     CKD,
     DIST,
     DKD,
     KD,
     RCKA,
+    RTK,
     Alone,
     Classification,
     Distiller,
@@ -41,6 +43,9 @@ EXAMPLES: dict[str, Callable[[], Method]] = {
     "rcka": lambda: RCKA(pairs=PAIRS),
     "rcka centred": lambda: RCKA(pairs=PAIRS, center=True),
     "mimic": lambda: Mimic(pairs=PAIRS),
+    "afd": AFD,
+    "rtk": RTK,
+    "rtk covering": lambda: RTK(distance="mean", top_k=None, coverage=0.5),
     "together": lambda: Together([KD(), RCKA(pairs=PAIRS), Mimic(pairs={"stage1": "stage1"})]),
 }
 METHODS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tutelage.methods.afd import AFD, afd_loss
 from tutelage.methods.alone import Alone
 from tutelage.methods.ckd import CKD, ckd_agreement, ckd_cosines, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
@@ -9,15 +10,19 @@ from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.mimic import Mimic, mimic_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
+from tutelage.methods.rtk import RTK, rtk_loss
 
 __all__ = [
+    "AFD",
     "CKD",
     "DIST",
     "DKD",
     "KD",
     "RCKA",
+    "RTK",
     "Alone",
     "Mimic",
+    "afd_loss",
     "ckd_agreement",
     "ckd_cosines",
     "ckd_loss",
@@ -28,4 +33,5 @@ __all__ = [
     "mimic_loss",
     "rcka_feature_loss",
     "rcka_loss",
+    "rtk_loss",
 ]

@@ -1,0 +1,145 @@
+"""What AFD and RTK share: a map of unit length and a vector to compare by for every layer.
+
+    n(x)   = x / max(‖x‖₂, 1e-12) on the flattened map
+    value  = n(mean_c f²), for the student pooled to the teacher's size before n
+    vector = BN(Linear(GAP f)) ∈ R^d
+
+All of it in float32 or better, outside autocast: half precision rounds the 1e-12 to 0, and a dead map to NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tutelage.core import Step
+from tutelage.errors import UserError
+from tutelage.similarity.gram import promote
+
+Size = tuple[int, int]
+DISTANCES = ("mean", "cosine")
+
+
+def energies(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Return the mean square over the channels of every map, (N, 1, H, W).
+
+    >>> energies([torch.full((2, 3, 4, 4), 2.0)])[0].shape
+    torch.Size([2, 1, 4, 4])
+    """
+    return [promote(f).square().mean(1, keepdim=True) for f in maps]
+
+
+def values(energy: Sequence[Tensor], size: Size | None = None) -> Tensor:
+    """Return all energies as vectors of unit length, (N, layers, H·W); a map of zeros stays zero.
+
+    >>> values(energies([torch.ones(2, 3, 4, 4), torch.zeros(2, 5, 2, 2)]), (2, 2))[0]
+    tensor([[0.5000, 0.5000, 0.5000, 0.5000],
+            [0.0000, 0.0000, 0.0000, 0.0000]])
+
+    Args:
+        energy: maps (N, 1, H, W), of any sizes.
+        size: average them over the cells of this grid first, upwards by repetition; None is for maps of one size.
+    """
+    pooled = [e if size is None or size_of(e) == size else F.adaptive_avg_pool2d(e, size) for e in energy]
+    return F.normalize(torch.stack([p.flatten(1) for p in pooled], 1), dim=2, eps=1e-12)
+
+
+def distances(student: Tensor, teacher: Tensor, distance: str) -> Tensor:
+    """Return D of unit vectors, over the last dimension: ‖u - v‖² / (H·W) for "mean", 1 - <u, v> for "cosine".
+
+    >>> one, other = torch.eye(4)[0], torch.eye(4)[1]
+    >>> distances(one, other, "mean").item(), distances(one, other, "cosine").item()
+    (0.5, 1.0)
+    """
+    check_distance(distance)
+    return (student - teacher).square().mean(-1) if distance == "mean" else 1.0 - (student * teacher).sum(-1)
+
+
+def check_distance(distance: str) -> None:
+    """Refuse an unknown distance."""
+    if distance not in DISTANCES:
+        raise UserError(f"distance is one of {DISTANCES}, got {distance!r}")
+
+
+class Vectors(nn.ModuleList):
+    """One Linear with batch norm per layer: maps (N, C, H, W) → vectors (N, layers, d).
+
+    >>> Vectors([3, 5], 8)([torch.ones(2, 3, 4, 4), torch.ones(2, 5, 2, 2)]).shape
+    torch.Size([2, 2, 8])
+
+    A batch of one in train mode is a UserError: batch norm has nothing to normalise over.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int) -> None:
+        super().__init__(nn.Sequential(nn.Linear(c, width), nn.BatchNorm1d(width)) for c in channels)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the vectors; in train mode they depend on the other items of the batch."""
+        if self.training and len(maps[0]) < 2:
+            raise UserError("the batch has 1 item, but batch norm needs at least 2 per process; use larger batches")
+        return torch.stack([layer(promote(f).mean((2, 3))) for layer, f in zip(self, maps, strict=True)], 1)
+
+
+class Unbuilt(nn.Module):
+    """Stands where `setup` puts a trained part, and says so when it is called before."""
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """Refuse."""
+        raise UserError("the attention is not built yet; call distiller.setup(batch) before the first step")
+
+
+def positions(layers: int, width: int) -> nn.Parameter:
+    """Return a trainable vector per layer, (layers, width), Xavier normal."""
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(layers, width)))
+
+
+def attention_use(attention: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean entropy of an attention in nats, and how much every column is used; both detached.
+
+    An entropy near 0 says that one column takes all, the use which one: a sign of collapse.
+
+    >>> entropy, use = attention_use(torch.tensor([[[1.0, 0.0], [0.5, 0.5]]]))
+    >>> round(entropy.item(), 4), use.tolist()
+    (0.3466, [0.75, 0.25])
+
+    Args:
+        attention: (N, rows, columns) whose rows sum to 1.
+    """
+    a = attention.detach()
+    return torch.special.entr(a).sum(-1).mean(), a.mean((0, 1))
+
+
+def maps_of(step: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return both networks' tapped maps, checked under the names of their taps."""
+    student = [step.student.tap(name) for name in student_taps]
+    teacher = [step.teacher.tap(name) for name in teacher_taps]
+    check_maps(student, teacher, (*student_taps, *teacher_taps))
+    return student, teacher
+
+
+def size_of(x: Tensor) -> Size:
+    """Return (H, W) of a map (..., H, W)."""
+    return x.shape[-2], x.shape[-1]
+
+
+def check_maps(student: Sequence[Tensor], teacher: Sequence[Tensor], names: Sequence[str] = ()) -> None:
+    """Refuse maps that cannot be compared; `names` are those of all layers, the student's first."""
+    if not student or not teacher:
+        raise UserError(f"attention needs layers of both, got {len(student)} of the student, {len(teacher)} teacher's")
+    called = names or [*(f"student[{i}]" for i in range(len(student))), *(f"teacher[{i}]" for i in range(len(teacher)))]
+    for name, x in zip(called, (*student, *teacher), strict=True):
+        if x.ndim != 4 or not x.is_floating_point() or not x.numel():
+            raise UserError(f"the layer {name!r} gives {tuple(x.shape)} of {x.dtype}; tap feature maps (N, C, H, W)")
+        if len(x) != len(student[0]):
+            raise UserError(
+                f"the layer {name!r} gives {len(x)} items and {called[0]!r} {len(student[0])}; "
+                "give teacher and student the same batch"
+            )
+    for name, x in zip(called[len(student) :], teacher, strict=True):
+        if size_of(x) == (1, 1):
+            raise UserError(
+                f"the teacher's layer {name!r} gives a 1×1 map, which has no spatial attention; leave it out"
+            )
