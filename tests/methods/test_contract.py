@@ -25,10 +25,13 @@ from tutelage import (
     Method,
     Mimic,
     Network,
+    ResidualKD,
     Together,
     UserError,
 )
 from tutelage.engine.preflight import buffers_hash
+from tutelage.methods.budget import Budget
+from tutelage.methods.residual_setup import Scheme
 from tutelage.models import small_cnn
 
 PAIRS = {"stage2": "stage2", "stage3": "stage3"}
@@ -46,8 +49,14 @@ EXAMPLES: dict[str, Callable[[], Method]] = {
     "afd": AFD,
     "rtk": RTK,
     "rtk covering": lambda: RTK(distance="mean", top_k=None, coverage=0.5),
+    "residual": lambda: ResidualKD(pairs=PAIRS),
+    "residual stagewise": lambda: ResidualKD(pairs=PAIRS, scheme=Scheme("stagewise"), task_weight=0.0),
+    "residual end to end": lambda: ResidualKD(
+        pairs=PAIRS, budget=Budget(assistants=2), scheme=Scheme("end_to_end"), distance="attention", classifier=None
+    ),
     "together": lambda: Together([KD(), RCKA(pairs=PAIRS), Mimic(pairs={"stage1": "stage1"})]),
 }
+ASSISTANTS = {"residual": 1, "residual stagewise": 1, "residual end to end": 2}
 METHODS = [
     vars(tutelage.methods)[name]
     for name in tutelage.methods.__all__
@@ -63,7 +72,8 @@ def batch() -> tuple[Tensor, Tensor]:
 def distil(name: str) -> Distiller:
     torch.manual_seed(0)
     student, teacher = small_cnn(width=8, channels=1), small_cnn(width=16, channels=1)
-    distiller = Distiller(student, Network(teacher), EXAMPLES[name](), Classification(num_classes=10))
+    method, told = EXAMPLES[name](), Network(teacher)
+    distiller = Distiller(method.grow(student, told), told, method, Classification(num_classes=10))
     distiller.setup(batch())
     return distiller
 
@@ -144,7 +154,13 @@ def test_the_shipped_student_has_only_its_own_weights(name: str) -> None:
     distiller = distil(name)
     shipped = distiller.ship()
     assert isinstance(shipped, nn.Module)
-    assert set(shipped.state_dict()) == set(small_cnn(width=8, channels=1).state_dict())
+    own, count = small_cnn(width=8, channels=1), ASSISTANTS.get(name)
+    expected = set(own.state_dict())
+    if count is not None:  # residual distillation deploys the student with its assistants, for the student's price
+        members = ["student", *(f"assistants.{k}" for k in range(count))]
+        expected = {f"{member}.{key}" for member in members for key in expected}
+        assert sum(p.numel() for p in shipped.parameters()) <= sum(p.numel() for p in own.parameters())
+    assert set(shipped.state_dict()) == expected
     assert not any(module._forward_hooks for module in shipped.modules())
 
 

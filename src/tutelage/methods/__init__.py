@@ -10,6 +10,8 @@ from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.mimic import Mimic, mimic_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
+from tutelage.methods.residual import ResidualKD
+from tutelage.methods.residual_loss import residual_kd_loss
 from tutelage.methods.rtk import RTK, rtk_loss
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "RTK",
     "Alone",
     "Mimic",
+    "ResidualKD",
     "afd_loss",
     "ckd_agreement",
     "ckd_cosines",
@@ -33,5 +36,6 @@ __all__ = [
     "mimic_loss",
     "rcka_feature_loss",
     "rcka_loss",
+    "residual_kd_loss",
     "rtk_loss",
 ]
