@@ -69,15 +69,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no method": ({"method": None}, ("the recipe lacks method",)),
     "a method as a number": ({"method": 3}, ("method must be a mapping with class_path and init_args, got '3'",)),
     "a bare name": ({"method": part("kd")}, ("method must be a class path such as tutelage.methods.KD, got 'kd'",)),
-    "no such class": ({"method": part("methods.KDD")}, ("tutelage.methods has no 'KDD'", "did you mean ['KD']?")),
+    "no such class": ({"method": part("methods.KDD")}, ("tutelage.methods has no 'KDD'", "did you mean ['KD'")),
     "no such class of the teacher": ({"teacher": network("models.smal_cnn")}, ("has no 'smal_cnn'", "'small_cnn'")),
     "no such module": ({"student": network("tutelage.modelz.small_cnn")}, ("tutelage has no 'modelz'", "'models'")),
     "no such package": ({"student": network("fastnets.Net")}, ("no module 'fastnets' for fastnets.Net", "installed")),
     "another kind of class": (
         {"method": part("models.small_cnn")},
-        ("tutelage.models.small_cnn is no Method", "'KD'"),
+        ("tutelage.models.small_cnn is no Method",),
     ),
-    "another kind of data": ({"data": part("torch.nn.ReLU")}, ("torch.nn.ReLU is no Data", "'Digits'")),
+    "another kind of data": ({"data": part("torch.nn.ReLU")}, ("torch.nn.ReLU is no Data; known are [",)),
     "no optimiser": ({"train": {"optimizer": part("torch.nn.ReLU")}}, ("torch.nn.ReLU is no Optimizer",)),
     "an argument is missing": ({"data": part("data.CIFAR10")}, ("tutelage.data.CIFAR10 needs root",)),
 }
