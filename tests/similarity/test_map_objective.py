@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -125,3 +128,11 @@ def test_bad_maps_and_targets() -> None:
             map_loss(found, target)
     with pytest.raises(UserError, match="the form of the map loss is one of"):
         map_loss(found, found, form="huber")
+
+
+def test_the_map_of_a_network_can_be_bent_while_its_accuracy_stays() -> None:
+    example = Path(__file__).parents[2] / "examples/cka_map.py"
+    found = runpy.run_path(str(example))["main"](steps=300)
+    assert found["mean CKA of different layers before"] > 0.9
+    assert found["mean CKA of different layers after"] < 0.3
+    assert found["accuracy after"] > found["accuracy before"] - 3
