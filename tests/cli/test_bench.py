@@ -112,6 +112,16 @@ def test_a_polite_kill_of_the_study_lets_its_runs_save(quick: list[str], run: Ru
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_one_of_several_processes_leaves_the_signals_to_the_launcher(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr("tutelage.cli.methods.run", lambda: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    for processes in ("1", "2"):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        assert run("methods").code == 0
+    assert seen[0] is not signal.SIG_DFL
+    assert seen[1] is signal.SIG_DFL
+
+
 def test_finished_runs_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_start", None)
     Path("out/alone/seed0").mkdir(parents=True)

@@ -52,10 +52,14 @@ def _mistake(text: str) -> int:
 
 @contextmanager
 def _polite_end() -> Iterator[None]:
-    """Let a polite kill and a closed terminal end a command as Ctrl-C does, so that nothing is left half-done."""
+    """Let a polite kill and a closed terminal end a command as Ctrl-C does, so that nothing is left half-done.
+
+    Not where a launcher started several processes: one that waits for the others could not answer, and would stay.
+    """
     numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__]
     mine = []
-    if threading.current_thread() is threading.main_thread():
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone and threading.current_thread() is threading.main_thread():
         mine = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
     for number in mine:
         signal.signal(number, _interrupt)
