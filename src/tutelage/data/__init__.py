@@ -7,7 +7,9 @@ from tutelage.data.cifar import CIFAR10, CIFAR100
 from tutelage.data.digits import Digits
 from tutelage.data.idx import MNIST, FashionMNIST
 from tutelage.data.image_folder import ImageFolder
-from tutelage.data.image_set import ArraySet, ImageSet, collate
+from tutelage.data.image_set import ArraySet, ImageSet, Stream, collate
+from tutelage.data.open_set import OpenSet, Unlabelled
+from tutelage.data.resized import Resized
 from tutelage.data.splits import Splits
 
 __all__ = [
@@ -20,6 +22,10 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "ImageSet",
+    "OpenSet",
+    "Resized",
     "Splits",
+    "Stream",
+    "Unlabelled",
     "collate",
 ]

@@ -7,7 +7,8 @@ before it, so a run that resumes sees the same pixels, and a teacher's outputs c
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,22 @@ from tutelage.errors import UserError
 
 Key = int | tuple[int, int]
 Batch = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A run of items of a set that has its own share of every training batch, and its own passes.
+
+    Attributes:
+        name: for messages.
+        first, size: where the items lie.
+        share: items in a batch per item of `train.batch_size`.
+    """
+
+    name: str
+    first: int
+    size: int
+    share: float
 
 
 class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
@@ -31,10 +48,23 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
         index: (N,) int64 ids.
         augment: a torchvision v2 transform, or None.
         seed: of the augmentation.
+
+    Attributes:
+        streams: what joins every training batch, from the end of the set; an epoch is one pass over the items before.
     """
+
+    streams: Sequence[Stream] = ()
 
     def __init__(self, labels: Tensor, index: Tensor, augment: nn.Module | None = None, seed: int = 0) -> None:
         self.labels, self.index, self.augment, self.seed = labels, index, augment, seed
+
+    def beside(self, shares: Mapping[str, float]) -> ImageSet:
+        """Return this set with unlabelled images beside it, so many per labelled one from each pool that it knows.
+
+        Raises:
+            UserError: it knows no pool.
+        """
+        raise UserError(f"the training data knows no unlabelled images {list(shares)}; use tutelage.data.OpenSet")
 
     @abstractmethod
     def image(self, position: int) -> Tensor:

@@ -65,7 +65,7 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     student = recipe.method.grow(_network(recipe, recipe.student), teacher)
     data = recipe.method.data(splits.train, teacher)
     rank, world = accelerator.process_index, accelerator.num_processes
-    sampler = EpochSampler(len(data), train.batch_size, recipe.seed, rank, world)
+    sampler = EpochSampler.over(data, train.batch_size, recipe.seed, rank, world)
     training = training_loader(data, sampler, train.workers)
 
     def move(batch: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Distiller, Method, Network, Taps, Task, Teacher
 from tutelage.core.eval_mode import eval_mode
+from tutelage.engine.parameters import parameter_groups
 from tutelage.engine.recipe import Training
 from tutelage.errors import UserError
 
@@ -70,8 +71,9 @@ def check_parts(distiller: Distiller, train: Training, batch: Any) -> None:
         ) from error
     if not any(parameter.requires_grad for parameter in distiller.parameters()):
         raise UserError(f"the student ({type(student).__name__}) has no trainable parameters; check student.network")
+    groups = parameter_groups(distiller, train)
     try:
-        train.optimizer([nn.Parameter(torch.zeros(1))])
+        train.optimizer(groups)
     except Exception as error:
         raise UserError(f"train.optimizer cannot be made: {reason(error)}") from error
 

@@ -66,6 +66,8 @@ class Training:
         epochs: passes over the training data.
         batch_size: images per optimiser step, over all processes together.
         optimizer: any torch optimiser, as class path and arguments.
+        decay_vectors: False spares parameters of one dimension (biases, norms) the weight decay.
+        undecayed: patterns of the names of further parameters to spare it, such as `pos_embed` or `*bias_table`.
         schedule: learning-rate schedule after the warm-up.
         milestones: epochs at which `step` multiplies the rate by `gamma`.
         gamma: see milestones.
@@ -88,6 +90,8 @@ class Training:
     optimizer: Callable[[Any], torch.optim.Optimizer] = field(
         default_factory=lambda: partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.05)
     )
+    decay_vectors: bool = True
+    undecayed: Sequence[str] = ()
     schedule: Literal["cosine", "step", "constant"] = "cosine"
     milestones: Sequence[int] = ()
     gamma: float = 0.1

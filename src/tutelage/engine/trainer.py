@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from tutelage.engine.assemble import Assembly
 from tutelage.engine.evaluate import evaluate
 from tutelage.engine.guard import refuse_non_finite
 from tutelage.engine.interrupt import Interrupt
+from tutelage.engine.parameters import parameter_groups
 from tutelage.engine.progress import Progress
 from tutelage.engine.recipe import Recipe
 from tutelage.engine.run_folder import MAPS, RunFolder
@@ -40,9 +43,11 @@ class Trainer:
     def __init__(self, recipe: Recipe, parts: Assembly, accelerator: Accelerator, folder: RunFolder) -> None:
         self.train, self.parts, self.accelerator, self.folder = recipe.train, parts, accelerator, folder
         self.task, self.distiller = recipe.task, parts.distiller
-        optimizer = self.train.optimizer([p for p in self.distiller.parameters() if p.requires_grad])
+        optimizer = self.train.optimizer(parameter_groups(self.distiller, self.train))
         self.base_lr = [group["lr"] for group in optimizer.param_groups]
-        self.model, self.optimizer = accelerator.prepare(self.distiller, optimizer)
+        self.model, wrapped = accelerator.prepare(self.distiller, optimizer)
+        self.scaled = accelerator.scaler is not None
+        self.optimizer = wrapped if self.scaled else wrapped.optimizer  # the wrapper only costs time without a scaler
         self.ema: AveragedModel | None = None
         if self.train.ema is not None:
             average = get_ema_multi_avg_fn(self.train.ema)  # type: ignore[no-untyped-call]
@@ -97,8 +102,11 @@ class Trainer:
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * factor
         terms = self.model(batch, self.step / self.total)
-        loss = sum(terms.values())
-        self.accelerator.backward(loss)
+        loss = reduce(add, terms.values())
+        if self.scaled:
+            self.accelerator.backward(loss)
+        else:
+            loss.backward()
         self._count(terms)
         if self.train.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.train.clip_norm)

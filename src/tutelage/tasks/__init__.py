@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tutelage.tasks.classification import Classification
+from tutelage.tasks.open_set import OpenSetClassification
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "OpenSetClassification"]
