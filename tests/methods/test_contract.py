@@ -17,6 +17,7 @@ from tutelage import (
     DIST,
     DKD,
     KD,
+    OFA,
     RCKA,
     RTK,
     Alone,
@@ -54,6 +55,8 @@ EXAMPLES: dict[str, Callable[[], Method]] = {
     "residual end to end": lambda: ResidualKD(
         pairs=PAIRS, budget=Budget(assistants=2), scheme=Scheme("end_to_end"), distance="attention", classifier=None
     ),
+    "ofa": OFA,
+    "ofa branches": lambda: OFA({"stage1": 2, "stage2": 3, "stage3": 4}, gamma=1.3),
     "together": lambda: Together([KD(), RCKA(pairs=PAIRS), Mimic(pairs={"stage1": "stage1"})]),
 }
 ASSISTANTS = {"residual": 1, "residual stagewise": 1, "residual end to end": 2}

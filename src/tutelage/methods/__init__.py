@@ -9,6 +9,7 @@ from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.mimic import Mimic, mimic_loss
+from tutelage.methods.ofa import OFA, ofa_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 from tutelage.methods.residual import ResidualKD
 from tutelage.methods.residual_loss import residual_kd_loss
@@ -20,6 +21,7 @@ __all__ = [
     "DIST",
     "DKD",
     "KD",
+    "OFA",
     "RCKA",
     "RTK",
     "Alone",
@@ -34,6 +36,7 @@ __all__ = [
     "kd_hard_loss",
     "kd_loss",
     "mimic_loss",
+    "ofa_loss",
     "rcka_feature_loss",
     "rcka_loss",
     "residual_kd_loss",
