@@ -17,7 +17,7 @@ from tutelage.core import (
     Together,
 )
 from tutelage.errors import NonFiniteError, UserError
-from tutelage.methods import AFD, CKD, DIST, DKD, KD, OFA, RCKA, RTK, Alone, Mimic, ResidualKD
+from tutelage.methods import AFD, CKD, DIST, DKD, KD, OFA, RCKA, RTK, SRD, Alone, Mimic, ResidualKD
 from tutelage.tasks import Classification
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ __all__ = [
     "OFA",
     "RCKA",
     "RTK",
+    "SRD",
     "Absent",
     "Alone",
     "Cached",

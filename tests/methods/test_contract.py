@@ -20,6 +20,7 @@ from tutelage import (
     OFA,
     RCKA,
     RTK,
+    SRD,
     Alone,
     Classification,
     Distiller,
@@ -57,6 +58,8 @@ EXAMPLES: dict[str, Callable[[], Method]] = {
     ),
     "ofa": OFA,
     "ofa branches": lambda: OFA({"stage1": 2, "stage2": 3, "stage3": 4}, gamma=1.3),
+    "srd": SRD,
+    "srd kl": lambda: SRD(distance="kl", feature_weight=10.0, maps=True),
     "together": lambda: Together([KD(), RCKA(pairs=PAIRS), Mimic(pairs={"stage1": "stage1"})]),
 }
 ASSISTANTS = {"residual": 1, "residual stagewise": 1, "residual end to end": 2}

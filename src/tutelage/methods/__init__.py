@@ -14,6 +14,7 @@ from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 from tutelage.methods.residual import ResidualKD
 from tutelage.methods.residual_loss import residual_kd_loss
 from tutelage.methods.rtk import RTK, rtk_loss
+from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
 
 __all__ = [
     "AFD",
@@ -24,6 +25,7 @@ __all__ = [
     "OFA",
     "RCKA",
     "RTK",
+    "SRD",
     "Alone",
     "Mimic",
     "ResidualKD",
@@ -41,4 +43,6 @@ __all__ = [
     "rcka_loss",
     "residual_kd_loss",
     "rtk_loss",
+    "srd_feature_loss",
+    "srd_loss",
 ]
