@@ -56,7 +56,8 @@ class Distiller(nn.Module):
         step = self.step(batch, progress)
         terms: dict[str, Tensor] = {}
         if self.method.task_weight:
-            terms["task"] = self.method.task_weight * step.task(step.student.out)
+            supervised = step.task(step.student.out)
+            terms["task"] = supervised if self.method.task_weight == 1 else self.method.task_weight * supervised
         terms.update(self.method(step))
         return terms
 

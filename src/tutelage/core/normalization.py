@@ -6,7 +6,7 @@ Teacher and student can then want different statistics (ImageNet's, 0.5/0.5 of m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,7 @@ def normalization(network: nn.Module) -> tuple[list[float], list[float]] | None:
 
 def _normalize(network: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     images, *rest = inputs
-    mean, std = network.get_buffer(MEAN), network.get_buffer(STD)
+    mean, std = cast("Tensor", network.pixel_mean), cast("Tensor", network.pixel_std)
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != mean.shape[0]:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise UserError(

@@ -57,11 +57,15 @@ class Classification(Task):
         scores, labels = self.logits(out), batch_labels(batch)
         if labels.shape != scores.shape[:1]:
             raise UserError(f"{tuple(labels.shape)} labels for {tuple(scores.shape)} logits; give one label an item")
-        if scores.device.type == "cpu":  # on an accelerator the look at the labels would make every step wait
+        if not len(labels):
+            raise UserError("the batch is empty; give at least one item")
+        try:
+            total = cross_entropy(
+                scores.float(), labels, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction="sum"
+            )
+        except (IndexError, RuntimeError):  # on the CPU; an accelerator says it in words of its own, and later
             self._check_range(labels)
-        total = cross_entropy(
-            scores.float(), labels, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction="sum"
-        )
+            raise
         return total / (labels != IGNORED).sum().clamp(min=1)
 
     def logits(self, out: Any) -> Tensor:
@@ -84,8 +88,6 @@ class Classification(Task):
         return 1 / self.num_classes
 
     def _check_range(self, labels: Tensor) -> None:
-        if not len(labels):
-            raise UserError("the batch is empty; give at least one item")
         low, high = labels.aminmax()
         if high >= self.num_classes or (low < 0 and bool(((labels < 0) & (labels != IGNORED)).any())):
             raise UserError(
