@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
+import importlib
 import io
 import json
 import resource
@@ -31,7 +31,7 @@ from tutelage.engine.compare import compare_layers
 from tutelage.similarity import CKAMatrix
 
 BATCH, IMAGES, SIDE = 64, 512, 64
-PEERS = {"pytorch-cka": "cka", "cka-pytorch": "cka_pytorch", "torch-cka": "torch_cka"}
+PEERS = {"pytorch-cka": "cka", "cka-pytorch": "cka_pytorch.cka", "torch-cka": "torch_cka"}
 Case = Callable[[], Any]
 
 
@@ -113,8 +113,17 @@ class Pair:
     def cases(self) -> dict[str, Case]:
         """Return what can be run here, by name."""
         peers = {"pytorch-cka": self.pytorch_cka, "cka-pytorch": self.cka_pytorch, "torch-cka": self.torch_cka}
-        there = {name: case for name, case in peers.items() if importlib.util.find_spec(PEERS[name])}
+        there = {name: case for name, case in peers.items() if installed(PEERS[name])}
         return {"two forward passes": self.floor, "tutelage": self.ours, **there}
+
+
+def installed(module: str) -> bool:
+    """Return whether a tool can be imported, with all that it needs."""
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True
 
 
 def quiet(case: Case) -> Case:
