@@ -17,7 +17,7 @@ from tutelage.core import (
     Together,
 )
 from tutelage.errors import NonFiniteError, UserError
-from tutelage.methods import AFD, CKD, DIST, DKD, KD, OFA, RCKA, RTK, SRD, Alone, Mimic, ResidualKD
+from tutelage.methods import AFD, CKD, DIST, DKD, KD, OFA, PCKA, RCKA, RTK, SRD, SSIM, Alone, Mimic, ResidualKD
 from tutelage.tasks import Classification
 
 __version__ = "0.1.0"
@@ -29,9 +29,11 @@ __all__ = [
     "DKD",
     "KD",
     "OFA",
+    "PCKA",
     "RCKA",
     "RTK",
     "SRD",
+    "SSIM",
     "Absent",
     "Alone",
     "Cached",

@@ -10,11 +10,14 @@ from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.mimic import Mimic, mimic_loss
 from tutelage.methods.ofa import OFA, ofa_loss
+from tutelage.methods.patches import Patches
+from tutelage.methods.pcka import PCKA, pcka_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 from tutelage.methods.residual import ResidualKD
 from tutelage.methods.residual_loss import residual_kd_loss
 from tutelage.methods.rtk import RTK, rtk_loss
 from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
+from tutelage.methods.ssim import SSIM, ssim_loss
 
 __all__ = [
     "AFD",
@@ -23,11 +26,14 @@ __all__ = [
     "DKD",
     "KD",
     "OFA",
+    "PCKA",
     "RCKA",
     "RTK",
     "SRD",
+    "SSIM",
     "Alone",
     "Mimic",
+    "Patches",
     "ResidualKD",
     "afd_loss",
     "ckd_agreement",
@@ -39,10 +45,12 @@ __all__ = [
     "kd_loss",
     "mimic_loss",
     "ofa_loss",
+    "pcka_loss",
     "rcka_feature_loss",
     "rcka_loss",
     "residual_kd_loss",
     "rtk_loss",
     "srd_feature_loss",
     "srd_loss",
+    "ssim_loss",
 ]
