@@ -157,7 +157,10 @@ def main() -> None:
     cases = {name: quiet(case) for name, case in pair.cases().items()}
     if arguments.peak_of:
         cases[arguments.peak_of]()
-        print(next(int(line.split()[1]) for line in Path("/proc/self/status").open() if "VmHWM" in line) / 1024)
+        print(
+            next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+            / 1024
+        )
         return
     seconds = interleaved(cases, arguments.rounds)
     exact, floor = pair.exact(), seconds["two forward passes"]
