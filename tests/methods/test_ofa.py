@@ -375,8 +375,14 @@ def test_one_value_a_channel_is_refused_in_training() -> None:
         ((torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4, 2)), r"needs labels .* got \(4, 2\)"),
         ((torch.zeros(4, 3), torch.zeros(4, 3), torch.tensor([0, 1, 2, 3])), "the label 3 is none of the 3 classes"),
         ((torch.zeros(4, 3), torch.zeros(4, 3), torch.tensor([0, 1, 2, -1])), "the label -1 is none of the 3 classes"),
-        ((torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4).long(), 0.0), r"must be positive, got \[0.0, 1.0\]"),
-        ((torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4).long(), 1.0, -1.0), "must be positive"),
+        (
+            (torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4).long(), 0.0),
+            "the gamma of OFA must be positive, got 0.0",
+        ),
+        (
+            (torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4).long(), 1.0, -1.0),
+            "the temperature of OFA must be positive, got -1.0",
+        ),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(arguments: tuple[Any, ...], message: str) -> None:

@@ -31,7 +31,7 @@ from torch.nn import functional as F
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.dkd import IGNORED, batch_labels
+from tutelage.methods.dkd import IGNORED, batch_labels, check_positive
 from tutelage.methods.exit_branch import STAGES, exit_branch, read
 from tutelage.methods.parts import check_finite
 from tutelage.similarity.gram import full_precision, promote
@@ -56,7 +56,8 @@ def ofa_loss(
     labels (looked at on the CPU only, where it is free), `gamma` or `temperature` do not fit.
     """
     _check(student, teacher, labels)
-    _check_positive(gamma, temperature)
+    check_positive("the gamma of OFA", gamma)
+    check_positive("the temperature of OFA", temperature)
     with full_precision(student.device):
         target = labels if labels.ndim == 1 else labels.argmax(1)
         log_q = F.log_softmax(promote(student) / temperature, 1)
@@ -101,7 +102,8 @@ class OFA(Method):
         self.grid, self.task_weight = grid, task_weight
         if not set(self.stages.values()) <= set(range(1, STAGES + 1)):
             raise UserError(f"OFA numbers the student's stages from 1 to {STAGES}, its last; got {self.stages}")
-        _check_positive(*self._gammas(), temperature)
+        for value in (*self._gammas(), temperature):
+            check_positive("gamma and temperature of OFA", value)
         self.student_taps, self.branches = tuple(self.stages), nn.ModuleList()
 
     def setup(self, example: Step, teacher: Teacher) -> None:
@@ -143,8 +145,3 @@ def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     wrong = (labels != IGNORED) & ((labels < 0) | (labels >= student.shape[1]))
     if labels.ndim == 1 and labels.device.type == "cpu" and wrong.any():  # elsewhere the look would make a step wait
         raise UserError(f"the label {int(labels[wrong][0])} is none of the {student.shape[1]} classes, nor -100")
-
-
-def _check_positive(*values: float) -> None:
-    if not all(value > 0 for value in values):
-        raise UserError(f"gamma and temperature of OFA must be positive, got {list(values)}; 1 is the usual one")
