@@ -52,7 +52,7 @@ def flat_rows(x: Tensor, name: str) -> Tensor:
         raise UserError(f"{name} has shape {tuple(x.shape)}, but features are (items, ...); use .unsqueeze(1)")
     if 0 in x.shape:
         raise UserError(f"{name} has shape {tuple(x.shape)}, which holds nothing; check the layer it came from")
-    return x.flatten(1)
+    return x if x.ndim == 2 else x.flatten(1)
 
 
 def same_items(x: Tensor, y: Tensor) -> None:

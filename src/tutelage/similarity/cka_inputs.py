@@ -14,10 +14,10 @@ Ids = Sequence[object] | Tensor
 
 def same_count(layers: Sequence[tuple[str, Tensor]]) -> int:
     """Return the number of items, once all layers agree on it."""
-    first, n = layers[0][0], len(layers[0][1])
+    first, n = layers[0][0], layers[0][1].shape[0]
     for name, x in layers:
-        if len(x) != n:
-            raise UserError(f"{name} has {len(x)} rows, {first} {n}; all layers must see the same items")
+        if x.shape[0] != n:
+            raise UserError(f"{name} has {x.shape[0]} rows, {first} {n}; all layers must see the same items")
     return n
 
 

@@ -24,6 +24,7 @@ from tutelage.similarity.gram import full_precision, promote
 
 RHO = 8.0  # above it a raw float32 Gram has lost too much to the common offset
 FAINT = 1e-25  # squared lengths below it may have lost products to float32's underflow
+EPS32, EPS64 = torch.finfo(torch.float32).eps, torch.finfo(torch.float64).eps
 CHUNK = 2048  # columns that are centred at a time; a layer of no more is narrow
 
 
@@ -74,12 +75,12 @@ def layer_grams(features: Sequence[Tensor]) -> Grams:
     with torch.no_grad(), ExitStack() as contexts:
         for device in {x.device for x in features}:
             contexts.enter_context(full_precision(device))
-        offsets = []
-        for into, x in zip(found.stack, features, strict=True):
-            k, offset = _first_gram(promote(x))
+        offsets = torch.empty(len(features), dtype=torch.float64, device=found.stack.device)
+        for into, offset, x in zip(found.stack, offsets, features, strict=True):
+            k, squared = _first_gram(promote(x))
             into.copy_(k)
-            offsets.append(offset.to(into))
-        again = _unsettled(found.stack, torch.stack(offsets), found.noise)
+            offset.copy_(squared)
+        again = _unsettled(found.stack, offsets, found.noise)
         for i in again.nonzero().flatten().tolist():
             found.stack[i] = _centred_gram(promote(features[i]))
     return found
@@ -143,6 +144,6 @@ def _empty(layers: Sequence[Tensor]) -> Grams:
     """Return room for one Gram matrix of each, where float64 sums can be formed: at the first one, or on the CPU."""
     device = torch.device("cpu") if layers[0].device.type == "mps" else layers[0].device
     n = len(layers[0])
-    noise = [torch.finfo(promote(x[:0]).dtype).eps for x in layers]
+    noise = [EPS64 if x.dtype == torch.float64 else EPS32 for x in layers]
     stack = torch.empty(len(layers), n, n, dtype=torch.float64, device=device)
     return Grams(stack, stack.new_tensor(noise))
