@@ -9,17 +9,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device, set_seed
-from torch import nn
 from torch.utils.data import DataLoader
 
 from tutelage.cache import Remembered
 from tutelage.core import Absent, Distiller, Network, Teacher
-from tutelage.core.normalization import normalize_inputs
 from tutelage.data import ImageSet, Splits
 from tutelage.engine.loader import EpochSampler, evaluation_loader, training_loader
+from tutelage.engine.networks import ready_network
 from tutelage.engine.probe import check_parts, check_taps, explained, reason
-from tutelage.engine.recipe import Recipe, Student, TeacherNetwork
-from tutelage.engine.weights import load_weights
+from tutelage.engine.recipe import Recipe
 from tutelage.errors import UserError
 
 EVALUATION_BATCH = 256
@@ -62,7 +60,7 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     set_seed(recipe.seed)
     splits = recipe.data.splits(recipe.labels, recipe.seed)
     teacher = _teacher(recipe)
-    student = recipe.method.grow(_network(recipe, recipe.student), teacher)
+    student = recipe.method.grow(ready_network(recipe.student, recipe.data), teacher)
     data = recipe.method.data(splits.train, teacher)
     rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler.over(data, train.batch_size, recipe.seed, rank, world)
@@ -97,12 +95,7 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
 
 
 def _teacher(recipe: Recipe) -> Teacher:
-    spec = recipe.teacher
-    if spec is None:
-        return Absent()
-    if spec.network is None:
-        raise UserError("teacher.network is missing; give its class path, or teacher.recipe to train it first")
-    return Network(_network(recipe, spec))
+    return Absent() if recipe.teacher is None else Network(ready_network(recipe.teacher, recipe.data))
 
 
 def _remembered(recipe: Recipe, teacher: Teacher, data: ImageSet, move: Callable[[Any], Any]) -> Teacher:
@@ -112,16 +105,6 @@ def _remembered(recipe: Recipe, teacher: Teacher, data: ImageSet, move: Callable
         raise UserError("teacher.remember needs images that stay the same; set data.augment to false, or leave it out")
     once = evaluation_loader(data, EVALUATION_BATCH, recipe.train.workers)
     return Remembered(teacher, recipe.task, lambda: map(move, once), len(data))
-
-
-def _network(recipe: Recipe, spec: Student | TeacherNetwork) -> nn.Module:
-    network = spec.network
-    assert network is not None
-    if spec.weights is not None:
-        load_weights(network, spec.weights)
-    mean = recipe.data.mean if spec.mean is None else spec.mean
-    std = recipe.data.std if spec.std is None else spec.std
-    return normalize_inputs(network, mean, std)
 
 
 def _first(loader: Iterable[Any]) -> Any:
