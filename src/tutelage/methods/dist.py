@@ -30,8 +30,7 @@ from torch import Tensor
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.dkd import check_positive
-from tutelage.methods.parts import check_finite
+from tutelage.methods.parts import check_finite, check_positive
 from tutelage.similarity.gather import joined
 from tutelage.similarity.gram import centred, dot, full_precision, norm, promote
 

@@ -21,20 +21,16 @@ Cost: a few softmaxes of the logits, three to five KD losses. The teacher may be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
+from tutelage.core.labels import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, fade_in
+from tutelage.methods.parts import check_finite, check_positive, fade_in
 from tutelage.similarity.gram import full_precision, promote
-
-IGNORED = -100
 
 
 def dkd_loss(
@@ -109,14 +105,6 @@ class DKD(Method):
         return {f"dkd.{name}": fade_in(step.progress, self.ramp) * term for name, term in terms.items()}
 
 
-def batch_labels(batch: Any) -> Tensor:
-    """Return the labels of a batch `(inputs, labels, …)` or `{"labels": …}`, as the classification task has them."""
-    found = batch.get("labels") if isinstance(batch, Mapping) else batch[1] if len(batch) > 1 else None
-    if not isinstance(found, Tensor):
-        raise UserError("the method needs labels; give batches as (inputs, labels, ...) or as a dict with 'labels'")
-    return found
-
-
 def _split(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     label = index == torch.arange(z.shape[1], device=z.device)
     rest = z.masked_fill(label, -torch.inf)
@@ -127,12 +115,6 @@ def _split(z: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
 def _divergence(log_p: Tensor, log_q: Tensor, kept: Tensor) -> Tensor:
     each = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(1)
     return each.masked_fill(~kept, 0.0).sum() / kept.sum().clamp(min=1)
-
-
-def check_positive(what: str, value: float) -> None:
-    """Refuse 0, a negative number and NaN."""
-    if not value > 0:
-        raise UserError(f"{what} must be positive, got {value}")
 
 
 def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite
+from tutelage.methods.parts import check_finite, check_positive
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -46,7 +46,7 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
             T is not positive.
     """
     _check(student, teacher)
-    _check_temperature(temperature)
+    check_positive("the temperature of KD", temperature)
     with full_precision(student.device):
         log_p = F.log_softmax(promote(student) / temperature, dim=1)
         log_q = F.log_softmax(promote(teacher) / temperature, dim=1)
@@ -99,7 +99,7 @@ class KD(Method):
         self, temperature: float = 4.0, weight: float = 0.9, task_weight: float = 0.1, hard: bool = False
     ) -> None:
         super().__init__()
-        _check_temperature(temperature)
+        check_positive("the temperature of KD", temperature)
         self.temperature = temperature
         self.weight = weight
         self.task_weight = task_weight
@@ -125,8 +125,3 @@ def _check(student: Tensor, teacher: Tensor) -> None:
         )
     if not (student.dtype.is_floating_point and teacher.dtype.is_floating_point):
         raise UserError(f"KD needs floating-point logits, got {student.dtype} and {teacher.dtype}; use .float()")
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
-        raise UserError(f"the temperature of KD must be positive, got {temperature}; 4 is the usual one")

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
+from tutelage.core.labels import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.dkd import IGNORED, batch_labels, check_positive
 from tutelage.methods.exit_branch import STAGES, exit_branch, read
-from tutelage.methods.parts import check_finite
+from tutelage.methods.parts import check_finite, check_positive
 from tutelage.similarity.gram import full_precision, promote
 
 

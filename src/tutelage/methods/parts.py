@@ -1,4 +1,4 @@
-"""Parts that several methods share: a look at values before training, and a fade-in."""
+"""Parts that several methods share: looks at values before training, and a fade-in."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def check_finite(example: Step) -> None:
         for name, value in named.items():
             if isinstance(value, Tensor) and not value.isfinite().all():
                 raise UserError(f"the {whose}'s {name} holds NaN or infinity; check its weights and input scaling")
+
+
+def check_positive(what: str, value: float) -> None:
+    """Refuse 0, a negative number and NaN.
+
+    >>> check_positive("the temperature of DKD", 0.0)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: the temperature of DKD must be positive, got 0.0
+    """
+    if not value > 0:
+        raise UserError(f"{what} must be positive, got {value}")
 
 
 def fade_in(progress: float, ramp: tuple[float, float] | None) -> float:

@@ -7,6 +7,7 @@ and the backward pass cuts again. That needs no memory of a map's size beside th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -30,17 +31,21 @@ class BlockedAlignment(Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """Return (M,) each; what is not wanted is None."""
         dtype = torch.promote_types(promote(student[:0]).dtype, promote(teacher[:0]).dtype)
-        mine, theirs = _Block(student, grid, dtype), _Block(teacher, grid, dtype)
-        shape = mine.matrices, grid.patches, grid.patches
-        products = [student.new_empty(shape, dtype=dtype) for _ in range(3 if want[1] else 2)]
+        block = _Block(student, grid, dtype, want[1])
+        shape = block.matrices, grid.patches, grid.patches
+        gram_x, gram_y, *cross = (student.new_empty(shape, dtype=dtype) for _ in range(3 if want[1] else 2))
         with full_precision(student.device):
-            for part in mine.parts():
-                x, y = theirs.cut(teacher, part), mine.cut(student, part)
-                for product, (a, b) in zip(products, ((x, x), (y, y), (x, y)), strict=False):
-                    torch.bmm(a, b.mT, out=product[part])
-            alive = ~(products[0].diagonal(0, -2, -1).sum(-1) <= SMALLEST)
-            grams, cross = (products[0], products[1]), products[2] if want[1] else None
-            values, _, slope = from_products(grams, cross, want[0], (False, ctx.needs_input_grad[0]))
+            maps, products = block.pieces(teacher, student), block.rows_of(gram_x, gram_y, *cross)
+            for told, own, to_x, to_y, *to_cross in zip(*maps, *products, strict=True):
+                x = block.cut(told, 0)
+                torch.bmm(x, x.mT, out=to_x)
+                y = block.cut(own, -1)
+                torch.bmm(y, y.mT, out=to_y)
+                for product in to_cross:
+                    torch.bmm(x, y.mT, out=product)
+            alive = ~(gram_x.diagonal(0, -2, -1).sum(-1) <= SMALLEST)
+            need = False, ctx.needs_input_grad[0]
+            values, _, slope = from_products((gram_x, gram_y), cross[0] if cross else None, want[0], need)
         ctx.mark_non_differentiable(alive)
         ctx.grid, ctx.dtype = grid, dtype
         ctx.save_for_backward(student, teacher if want[1] else None, *slope)
@@ -53,44 +58,45 @@ class BlockedAlignment(Function):
         """Cut the maps again and pull the gradients of both values back to the student's."""
         student, teacher, *slopes = ctx.saved_tensors
         grid: Grid = ctx.grid
-        mine = _Block(student, grid, ctx.dtype)
-        theirs = None if teacher is None else _Block(teacher, grid, ctx.dtype)
+        block = _Block(student, grid, ctx.dtype, teacher is not None)
         grad = torch.empty_like(student)
-        target = grid.view(grad)
+        wide = (None if d is None else d[:, None, None] for d in (d_intra, d_inter))
         with full_precision(student.device):
-            for part in mine.parts():
-                y = mine.cut(student, part)
-                x = None if theirs is None else theirs.cut(teacher, part)
-                slope = Slope(*(None if each is None else each[part] for each in slopes))
-                d = (_part(d_intra, part), _part(d_inter, part))
-                target[part].copy_(slope.pull(y, x, d).view(target[part].shape))
+            maps, small = block.pieces(teacher, student), block.rows_of(grid.view(grad), *wide, *slopes)
+            for told, own, target, in_intra, in_inter, *slope in zip(*maps, *small, strict=True):
+                x = None if told is None else block.cut(told, 0)
+                y = block.cut(own, -1)
+                target.copy_(Slope(*slope).pull(y, x, (in_intra, in_inter)).view(target.shape))
         return grad, None, None, None
-
-
-def _part(d: Tensor | None, part: slice) -> Tensor | None:
-    return None if d is None else d[part, None, None]
 
 
 class _Block:
     """A piece of memory that the patches of a few channels or images are cut into, again and again."""
 
-    def __init__(self, maps: Tensor, grid: Grid, dtype: torch.dtype) -> None:
+    def __init__(self, maps: Tensor, grid: Grid, dtype: torch.dtype, two: bool) -> None:
         self.axis = 1 if grid.over == "channel" else 0
-        self.matrices = maps.shape[self.axis]
+        self.matrices, self.patches = maps.shape[self.axis], grid.patches
         most = ON_CPU if maps.device.type == "cpu" else ELSEWHERE
         self.step = min(self.matrices, max(1, most * self.matrices // maps.numel()))
-        shape = [self.step if axis == self.axis else length for axis, length in enumerate(maps.shape)]
-        self.maps = maps.new_empty(shape, dtype=dtype)
-        self.view, self.rows = grid.view(self.maps), grid.patches
-        self.patches = torch.empty_like(self.view, memory_format=torch.contiguous_format)
+        self.maps = torch.empty_like(maps.narrow(self.axis, 0, self.step), dtype=dtype)
+        self.view = grid.view(self.maps)
+        self.sides = [self.maps.new_empty(self.view.shape) for _ in range(2 if two else 1)]
 
-    def parts(self) -> list[slice]:
-        """Return the ranges of channels or images."""
-        return [slice(i, min(i + self.step, self.matrices)) for i in range(0, self.matrices, self.step)]
+    def pieces(self, *maps: Tensor | None) -> list[Sequence[Tensor | None]]:
+        """Return maps in pieces of some channels or images."""
+        return [self._split(each, self.axis) for each in maps]
 
-    def cut(self, maps: Tensor, part: slice) -> Tensor:
-        """Return the matrices (m, p, q) of one range; valid until the next cut."""
-        size = part.stop - part.start
-        self.maps.narrow(self.axis, 0, size).copy_(maps.narrow(self.axis, part.start, size))  # in order: it streams
-        patches = self.patches[:size].copy_(self.view[:size])
-        return patches.view(size, self.rows, -1)
+    def rows_of(self, *stacks: Tensor | None) -> list[Sequence[Tensor | None]]:
+        """Return stacks of matrices, one for every channel or image, in the same pieces."""
+        return [self._split(each, 0) for each in stacks]
+
+    def _split(self, stack: Tensor | None, axis: int) -> Sequence[Tensor | None]:
+        return [None] * -(-self.matrices // self.step) if stack is None else stack.split(self.step, axis)
+
+    def cut(self, piece: Tensor, side: int) -> Tensor:
+        """Return the matrices (m, p, q) of one piece; valid until the next cut into the same side."""
+        maps, view, patches, size = self.maps, self.view, self.sides[side], piece.shape[self.axis]
+        if size < self.step:
+            maps, view, patches = maps.narrow(self.axis, 0, size), view[:size], patches[:size]
+        maps.copy_(piece)  # in order, so that it streams; the cut then reads from the cache
+        return patches.copy_(view).view(size, self.patches, -1)

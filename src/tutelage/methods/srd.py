@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
+from tutelage.core.labels import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
 from tutelage.methods.connector import Head, check_layer, connector, find_head, pooled
-from tutelage.methods.dkd import IGNORED, batch_labels
 from tutelage.methods.kd import kd_loss
 from tutelage.methods.mimic import mimic_loss
 from tutelage.methods.parts import check_finite

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tutelage.core import Metrics, Task
+from tutelage.core.labels import IGNORED, batch_labels
 from tutelage.errors import UserError
 from tutelage.tasks.classification_metrics import ClassificationMetrics
-
-IGNORED = -100
 
 
 class Classification(Task):
@@ -94,9 +93,3 @@ class Classification(Task):
                 f"labels run from {int(low)} to {int(high)}, but the task has {self.num_classes} classes "
                 f"(0 to {self.num_classes - 1}); check task.num_classes and the data's classes"
             )
-
-
-def batch_labels(batch: Any) -> Tensor:
-    """Return the labels of a batch."""
-    labels: Tensor = batch["labels"] if isinstance(batch, Mapping) else batch[1]
-    return labels
