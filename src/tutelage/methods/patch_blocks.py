@@ -91,7 +91,7 @@ class _Block:
         return [self._split(each, 0) for each in stacks]
 
     def _split(self, stack: Tensor | None, axis: int) -> Sequence[Tensor | None]:
-        return [None] * -(-self.matrices // self.step) if stack is None else stack.split(self.step, axis)
+        return [None] * -(-self.matrices // self.step) if stack is None else torch.split(stack, self.step, axis)
 
     def cut(self, piece: Tensor, side: int) -> Tensor:
         """Return the matrices (m, p, q) of one piece; valid until the next cut into the same side."""

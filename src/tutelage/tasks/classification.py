@@ -58,14 +58,16 @@ class Classification(Task):
             raise UserError(f"{tuple(labels.shape)} labels for {tuple(scores.shape)} logits; give one label an item")
         if not len(labels):
             raise UserError("the batch is empty; give at least one item")
+        labelled = scores.device.type == "cpu" and bool((labels >= 0).all())  # elsewhere the look would make it wait
+        how = "mean" if labelled else "sum"
         try:
             total = cross_entropy(
-                scores.float(), labels, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction="sum"
+                scores.float(), labels, ignore_index=IGNORED, label_smoothing=self.label_smoothing, reduction=how
             )
         except (IndexError, RuntimeError):  # on the CPU; an accelerator says it in words of its own, and later
             self._check_range(labels)
             raise
-        return total / (labels != IGNORED).sum().clamp(min=1)
+        return total if labelled else total / (labels != IGNORED).sum().clamp(min=1)
 
     def logits(self, out: Any) -> Tensor:
         """Return the logits (N, num_classes) of what a network gave."""
