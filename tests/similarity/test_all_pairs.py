@@ -78,6 +78,19 @@ def test_float32_features_are_within_a_millionth(scale: float, offset: float) ->
         )
 
 
+def test_a_mean_that_was_rounded_is_taken_off_again() -> None:
+    for seed in range(20):
+        torch.manual_seed(seed)
+        base = torch.randn(12, 2)
+        left = [base @ torch.randn(2, 2) + torch.randn(12, 2) + 1000 for _ in range(3)]
+        none = torch.empty(0, 12, dtype=torch.int64)
+        found, exact = feature_sums(left, None, none), feature_sums([x.double() for x in left], None, none)
+        assert found is not None
+        assert exact is not None
+        values = [each.xy / (each.xx.sqrt()[:, None] * each.yy.sqrt()) for each in (found, exact)]
+        assert torch.allclose(*values, rtol=0, atol=1e-6)
+
+
 def test_constant_layers_add_zeros_in_both_spaces() -> None:
     left = [*layers(2), torch.full((40, 3), 0.1, dtype=torch.float64), torch.zeros(40, 2, dtype=torch.float64)]
     for found in in_both_spaces(left, None, NONE):

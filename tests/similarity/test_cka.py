@@ -16,6 +16,7 @@ from tests.similarity.formulas import cka_of
 from tests.vectors import cases, tensor
 from tutelage import UserError
 from tutelage.similarity import (
+    CKAMatrix,
     CosineKernel,
     LinearKernel,
     RBFKernel,
@@ -243,6 +244,18 @@ def test_constant_features_give_nan_and_the_side(estimator: str, value: float) -
         for left, right, side in ((dead, live, "x"), (live, dead, "y"), (dead, dead, "x, y")):
             with pytest.warns(SimilarityWarning, match=rf"CKA is undefined \(NaN\): .* in {side}$"):
                 assert cka(left, right, estimator=estimator).isnan()
+
+
+@pytest.mark.parametrize("shape", [(64, 8), (8, 64), (64, 3000)], ids=str)
+def test_what_float32_has_rounded_is_no_variation(shape: tuple[int, int]) -> None:
+    noise = 1000.1 + 3e-5 * torch.randn(shape)  # neighbours in float32
+    assert noise.unique().numel() > 1
+    with pytest.warns(SimilarityWarning, match="in x$"):
+        assert cka(noise, torch.randn(shape)).isnan()
+    matrix = CKAMatrix(["noise"])
+    matrix.update([noise])
+    with pytest.warns(SimilarityWarning, match="left: noise"):
+        assert matrix.compute().value.isnan()
 
 
 def test_items_that_are_all_equally_alike_are_degenerate_when_debiased() -> None:

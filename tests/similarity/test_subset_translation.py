@@ -158,7 +158,7 @@ def test_the_weakest_subset_is_the_one_with_the_lowest_limit(labelled: bool) -> 
     assert found.size == (10 if labelled else 1)
     wide = torch.cat([x, torch.zeros(40, 1)], 1)  # a direction that the features do not use
     unit = (x - x.mean(0)).square().sum().div(40).sqrt()
-    at = [(found.distance * factor) * unit for factor in (0.99, 1.01)]
+    at = [(found.distance * factor) * unit for factor in (1 - 1e-6, 1 + 1e-6)]
     before, after = subset_translation_cka(wide, groups == found.group, torch.eye(4)[3], at)
     assert before > 0.5 > after
 
