@@ -13,9 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from tests.vectors import FOLDER, tensor
 from tutelage import SSIM, Mimic, Output, Step, Together, UserError
-from tutelage.methods import ssim_loss, windows
-from tutelage.methods.ranges import Ranges
-from tutelage.methods.structure import Structure
+from tutelage.methods import Ranges, Structure, ssim_loss, windows
 from tutelage.methods.windows import Windows
 
 CASES: dict[str, dict[str, Any]] = json.loads((FOLDER / "ssim_kd.json").read_text())["cases"]

@@ -12,12 +12,14 @@ from tutelage.methods.mimic import Mimic, mimic_loss
 from tutelage.methods.ofa import OFA, ofa_loss
 from tutelage.methods.patches import Patches
 from tutelage.methods.pcka import PCKA, pcka_loss
+from tutelage.methods.ranges import Ranges
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 from tutelage.methods.residual import ResidualKD
 from tutelage.methods.residual_loss import residual_kd_loss
 from tutelage.methods.rtk import RTK, rtk_loss
 from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
 from tutelage.methods.ssim import SSIM, ssim_loss
+from tutelage.methods.structure import Structure
 
 __all__ = [
     "AFD",
@@ -34,7 +36,9 @@ __all__ = [
     "Alone",
     "Mimic",
     "Patches",
+    "Ranges",
     "ResidualKD",
+    "Structure",
     "afd_loss",
     "ckd_agreement",
     "ckd_cosines",
