@@ -74,17 +74,7 @@ def repeats(call: Callable[[], None]) -> int:
 def measure(case: tuple[int, int, bool, bool], rounds: int) -> dict[str, Any]:
     """Return milliseconds of both and the ratio of the official form to ours."""
     calls = {"official": backward(official_loss, case), "ours": backward(our_loss, case)}
-    count = {name: repeats(call) for name, call in calls.items()}
-
-    def many(name: str) -> Callable[[], None]:
-        def run() -> None:
-            for _ in range(count[name]):
-                calls[name]()
-
-        return run
-
-    seconds = interleaved({name: many(name) for name in calls}, rounds)
-    each = {name: [s / count[name] for s in values] for name, values in seconds.items()}
+    each = interleaved(calls, rounds, {name: repeats(call) for name, call in calls.items()})
     n, p, both, rows = case
     return {
         "batch": n,

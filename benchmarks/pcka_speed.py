@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import interleaved, ratio, write_result
+from benchmarks.loss_speed import official_alignment
+from benchmarks.timing import interleaved, peak_mib, ratio, write_result
 from tutelage.methods import pcka_loss
 
 SHAPE = (2, 256)
@@ -41,21 +41,14 @@ def official_patches(maps: Tensor) -> Tensor:
     return split.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2).contiguous()
 
 
-def official_alignment(x: Tensor, y: Tensor) -> Tensor:
-    """Return <K, L> / √(<K, K> <L, L>) by traces of products."""
-    gram_x, gram_y = x @ x.T, y @ y.T
-    cross = torch.trace(gram_x @ gram_y.T)
-    return cross / torch.sqrt(torch.trace(gram_x @ gram_x.T) * torch.trace(gram_y @ gram_y.T))
-
-
 def official_loss(student: Tensor, teacher: Tensor, both: bool) -> Tensor:
     """Return the mean of -10 A over channels, and the inter term with the same weight."""
     x, y = official_patches(teacher), official_patches(student)
     total = torch.zeros(())
     for c in range(len(x)):
-        total = total + WEIGHT * -official_alignment(x[c].squeeze(), y[c].squeeze())
+        total = total + WEIGHT * -official_alignment(x[c].squeeze(), y[c].squeeze(), False)
         if both:
-            total = total + WEIGHT * -official_alignment(x[c].squeeze().T, y[c].squeeze().T)
+            total = total + WEIGHT * -official_alignment(x[c].squeeze().T, y[c].squeeze().T, False)
     return total / len(x)
 
 
@@ -88,16 +81,14 @@ def measure(side: int, both: bool, rounds: int) -> dict[str, Any]:
     values = {name: losses[name](student, teacher, both).item() for name in ("official", "ours")}
     assert abs(values["official"] + shift - values["ours"]) < 1e-4, values
 
-    def many(name: str) -> Callable[[], None]:
+    def case(name: str) -> Callable[[], None]:
         def run() -> None:
-            for _ in range(CALLS[name]):
-                student.grad = None
-                losses[name](student, teacher, both).backward()
+            student.grad = None
+            losses[name](student, teacher, both).backward()
 
         return run
 
-    seconds = interleaved({name: many(name) for name in losses}, rounds)
-    each = {name: [spent / CALLS[name] for spent in spents] for name, spents in seconds.items()}
+    each = interleaved({name: case(name) for name in losses}, rounds, CALLS)
     return {
         "side": side,
         "terms": "intra + inter" if both else "intra",
@@ -110,9 +101,9 @@ def measure(side: int, both: bool, rounds: int) -> dict[str, Any]:
 def peak_memory(both: bool) -> dict[str, Any]:
     """Return MiB of the largest case: of the maps, and beyond them; it must be the first work of its process."""
     student, teacher = maps(*LARGE)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     our_loss(student, teacher, both).backward()
-    beyond = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    beyond = peak_mib() - before
     inputs = 2 * student.numel() * 4 / 2**20
     return {"shape": LARGE, "maps_mib": inputs, "beyond_maps_mib": beyond, "peak_mib": inputs + beyond}
 

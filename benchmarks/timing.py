@@ -16,8 +16,13 @@ from tutelage.engine import provenance
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> dict[str, list[float]]:
-    """Return CPU seconds of one call for every case and round, after one warm-up round."""
+def interleaved(
+    cases: Mapping[str, Callable[[], object]], rounds: int, calls: int | Mapping[str, int] = 1
+) -> dict[str, list[float]]:
+    """Return CPU seconds of one call for every case and round, after one warm-up round.
+
+    `calls` is how often a case is called in a row, for all cases or for each by name.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     for index in range(rounds + 1):
@@ -25,14 +30,21 @@ def interleaved(cases: Mapping[str, Callable[[], object]], rounds: int, calls: i
         for name in order:
             gc.collect()
             gc.disable()
+            count = calls if isinstance(calls, int) else calls[name]
             started = time.process_time()
-            for _ in range(calls):
+            for _ in range(count):
                 cases[name]()
-            spent = (time.process_time() - started) / calls
+            spent = (time.process_time() - started) / count
             gc.enable()
             if index:
                 seconds[name].append(spent)
     return seconds
+
+
+def peak_mib() -> float:
+    """Return the most memory that this process had; unlike getrusage's figure it does not start at the parent's."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
 def ratio(over: list[float], under: list[float]) -> dict[str, float]:

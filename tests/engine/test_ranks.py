@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+from tests.ranks import run_ranks
 
 SCRIPT = """
 import os
@@ -32,12 +31,7 @@ def run(teacher: Path, folder: Path, processes: int) -> None:
     folder.mkdir()
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, *launch, str(script), str(teacher), str(folder / "run"), str(folder)]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(script, teacher, folder / "run", folder, processes=processes)
 
 
 def test_two_ranks_hold_equal_weights_and_match_one_rank(teacher_run: Path, tmp_path: Path) -> None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.ranks import run_ranks
 from tests.vectors import FOLDER, tensor
 from tutelage import CKD, Classification, Distiller, Method, Network, Output, Step, UserError
 from tutelage.engine.loader import EpochSampler
@@ -184,11 +182,7 @@ def on_two_ranks(module: str, folder: Path) -> list[dict[str, Tensor]]:
     """Return what each of two real processes has as the gradient of its half of the batch, for all VARIANTS."""
     script = folder / "script.py"
     script.write_text(SCRIPT.format(module=module))
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, folder]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(script, folder)
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(2)]
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from tests.ranks import run_ranks
 from tutelage import Classification, UserError
 
 LOGITS, LABELS = torch.randn(40, 10), torch.randint(10, (40,))
@@ -147,6 +146,4 @@ assert all(abs(one[k] - ranks[k]) < 1e-6 for k in one), (one, ranks)
 def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_ranks(script)

@@ -14,7 +14,7 @@ from tutelage.cli.networks import Loaded, load_network
 from tutelage.cli.recipes import parse_recipe
 from tutelage.cli.tables import table
 from tutelage.core.eval_mode import eval_mode
-from tutelage.engine.compare import compare_layers, judge
+from tutelage.engine.compare import compare_layers, image_batches, judge
 from tutelage.engine.comparison import write_comparison
 from tutelage.engine.layers import layers_of
 from tutelage.engine.probe import try_network
@@ -23,7 +23,7 @@ from tutelage.errors import UserError
 from tutelage.report import write_picture, write_report
 from tutelage.similarity import CKAResult, SimilarityWarning
 
-BATCH, JUDGED = 128, 256
+JUDGED = 256
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     for source, side in zip((arguments.left, arguments.right), sides, strict=True):
         if not side.trained:
             print(f"{source} names no weights: its network is compared as it starts, untrained", file=sys.stderr)
-    batches = [(images[start : start + BATCH],) for start in range(0, len(images), BATCH)]
-    matrix = compare_layers(networks, layers, batches, arguments.permutations)
+    matrix = compare_layers(networks, layers, image_batches(images), arguments.permutations)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimilarityWarning)  # the verdicts say it
         found, judged = matrix.compute(), judge(networks, layers, (images[:JUDGED],))

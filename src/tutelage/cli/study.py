@@ -8,19 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
+from tutelage.cli.networks import run_student
 from tutelage.cli.recipes import parse_recipe
 from tutelage.cli.tables import table
 from tutelage.core import Absent
-from tutelage.engine import Recipe, provenance
+from tutelage.engine import provenance
 from tutelage.engine.compare import layer_map
 from tutelage.engine.files import write_json, write_text
 from tutelage.engine.layers import layers_of
 from tutelage.engine.networks import ready_network
 from tutelage.engine.study import BASELINE, collect, summarise
-from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError
 from tutelage.report import draw_layer_maps
 
@@ -91,20 +88,13 @@ def _layer_maps(folders: dict[str, Path]) -> dict[str, Any] | None:
     if recipe is None or recipe.teacher is None or recipe.teacher.network is None:
         return None
     splits = recipe.data.splits(recipe.labels, recipe.seed)
-    images = torch.stack([splits.test[i][0] for i in range(min(MAP_IMAGES, len(splits.test)))])
+    images = splits.test.__getitems__(range(min(MAP_IMAGES, len(splits.test))))[0]
     teacher = ready_network(recipe.teacher, recipe.data)
-    student = _student(recipe)
+    student = recipe.method.ship(recipe.method.grow(ready_network(recipe.student, recipe.data), Absent()))
     names = [layers_of(network, (images[:4],)) for network in (teacher, student)]
     maps = {"before training": layer_map([teacher, student], names, images)}
     for method, folder in folders.items():
-        student = _student(recipes[method])
-        load_weights(student, folder)
+        student = run_student(folder, recipes[method], None)
         if layers_of(student, (images[:4],)) == names[1]:
             maps[method] = layer_map([teacher, student], names, images)
     return {"rows": names[0], "columns": names[1], "samples": len(images), "maps": maps}
-
-
-def _student(recipe: Recipe) -> nn.Module:
-    """Return the student as it starts, in the form that is shipped."""
-    ready_network(recipe.student, recipe.data)
-    return recipe.method.ship(recipe.method.grow(recipe.student.network, Absent()))

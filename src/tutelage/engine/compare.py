@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,8 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from tutelage.core import Taps
+from tutelage.core.batch import batch_inputs
+from tutelage.core.device import device_of
 from tutelage.core.eval_mode import eval_mode
 from tutelage.core.tap import Address, find_module
 from tutelage.engine.layers import layers_of
@@ -20,15 +22,9 @@ Inputs = tuple[Any, ...]
 MAP_BATCH = 128
 
 
-def first_input(batch: Any) -> Inputs:
-    """Return what a network takes of a usual batch: a tensor, the first of several, or a dict without its labels.
-
-    >>> first_input([torch.ones(2, 3), torch.zeros(2)])[0].shape, list(first_input({"pixels": 1, "labels": 2})[0])
-    (torch.Size([2, 3]), ['pixels'])
-    """
-    if isinstance(batch, Mapping):
-        return ({name: value for name, value in batch.items() if name != "labels"},)
-    return (batch[0],) if isinstance(batch, (tuple, list)) else (batch,)
+def image_batches(images: Tensor) -> list[Tensor]:
+    """Return images (N, ...) in batches of 128."""
+    return [images[start : start + MAP_BATCH] for start in range(0, len(images), MAP_BATCH)]
 
 
 @torch.no_grad()
@@ -37,7 +33,7 @@ def compare_layers(
     layers: Sequence[Sequence[str]],
     batches: Iterable[Any],
     permutations: int = 0,
-    inputs: Callable[[Any], Inputs] = first_input,
+    inputs: Callable[[Any], Inputs] = batch_inputs,
 ) -> CKAMatrix:
     """Return the CKA accumulator of two networks' layers over batches that both see.
 
@@ -66,7 +62,7 @@ def compare_layers(
         with eval_mode(left, right):
             for batch in batches:
                 given = inputs(batch)
-                one, two = (tap(*send_to_device(given, _device(tap.network))).taps for tap in taps)
+                one, two = (tap(*send_to_device(given, device_of(tap.network))).taps for tap in taps)
                 matrix.update_grams(one, two)
     finally:
         for tap in taps:
@@ -92,7 +88,7 @@ def judge(
         tap = Taps(network, names, keep=gram_of)
         try:
             with eval_mode(network):
-                grams = tap(*send_to_device(inputs, _device(network))).taps
+                grams = tap(*send_to_device(inputs, device_of(network))).taps
         finally:
             tap.remove()
         sides.append([_root(grams[name]) for name in names])
@@ -101,8 +97,7 @@ def judge(
 
 def layer_map(networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], images: Tensor) -> list[list[float]]:
     """Return the CKA of all pairs of layers on images (N, C, H, W); NaN where a layer is constant."""
-    batches = [images[start : start + MAP_BATCH] for start in range(0, len(images), MAP_BATCH)]
-    values: list[list[float]] = compare_layers(networks, layers, batches).compute().value.tolist()
+    values: list[list[float]] = compare_layers(networks, layers, image_batches(images)).compute().value.tolist()
     return values
 
 
@@ -111,7 +106,7 @@ def suggest_pairs(
     student: nn.Module,
     loader: Iterable[Any],
     most: int = 3,
-    inputs: Callable[[Any], Inputs] = first_input,
+    inputs: Callable[[Any], Inputs] = batch_inputs,
 ) -> list[tuple[str, str, float]]:
     """Return (student layer, teacher layer, CKA): the pairs that agree best, in the order of both networks.
 
@@ -181,8 +176,3 @@ def _inner(network: nn.Module, inputs: Inputs) -> list[str]:
 
 def _has_parameters(network: nn.Module, address: str) -> bool:
     return next(find_module(network, Address.parse(address).module).parameters(), None) is not None
-
-
-def _device(network: nn.Module) -> torch.device:
-    parameter = next(network.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device

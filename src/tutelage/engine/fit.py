@@ -88,16 +88,18 @@ def _finish(
     """Evaluate on test data, once for the last and once for the best epoch, and ship the one the recipe keeps."""
     network, teacher = trainer.evaluated, parts.teacher
     trainer.share_buffers()
-    best = copy.deepcopy(network)
-    best.load_state_dict(trainer.best_weights)
-    epochs, ends = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}, {"last": network, "best": best}
+    epochs, ends = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}, {"last": network}
+    if epochs["best"] != epochs["last"]:
+        ends["best"] = copy.deepcopy(network)
+        ends["best"].load_state_dict(trainer.best_weights)
     figures = evaluate_all(ends, recipe.task, parts.test, parts.move, teacher)
-    trainer.distiller.student.load_state_dict(ends[recipe.train.keep].state_dict())
+    tests = {end: figures.get(end, figures["last"]) for end in epochs}
+    trainer.distiller.student.load_state_dict(ends.get(recipe.train.keep, network).state_dict())
     shipped = trainer.distiller.ship()
     metrics = {
         "kept": recipe.train.keep,
-        "test": figures[recipe.train.keep],
-        **{end: {"epoch": epochs[end], "test": figures[end]} for end in ends},
+        "test": tests[recipe.train.keep],
+        **{end: {"epoch": epochs[end], "test": tests[end]} for end in epochs},
         "validation": trainer.best["figures"],
         "teacher": {"validation": taught} if taught is not None else None,
         "parameters": {

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Distiller, Method, Network, Taps, Task, Teacher
+from tutelage.core.device import device_of
 from tutelage.core.eval_mode import eval_mode
 from tutelage.engine.parameters import parameter_groups
 from tutelage.engine.recipe import Training
@@ -47,7 +48,7 @@ def explained(student: nn.Module, teacher: Teacher, task: Task, batch: Any) -> I
         with torch.no_grad(), eval_mode(student):
             try_network("student", student, inputs)
             if isinstance(teacher, Network):
-                try_network("teacher", teacher.network.to(first_device(student)), inputs)
+                try_network("teacher", teacher.network.to(device_of(student)), inputs)
         raise
 
 
@@ -90,12 +91,6 @@ def reason(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame.filename)]
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(text.split())[:300]}{where}"
-
-
-def first_device(network: nn.Module) -> torch.device:
-    """Return where a network's first parameter lies."""
-    parameter = next(network.parameters(), None)
-    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def try_network(whose: str, network: nn.Module, inputs: tuple[Any, ...]) -> None:

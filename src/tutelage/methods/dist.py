@@ -30,7 +30,7 @@ from torch import Tensor
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_positive
+from tutelage.methods.parts import check_finite, check_floating, check_positive
 from tutelage.similarity.gather import joined
 from tutelage.similarity.gram import centred, dot, full_precision, norm, promote
 
@@ -135,5 +135,4 @@ def _check(student: Tensor, teacher: Tensor) -> None:
             f"DIST needs logits (N, C, ...) of one shape with two classes or more, got {tuple(student.shape)} from "
             f"the student and {tuple(teacher.shape)} from the teacher; give both the same batch and classes"
         )
-    if not (student.is_floating_point() and teacher.is_floating_point()):
-        raise UserError(f"DIST needs floating-point logits, got {student.dtype} and {teacher.dtype}; use .float()")
+    check_floating("DIST needs floating-point logits", student, teacher)

@@ -26,10 +26,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
-from tutelage.core.labels import IGNORED, batch_labels
+from tutelage.core.batch import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_positive, fade_in
+from tutelage.methods.parts import check_classes, check_finite, check_floating, check_positive, fade_in
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -123,10 +123,7 @@ def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
             f"DKD needs logits (N, C) of one shape with two classes or more, got {tuple(student.shape)} from the "
             f"student and {tuple(teacher.shape)} from the teacher; flatten maps to rows first"
         )
-    if not (student.is_floating_point() and teacher.is_floating_point()):
-        raise UserError(f"DKD needs floating-point logits, got {student.dtype} and {teacher.dtype}; use .float()")
+    check_floating("DKD needs floating-point logits", student, teacher)
     if labels.shape != student.shape[:1] or labels.dtype != torch.int64:
         raise UserError(f"DKD needs labels (N,) of int64, one class an item, got {tuple(labels.shape)} {labels.dtype}")
-    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= student.shape[1]))
-    if labels.device.type == "cpu" and wrong.any():  # on an accelerator the look would make every step wait
-        raise UserError(f"the label {int(labels[wrong][0])} is none of the {student.shape[1]} classes, nor -100")
+    check_classes(labels, student.shape[1])

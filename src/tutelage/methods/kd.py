@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_positive
+from tutelage.methods.parts import check_finite, check_floating, check_positive
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -123,5 +123,4 @@ def _check(student: Tensor, teacher: Tensor) -> None:
             f"KD needs logits (N, C, ...) of one shape, got {tuple(student.shape)} from the student and "
             f"{tuple(teacher.shape)} from the teacher; give both the same batch and the same number of classes"
         )
-    if not (student.dtype.is_floating_point and teacher.dtype.is_floating_point):
-        raise UserError(f"KD needs floating-point logits, got {student.dtype} and {teacher.dtype}; use .float()")
+    check_floating("KD needs floating-point logits", student, teacher)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite
+from tutelage.methods.parts import check_finite, check_floating
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -51,8 +51,7 @@ def mimic_loss(student: Tensor, teacher: Tensor) -> Tensor:
             f"mimicking needs features of one shape, got {tuple(student.shape)} from the student and "
             f"{tuple(teacher.shape)} from the teacher; use the Mimic method, which projects the student's"
         )
-    if not (student.is_floating_point() and teacher.is_floating_point()):
-        raise UserError(f"mimicking needs floating-point features, got {student.dtype} and {teacher.dtype}")
+    check_floating("mimicking needs floating-point features", student, teacher)
     with full_precision(student.device):
         return F.mse_loss(promote(student), promote(teacher))
 

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
-from tutelage.core.labels import IGNORED, batch_labels
+from tutelage.core.batch import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
 from tutelage.methods.exit_branch import STAGES, exit_branch, read
-from tutelage.methods.parts import check_finite, check_positive
+from tutelage.methods.parts import check_classes, check_finite, check_positive
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -142,6 +142,5 @@ def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
         )
     if labels.shape not in (student.shape[:1], student.shape):
         raise UserError(f"OFA needs labels (N,) or (N, C) for logits {tuple(student.shape)}, got {tuple(labels.shape)}")
-    wrong = (labels != IGNORED) & ((labels < 0) | (labels >= student.shape[1]))
-    if labels.ndim == 1 and labels.device.type == "cpu" and wrong.any():  # elsewhere the look would make a step wait
-        raise UserError(f"the label {int(labels[wrong][0])} is none of the {student.shape[1]} classes, nor -100")
+    if labels.ndim == 1:
+        check_classes(labels, student.shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from tutelage.core import Step
+from tutelage.core.batch import IGNORED
 from tutelage.errors import UserError
 
 
@@ -25,6 +26,32 @@ def check_finite(example: Step) -> None:
         for name, value in named.items():
             if isinstance(value, Tensor) and not value.isfinite().all():
                 raise UserError(f"the {whose}'s {name} holds NaN or infinity; check its weights and input scaling")
+
+
+def check_floating(needs: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse integers and booleans on either side; `needs` begins the message.
+
+    >>> import torch
+    >>> check_floating("KD needs floating-point logits", torch.ones(1), torch.tensor([1]))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: KD needs floating-point logits, got torch.float32 and torch.int64; use .float()
+    """
+    if not (student.is_floating_point() and teacher.is_floating_point()):
+        raise UserError(f"{needs}, got {student.dtype} and {teacher.dtype}; use .float()")
+
+
+def check_classes(labels: Tensor, classes: int) -> None:
+    """Refuse labels (N,) that are neither a class nor -100; on the CPU only, elsewhere the look would make a step wait.
+
+    >>> import torch
+    >>> check_classes(torch.tensor([0, -100, 3]), 3)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: the label 3 is none of the 3 classes, nor -100
+    """
+    if labels.device.type == "cpu":
+        wrong = (labels != IGNORED) & ((labels < 0) | (labels >= classes))
+        if wrong.any():
+            raise UserError(f"the label {int(labels[wrong][0])} is none of the {classes} classes, nor -100")
 
 
 def check_positive(what: str, value: float) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.errors import UserError
+from tutelage.methods.parts import check_floating
 from tutelage.similarity.gram import full_precision, promote
 
 LARGEST, FEWEST = 16, 4  # where "auto" starts, and how many patches it wants
@@ -125,5 +126,4 @@ def _check_maps(student: Tensor, teacher: Tensor) -> None:
         raise UserError(f"PCKA needs the same images on both sides, got {shapes}; give both networks one batch")
     if student.shape[1] != teacher.shape[1]:
         raise UserError(f"PCKA needs as many channels on both sides, got {shapes}; use an adapter, as PCKA builds one")
-    if not (student.is_floating_point() and teacher.is_floating_point()):
-        raise UserError(f"PCKA needs floating-point maps, got {student.dtype} and {teacher.dtype}; use .float()")
+    check_floating("PCKA needs floating-point maps", student, teacher)

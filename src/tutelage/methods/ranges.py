@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import UserError
+from tutelage.methods.parts import check_floating
 from tutelage.similarity.gram import full_precision, promote
 
 NORMS = ("channel", "tensor", "teacher", "none")
@@ -71,8 +72,7 @@ class Ranges:
                 f"SSIM needs maps of one size, got {shapes}; feed the teacher the student's transformed batch, or set "
                 "resize='student'"
             )
-        if not (student.is_floating_point() and teacher.is_floating_point()):
-            raise UserError(f"SSIM needs floating-point maps, got {student.dtype} and {teacher.dtype}; use .float()")
+        check_floating("SSIM needs floating-point maps", student, teacher)
         if student.shape[2:].numel() == 1 and self.norm in ("channel", "teacher"):
             raise UserError(f"a 1×1 map carries no structure under norm={self.norm!r}; drop this level")
 

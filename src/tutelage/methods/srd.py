@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
-from tutelage.core.labels import IGNORED, batch_labels
+from tutelage.core.batch import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
 from tutelage.methods.connector import Head, check_layer, connector, find_head, pooled

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tutelage.core import Metrics, Task
-from tutelage.core.labels import IGNORED, batch_labels
+from tutelage.core.batch import IGNORED, batch_inputs, batch_labels
 from tutelage.errors import UserError
 from tutelage.tasks.classification_metrics import ClassificationMetrics
 
@@ -43,9 +43,7 @@ class Classification(Task):
 
     def inputs(self, batch: Any) -> tuple[Any, ...]:
         """Return the images, or the dict without its labels."""
-        if isinstance(batch, Mapping):
-            return ({key: value for key, value in batch.items() if key != "labels"},)
-        return (batch[0],)
+        return batch_inputs(batch)
 
     def loss(self, out: Any, batch: Any) -> Tensor:
         """Return the mean cross-entropy over the items that have a label; 0 when none has one.

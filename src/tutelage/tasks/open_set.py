@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.core import Metrics, Task
-from tutelage.core.labels import batch_labels
+from tutelage.core.batch import batch_labels
 from tutelage.errors import UserError, near_misses
 from tutelage.tasks.classification import Classification
 from tutelage.tasks.open_set_metrics import SCORES, OpenSetMetrics
