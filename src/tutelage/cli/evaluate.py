@@ -13,8 +13,7 @@ from tutelage.cli.networks import open_run, run_student
 from tutelage.cli.recipes import Parsed
 from tutelage.cli.tables import figures_line
 from tutelage.core import Network
-from tutelage.engine.assemble import EVALUATION_BATCH
-from tutelage.engine.evaluate import evaluate
+from tutelage.engine.evaluate import evaluate, mover
 from tutelage.engine.loader import evaluation_loader
 from tutelage.engine.networks import ready_network
 from tutelage.engine.weights import weights_file
@@ -39,8 +38,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     student = run_student(folder, recipe, teacher).to(device)
     splits = recipe.data.splits(recipe.labels, recipe.seed)
     part = splits.test if arguments.part == "test" else splits.validation
-    loader = evaluation_loader(part, EVALUATION_BATCH, recipe.train.workers)
-    figures = evaluate(student, recipe.task, loader, lambda batch: tuple(x.to(device) for x in batch), teacher)
+    loader = evaluation_loader(part, recipe.task.evaluation_batch, recipe.train.workers)
+    figures = evaluate(student, recipe.task, loader, mover(device), teacher)
     print(json.dumps(figures) if arguments.json else f"{arguments.part} {figures_line(figures)}")
     return 0
 

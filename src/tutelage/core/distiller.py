@@ -40,9 +40,10 @@ class Distiller(nn.Module):
         super().__init__()
         self.student = student
         self.method = method
-        self.teacher: Teacher = teacher.tapped(method.teacher_taps) if method.listens else Absent()
+        heard = task.in_training(teacher, student) if method.listens else Absent()
+        self.teacher: Teacher = heard.tapped(method.teacher_taps)
         self.task = task
-        self._taps = Taps(student, method.student_taps)
+        self._taps = Taps(student, (*method.student_taps, *(task.student_taps if method.listens else ())))
 
     def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
         """Return the named, weighted scalar terms of one batch, whose sum is the loss.
@@ -65,8 +66,8 @@ class Distiller(nn.Module):
         """Run teacher and student once and return what a method sees."""
         self.method.begin(progress)
         inputs = self.task.inputs(batch)
-        teacher = self.teacher(batch, inputs)
         student = self._taps(*inputs)
+        teacher = self.teacher(batch, self.task.teacher_inputs(inputs, student) if self.method.listens else inputs)
         return Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
 
     def setup(self, batch: Any) -> None:

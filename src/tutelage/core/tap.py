@@ -6,6 +6,7 @@ An address is `name`, `name:call` or `name[item]…`, in that order:
     layer1.0.relu:0             output of its first call (a module that is used twice has `:0` and `:1`)
     encoder[0]                  first element of a tuple output
     backbone[p3]                entry of a dict output (also of a Hugging Face ModelOutput)
+    transform[0][tensors]       attribute of an object
     encoder:1[hidden_states][2] all of it together
 
 Hooks are set when `Taps` is made, so make it *before* `torch.compile`: hooks that are added after the first
@@ -66,6 +67,8 @@ class Address:
             return here[item]
         if isinstance(here, Sequence) and item.lstrip("-").isdigit() and -len(here) <= int(item) < len(here):
             return here[int(item)]
+        if item in _attributes(here):
+            return _attributes(here)[item]
         raise UserError(
             f"the tap {self.text!r} finds no [{item}] in a {type(here).__name__}; there are {_choices(here)}"
         )
@@ -76,7 +79,15 @@ def _choices(output: Any) -> list[str]:
         return [str(key) for key in output]
     if isinstance(output, Sequence) and not isinstance(output, str):
         return [str(i) for i in range(len(output))]
-    return []
+    return list(_attributes(output))
+
+
+def _attributes(output: Any) -> dict[str, Any]:
+    """Return what an object such as torchvision's ImageList holds; a tensor and plain values hold nothing."""
+    try:
+        return {} if isinstance(output, Tensor) else vars(output)
+    except TypeError:
+        return {}
 
 
 def _as_it_is(value: Tensor) -> Tensor:
@@ -150,12 +161,13 @@ class Taps:
 
     def __call__(self, *inputs: Any) -> Output:
         """Run the network once; a dict input is passed by name."""
+        return self.run(self.network, *inputs)
+
+    def run(self, part: nn.Module, *inputs: Any) -> Output:
+        """Run a part of the network that holds all taps, such as a detector's backbone, once."""
         for recorder in self._recorders:
             recorder.calls, recorder.recorded = 0, {}
-        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-            out = self.network(**inputs[0])
-        else:
-            out = self.network(*inputs)
+        out = part(**inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], Mapping) else part(*inputs)
         taps: dict[str, Tensor] = {}
         for recorder in self._recorders:
             taps.update(recorder.take())

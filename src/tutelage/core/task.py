@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.core.configuration import configuration
+from tutelage.core.output import Output
+from tutelage.core.teacher import Teacher
 
 
 class Metrics(ABC):
@@ -27,9 +30,15 @@ class Task(ABC):
 
     Attributes:
         select: name of the metric by which the best epoch is chosen on validation data (higher is better).
+        margin: how far a teacher must be on the way from `chance` to 1.
+        evaluation_batch: items in a batch of an evaluation.
+        student_taps: addresses of what the task itself reads of the student, to feed the teacher with it.
     """
 
     select: str
+    margin: float = 0.1
+    evaluation_batch: int = 256
+    student_taps: Sequence[str] = ()
 
     @abstractmethod
     def inputs(self, batch: Any) -> tuple[Any, ...]:
@@ -38,6 +47,18 @@ class Task(ABC):
     @abstractmethod
     def loss(self, out: Any, batch: Any) -> Tensor:
         """Return the scalar supervised loss of an output on this batch."""
+
+    def teacher_inputs(self, inputs: tuple[Any, ...], student: Output) -> tuple[Any, ...]:
+        """Return what the teacher takes in training, given the student's inputs and outputs; default: the same."""
+        return inputs
+
+    def in_training(self, teacher: Teacher, student: nn.Module) -> Teacher:
+        """Return how the teacher is listened to in training, if that is not by its whole forward pass."""
+        return teacher
+
+    def accept(self, out: Any, batch: Any) -> None:
+        """Raise unless an output in eval mode fits the task; default: its loss can be computed."""
+        self.loss(out, batch)
 
     @abstractmethod
     def metrics(self) -> Metrics:

@@ -57,13 +57,17 @@ class Network:
         """Return a teacher of the same network that records these submodule outputs."""
         return Network(self.network, names)
 
-    @torch.no_grad()
     def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
         """Run the network on `inputs`."""
+        return self.run(self.network, inputs)
+
+    @torch.no_grad()
+    def run(self, part: nn.Module, inputs: tuple[Any, ...]) -> Output:
+        """Run a part of the network that holds all taps, such as a detector's backbone, on `inputs`."""
         if self.network.training:
             self.network.eval()
         self._follow(inputs)
-        return self._taps(*inputs)
+        return self._taps.run(part, *inputs)
 
     def module(self, name: str) -> nn.Module:
         """Return the submodule `name`, or raise with the nearest names."""

@@ -19,13 +19,14 @@ class Data(ABC):
     """A data set.
 
     Attributes:
-        mean, std: per channel, of [0, 1] pixels; networks without their own normalisation use them.
+        mean, std: per channel, of [0, 1] pixels; networks without their own normalisation use them. None where networks
+            normalise by themselves, as detectors do.
         augment: True for the data set's standard augmentation, False for none, or a torchvision v2 transform.
         validation: share of the training part that is kept for choosing.
     """
 
-    mean: Sequence[float]
-    std: Sequence[float]
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
     augment: bool | nn.Module = False
     validation: float = 0.1
 

@@ -37,7 +37,7 @@ class Stream:
     share: float
 
 
-class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
+class ImageSet(Dataset[Any], ABC):
     """A part of a data set.
 
     An item is `(image, label, index)`: float32 (C, H, W) in [0, 1], int64, and the int64 id of the sample in its
@@ -77,16 +77,20 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> Any:
         epoch, position = key if isinstance(key, tuple) else (0, key)
         image = self.image(position)
         if self.augment is not None:
-            image = self._augmented(image, epoch, int(self.index[position]))
+            image = self._augmented(epoch, int(self.index[position]), image)
         return to_float(image), self.labels[position], self.index[position]
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return a whole batch, already stacked; give `collate` to the DataLoader."""
-        images, labels, index = zip(*(self[key] for key in keys), strict=True)
+    def __getitems__(self, keys: Sequence[Key]) -> Any:
+        """Return a whole batch, already joined; give `collate` to the DataLoader."""
+        return self.joined([self[key] for key in keys])
+
+    def joined(self, items: Sequence[Any]) -> Any:
+        """Return items as one batch."""
+        images, labels, index = zip(*items, strict=True)
         shapes = sorted({tuple(image.shape) for image in images})
         if len(shapes) > 1:
             raise UserError(
@@ -94,11 +98,11 @@ class ImageSet(Dataset[tuple[Tensor, Tensor, Tensor]], ABC):
             )
         return torch.stack(images), torch.stack(labels), torch.stack(index)
 
-    def _augmented(self, image: Tensor, epoch: int, index: int) -> Tensor:
+    def _augmented(self, epoch: int, index: int, *sample: Any) -> Any:
         assert self.augment is not None
         state = torch.get_rng_state()
         torch.manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)
-        result: Tensor = self.augment(image)
+        result = self.augment(*sample)
         torch.set_rng_state(state)
         return result
 
@@ -133,7 +137,8 @@ class ArraySet(ImageSet):
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return a whole batch; without augmentation by one indexing of the array."""
         if self.augment is not None:
-            return super().__getitems__(keys)
+            batch: Batch = super().__getitems__(keys)
+            return batch
         positions = torch.tensor([key[1] if isinstance(key, tuple) else key for key in keys])
         return to_float(self.images[positions]), self.labels[positions], self.index[positions]
 

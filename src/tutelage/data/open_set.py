@@ -107,7 +107,8 @@ class OpenImages(ImageSet):
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch:
         """Return a whole batch of labelled images."""
-        return self.images.__getitems__(keys)
+        batch: Batch = self.images.__getitems__(keys)
+        return batch
 
     def part(self, positions: Tensor, augment: nn.Module | None, seed: int) -> OpenImages:
         """Return the labelled images at these positions; the others become the pool `same`."""

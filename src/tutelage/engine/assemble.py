@@ -8,19 +8,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import send_to_device, set_seed
+from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from tutelage.cache import Remembered
 from tutelage.core import Absent, Distiller, Network, Teacher
 from tutelage.data import ImageSet, Splits
+from tutelage.engine.evaluate import mover
 from tutelage.engine.loader import EpochSampler, evaluation_loader, training_loader
 from tutelage.engine.networks import ready_network
 from tutelage.engine.probe import check_parts, check_taps, explained, reason
 from tutelage.engine.recipe import Recipe
 from tutelage.errors import UserError
-
-EVALUATION_BATCH = 256
 
 
 @dataclass
@@ -65,10 +64,7 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
     rank, world = accelerator.process_index, accelerator.num_processes
     sampler = EpochSampler.over(data, train.batch_size, recipe.seed, rank, world)
     training = training_loader(data, sampler, train.workers)
-
-    def move(batch: Any) -> Any:
-        return send_to_device(batch, accelerator.device, non_blocking=True)
-
+    move = mover(accelerator.device)
     heard = _remembered(recipe, teacher, data, move) if recipe.teacher and recipe.teacher.remember else teacher
     example = move(_first(training))
     check_taps(recipe.method, student, teacher)
@@ -80,14 +76,15 @@ def assemble(recipe: Recipe, accelerator: Accelerator) -> Assembly:
         distiller.student.compile()
         if isinstance(teacher, Network):
             teacher.network.compile()
+    size = recipe.task.evaluation_batch
     set_seed(recipe.seed + rank)  # dropout differs between ranks; the weights above do not
     return Assembly(
         distiller=distiller,
         teacher=teacher if isinstance(teacher, Network) else None,
         sampler=sampler,
         training=training,
-        validation=evaluation_loader(splits.validation, EVALUATION_BATCH, train.workers, rank, world),
-        test=evaluation_loader(splits.test, EVALUATION_BATCH, train.workers, rank, world),
+        validation=evaluation_loader(splits.validation, size, train.workers, rank, world),
+        test=evaluation_loader(splits.test, size, train.workers, rank, world),
         example=example,
         splits=splits,
         move=move,
@@ -103,7 +100,7 @@ def _remembered(recipe: Recipe, teacher: Teacher, data: ImageSet, move: Callable
         return teacher
     if data.augment is not None:
         raise UserError("teacher.remember needs images that stay the same; set data.augment to false, or leave it out")
-    once = evaluation_loader(data, EVALUATION_BATCH, recipe.train.workers)
+    once = evaluation_loader(data, recipe.task.evaluation_batch, recipe.train.workers)
     return Remembered(teacher, recipe.task, lambda: map(move, once), len(data))
 
 

@@ -6,12 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import nn
 
 from tutelage.core import Task, Teacher
 from tutelage.core.eval_mode import eval_mode
 
 Mover = Callable[[Any], Any]
+
+
+def mover(device: torch.device) -> Mover:
+    """Return what brings a batch to a device."""
+    return lambda batch: send_to_device(batch, device, non_blocking=True)
 
 
 def evaluate(

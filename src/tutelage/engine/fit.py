@@ -127,7 +127,7 @@ def _ship(student: nn.Module, recipe: Recipe, folder: RunFolder) -> None:
             "mean": stated[0] if stated else None,
             "std": stated[1] if stated else None,
             "classes": recipe.data.classes,
-            "inputs": "images (N, C, H, W) in [0, 1]; subtract mean and divide by std",
+            "inputs": "images in [0, 1]" + ("; subtract mean and divide by std" if stated else ""),
         },
     )
 

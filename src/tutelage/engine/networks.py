@@ -14,6 +14,8 @@ from tutelage.errors import UserError
 def ready_network(spec: Student | TeacherNetwork, data: Data) -> nn.Module:
     """Return the network with the weights that are named; it normalises images by its own or the data's statistics.
 
+    Where neither names any, as for detectors, the network does that by itself.
+
     Raises:
         UserError: there is no network, or the weights do not fit.
     """
@@ -23,4 +25,6 @@ def ready_network(spec: Student | TeacherNetwork, data: Data) -> nn.Module:
         load_weights(spec.network, spec.weights)
     mean = data.mean if spec.mean is None else spec.mean
     std = data.std if spec.std is None else spec.std
+    if mean is None or std is None:
+        return spec.network
     return normalize_inputs(spec.network, mean, std)

@@ -50,7 +50,7 @@ def preflight(teacher: Network, task: Task, loader: Iterable[Any], move: Mover) 
     better = _better_normalization(network, task, list(islice(loader, TRIAL_BATCHES)), move)
     if better:
         raise UserError(better)
-    least = chance_level(task.chance(), int(figures["count"]))
+    least = chance_level(task.chance(), int(figures["count"]), task.margin)
     if figures[task.select] < least:
         raise UserError(
             f"the teacher scores {task.select} {figures[task.select]:.3f} on validation data, which is chance level "
@@ -59,13 +59,13 @@ def preflight(teacher: Network, task: Task, loader: Iterable[Any], move: Mover) 
     return figures
 
 
-def chance_level(chance: float, count: int) -> float:
-    """Return what a guess stays below: chance plus three standard errors, and at least a tenth of the way to 1.
+def chance_level(chance: float, count: int, margin: float = 0.1) -> float:
+    """Return what a guess stays below: chance plus three standard errors, and at least `margin` of the way to 1.
 
     >>> round(chance_level(0.1, 100), 3)
     0.19
     """
-    return chance + max(0.1 * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / max(count, 1)))
+    return chance + max(margin * (1 - chance), 3 * math.sqrt(chance * (1 - chance) / max(count, 1)))
 
 
 def buffers_hash(network: nn.Module) -> str:

@@ -62,7 +62,7 @@ def check_parts(distiller: Distiller, train: Training, batch: Any) -> None:
     with torch.no_grad(), eval_mode(student):
         out = Taps(student)(*task.inputs(batch)).out
     try:
-        task.loss(out, batch)
+        task.accept(out, batch)
     except UserError:
         raise
     except Exception as error:
