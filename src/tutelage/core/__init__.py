@@ -5,6 +5,7 @@ from __future__ import annotations
 from tutelage.core.distiller import Distiller
 from tutelage.core.method import Method
 from tutelage.core.output import Output, Step
+from tutelage.core.sketch import Sketch
 from tutelage.core.tap import Taps
 from tutelage.core.task import Metrics, Task
 from tutelage.core.teacher import Absent, Cached, Network, Teacher
@@ -18,6 +19,7 @@ __all__ = [
     "Metrics",
     "Network",
     "Output",
+    "Sketch",
     "Step",
     "Taps",
     "Task",

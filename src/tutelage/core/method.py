@@ -1,4 +1,4 @@
-"""The one abstraction for every distillation method: named terms, and five hooks that do nothing by default."""
+"""The one abstraction for every distillation method: named terms, and hooks that do nothing by default."""
 
 from __future__ import annotations
 
@@ -72,6 +72,14 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return named, weighted scalar terms; their sum is minimised together with the task loss."""
+
+    def inspect(self, step: Step) -> dict[str, Tensor]:
+        """Return, for a report, where in the step's first image the student does as the teacher; default: nothing.
+
+        Returns:
+            Maps (rows, columns) over the image by name, values up to 1, which is agreement; NaN where there is none.
+        """
+        return {}
 
     def ship(self, student: nn.Module) -> nn.Module:
         """Return what is deployed; default: the student."""

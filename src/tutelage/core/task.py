@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.core.configuration import configuration
 from tutelage.core.output import Output
+from tutelage.core.sketch import Sketch
 from tutelage.core.teacher import Teacher
 
 
@@ -59,6 +60,15 @@ class Task(ABC):
     def accept(self, out: Any, batch: Any) -> None:
         """Raise unless an output in eval mode fits the task; default: its loss can be computed."""
         self.loss(out, batch)
+
+    def sketch(self, batch: Any, out: Any = None) -> list[Sketch] | None:
+        """Return what a report draws over each of the images `batch[0]`; default: nothing, and no images are kept.
+
+        Args:
+            batch: images (3, H, W) in [0, 1], as a list or a tensor, and their targets.
+            out: what a network gave for it in eval mode; None asks for the truth.
+        """
+        return None
 
     @abstractmethod
     def metrics(self) -> Metrics:

@@ -66,6 +66,14 @@ class Together(Method):
                 terms[_free_name(name, terms)] = value
         return terms
 
+    def inspect(self, step: Step) -> dict[str, Tensor]:
+        """Return all members' maps."""
+        maps: dict[str, Tensor] = {}
+        for method in self.members:
+            for name, value in method.inspect(step).items():
+                maps[_free_name(name, maps)] = value
+        return maps
+
     def ship(self, student: nn.Module) -> nn.Module:
         """Let every member take off what is not deployed, in reverse order."""
         for method in reversed(self.members):

@@ -34,6 +34,7 @@ from tutelage.errors import UserError
 from tutelage.methods.mimic import projection
 from tutelage.methods.parts import check_finite
 from tutelage.methods.patch_alignment import PLAIN, Aligned, patch_alignment
+from tutelage.methods.patch_map import patch_map
 from tutelage.methods.patches import Patches
 from tutelage.similarity import Kernel
 
@@ -126,6 +127,12 @@ class PCKA(Method):
                 terms[f"pcka.{name}.{mine}"] = weights[name] * aligned.loss()
                 self.left_out[f"pcka.{name}.{mine}"] = (~aligned.alive).sum()
         return terms
+
+    def inspect(self, step: Step) -> dict[str, Tensor]:
+        """Return a `patch_map` of every level, by student tap."""
+        levels = zip(self.pairs.items(), self.projections, strict=True)
+        maps = {mine: (project(step.student.tap(mine)), step.teacher.tap(theirs)) for (mine, theirs), project in levels}
+        return {mine: patch_map(one[:1], other[:1], self.patch) for mine, (one, other) in maps.items()}
 
     def _levels(self, step: Step, strict: bool = False) -> dict[str, dict[str, Aligned]]:
         patches, kernel = Patches(self.patch, self.over), Kernel(self.center, self.scale, self.estimator)
