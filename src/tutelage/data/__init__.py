@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from tutelage.data.base import Data
 from tutelage.data.cifar import CIFAR10, CIFAR100
+from tutelage.data.coco import BoxSet, Coco
+from tutelage.data.deepforest import DeepForest
+from tutelage.data.dense import DenseSet
 from tutelage.data.digits import Digits
 from tutelage.data.idx import MNIST, FashionMNIST
 from tutelage.data.image_folder import ImageFolder
@@ -17,7 +20,11 @@ __all__ = [
     "CIFAR100",
     "MNIST",
     "ArraySet",
+    "BoxSet",
+    "Coco",
     "Data",
+    "DeepForest",
+    "DenseSet",
     "Digits",
     "FashionMNIST",
     "ImageFolder",

@@ -1,11 +1,13 @@
 """Networks that the papers need and no library has; everything else is torchvision or timm, by class path.
 
-All of them are rows of named parts: `stem`, `stage1`, `stage2`, `stage3`, … `pool`, `flatten`, `classifier`.
+The classifiers are rows of named parts: `stem`, `stage1`, `stage2`, `stage3`, … `pool`, `flatten`, `classifier`.
 """
 
 from __future__ import annotations
 
 from tutelage.models.blocks import StagedNet
+from tutelage.models.detectors import faster_rcnn, fcos, retinanet
+from tutelage.models.fpn import fpn_backbone
 from tutelage.models.mobilenet import mobilenet_v2
 from tutelage.models.resnet import (
     cifar_resnet,
@@ -27,6 +29,9 @@ from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_4
 __all__ = [
     "StagedNet",
     "cifar_resnet",
+    "faster_rcnn",
+    "fcos",
+    "fpn_backbone",
     "mobilenet_v2",
     "resnet8",
     "resnet8x4",
@@ -37,6 +42,7 @@ __all__ = [
     "resnet44",
     "resnet56",
     "resnet110",
+    "retinanet",
     "shufflenet_v1",
     "shufflenet_v2",
     "small_cnn",

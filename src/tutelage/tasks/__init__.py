@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tutelage.tasks.classification import Classification
+from tutelage.tasks.detection import Detection
+from tutelage.tasks.detr import TransformerDetection
 from tutelage.tasks.open_set import OpenSetClassification
 
-__all__ = ["Classification", "OpenSetClassification"]
+__all__ = ["Classification", "Detection", "OpenSetClassification", "TransformerDetection"]
