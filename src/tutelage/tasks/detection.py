@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Metrics, Network, Output, Task, Teacher
+from tutelage.core import Metrics, Network, Output, Sketch, Task, Teacher
 from tutelage.errors import UserError
 from tutelage.tasks.detection_metrics import DetectionMetrics
 from tutelage.tasks.detector_teacher import BackboneTeacher, check_transforms
+from tutelage.tasks.sketch import boxes_sketch
 
 FIELDS = ("boxes", "labels", "scores")
 
@@ -99,6 +100,10 @@ class Detection(Task):
                 f"{', '.join(FIELDS)}, as torchvision's do"
             )
         return list(out)
+
+    def sketch(self, batch: Any, out: Any = None) -> list[Sketch]:
+        """Return the boxes of single objects, or those that a detector found."""
+        return boxes_sketch([_single(target) for target in batch[1]] if out is None else self.detections(out, batch))
 
     def metrics(self) -> Metrics:
         """Return fresh running metrics."""
