@@ -16,6 +16,7 @@ from tutelage.engine.evaluate import evaluate_all
 from tutelage.engine.files import write_json, write_tensors
 from tutelage.engine.guard import check_terms
 from tutelage.engine.interrupt import Interrupt
+from tutelage.engine.pictures import keep_pictures
 from tutelage.engine.preflight import buffers_hash, preflight
 from tutelage.engine.recipe import Recipe
 from tutelage.engine.run_folder import RunFolder
@@ -95,6 +96,8 @@ def _finish(
     figures = evaluate_all(ends, recipe.task, parts.test, parts.move, teacher)
     tests = {end: figures.get(end, figures["last"]) for end in epochs}
     trainer.distiller.student.load_state_dict(ends.get(recipe.train.keep, network).state_dict())
+    if folder.writes:
+        keep_pictures(parts, folder.path, recipe.data.classes)
     shipped = trainer.distiller.ship()
     metrics = {
         "kept": recipe.train.keep,

@@ -6,6 +6,7 @@ loss_scale.json      value and gradient norm of every term before the first step
 log.jsonl            one line an epoch: terms, validation figures, learning rate, seconds
 layer_maps.jsonl     one line every `train.map_every` epochs: how the student's layers agree with the teacher's
 metrics.json         the outcome; there when the run is finished
+pictures/            a few test images with what is true and what teacher and student find; see `engine.pictures`
 student.safetensors  the student alone, and student.json beside it: its normalisation and classes
 checkpoints/         what `--resume` needs; removed when the run is finished
 """

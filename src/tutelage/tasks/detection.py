@@ -103,7 +103,11 @@ class Detection(Task):
 
     def sketch(self, batch: Any, out: Any = None) -> list[Sketch]:
         """Return the boxes of single objects, or those that a detector found."""
-        return boxes_sketch([_single(target) for target in batch[1]] if out is None else self.detections(out, batch))
+        return boxes_sketch(batch[1] if out is None else self.detections(out, batch))
+
+    def class_count(self) -> int:
+        """Return the number of classes, with the background."""
+        return self.num_classes
 
     def metrics(self) -> Metrics:
         """Return fresh running metrics."""

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage.core import Metrics, Output, Task
+from tutelage.core import Metrics, Output, Sketch, Task
 from tutelage.errors import UserError
 from tutelage.tasks.detection_metrics import DetectionMetrics
+from tutelage.tasks.sketch import boxes_sketch
 
 KEPT = 100  # boxes an image that count
 
@@ -95,6 +96,14 @@ class TransformerDetection(Task):
             labels = place[row] % scores.shape[-1] + 1
             found.append({"boxes": corners * sides, "labels": labels, "scores": best[row]})
         return found
+
+    def sketch(self, batch: Any, out: Any = None) -> list[Sketch]:
+        """Return the boxes of single objects, or those that a detector found."""
+        return boxes_sketch(batch[1] if out is None else self.detections(out, batch))
+
+    def class_count(self) -> int:
+        """Return the number of classes, with the background that the data counts."""
+        return self.num_labels + 1
 
     def metrics(self) -> Metrics:
         """Return fresh running metrics."""
