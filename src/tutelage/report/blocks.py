@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from tutelage.report.charts import Chart, Stroke
 from tutelage.report.maps import View
+from tutelage.report.panels import Photo
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,25 @@ class Maps:
     verdicts: Sequence[tuple[str, int]] = ()
 
 
-Block = Facts | Listing | Table | Charts | Text | Note | Maps
+@dataclass(frozen=True)
+class Pictures:
+    """Images, each with its panels side by side.
+
+    Attributes:
+        photos: the images.
+        of: what lies over them: `boxes`, `masks` or `map`.
+        least: the score from which on boxes are shown; None where there are none.
+        legend: (name, colour) of the classes of masks.
+    """
+
+    template: ClassVar[str] = "pictures.html"
+    photos: Sequence[Photo]
+    of: str
+    least: float | None = None
+    legend: Sequence[tuple[str, str]] = ()
+
+
+Block = Facts | Listing | Table | Charts | Text | Note | Maps | Pictures
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,13 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return a file as it is."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the folder is not complete")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds."""
     text = read_text(path)

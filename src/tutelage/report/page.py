@@ -18,8 +18,8 @@ from tutelage.report.run import run_page
 from tutelage.report.study import study_page
 
 ASSETS = Path(__file__).parent / "assets"
-STYLES = ("page.css", "figures.css", "print.css")
-SCRIPTS = ("tip.js", "sort.js", "map.js", "chart.js", "print.js")
+STYLES = ("page.css", "figures.css", "pictures.css", "print.css")
+SCRIPTS = ("tip.js", "sort.js", "map.js", "chart.js", "pictures.js", "print.js")
 
 
 def write_report(folder: Path, out: Path) -> None:

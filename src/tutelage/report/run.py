@@ -11,6 +11,7 @@ from tutelage.report.charts import Chart, Series, line_chart
 from tutelage.report.folder import read_json, read_lines, read_text, understood
 from tutelage.report.maps import View, read_epoch_maps
 from tutelage.report.numbers import COUNT, described, figure, fixed, known, moment, short, unit
+from tutelage.report.pictures import picture_sections
 
 KNOWN = frozenset(
     ("kept", "test", "last", "best", "validation", "teacher", "parameters", "seconds", "steps", "seed")
@@ -32,7 +33,8 @@ def run_page(folder: Path) -> Page:
     with understood(folder / "environment.json"):
         machine = Listing(described(environment))
         told = f"{folder} · {moment(environment['time'])}"
-    sections = [Section("Outcome", outcome), *curves, Section("Before the first step", pulls)]
+    pictures = picture_sections([("student", folder)])
+    sections = [Section("Outcome", outcome), *pictures, *curves, Section("Before the first step", pulls)]
     if (folder / "layer_maps.jsonl").is_file():
         layers = read_epoch_maps(folder / "layer_maps.jsonl")
         sections.append(Section("How the layers came to agree", moving_maps(layers.samples, View(layers, SIDES))))

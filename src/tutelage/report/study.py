@@ -12,6 +12,7 @@ from tutelage.report.charts import Series, Stroke, line_chart, strip_chart
 from tutelage.report.folder import read_json, read_lines, read_text, understood
 from tutelage.report.maps import LayerMaps, View, read_study_maps
 from tutelage.report.numbers import COUNT, NOTHING, described, figure, fixed, known, moment, short, spread, unit
+from tutelage.report.pictures import picture_sections
 from tutelage.report.run import SIDES, extra_costs, named_series, step_time, title_of
 
 BASELINE = "alone"
@@ -31,6 +32,8 @@ def study_page(folder: Path) -> Page:
         seeds = _points(summary, runs, main, strokes)
         listing, told = Listing(described(provenance)), f"{folder} · {moment(provenance['time'])}"
     sections = [Section("Outcome", outcome), Section("Seed by seed", seeds)]
+    firsts = [(method, folder / method / f"seed{min(runs[method], key=int)}") for method in strokes]
+    sections += picture_sections([("student alone" if method == BASELINE else method, run) for method, run in firsts])
     curves = _curves(folder, runs, strokes)
     sections += [Section("Validation", curves)] if curves else []
     if (folder / "layer_maps.json").is_file():
