@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _bench(commands)
     _compare(commands)
     _report(commands)
+    _prepare(commands)
     return parser
 
 
@@ -202,6 +203,30 @@ def _report(commands: Commands) -> None:
         "--out", help="file: .html for the page, .png or .svg for its heat maps (default: FOLDER/report.html)"
     )
     command.set_defaults(run=_run_report)
+
+
+def _prepare(commands: Commands) -> None:
+    command = _add(
+        commands,
+        "prepare",
+        "make a data set of what a package or an archive holds, in a standard format; whole or not at all",
+        "  tutelage prepare deepforest --out data/deepforest --size 256 --stride 128\n"
+        "  tutelage prepare voc --source VOCdevkit/VOC2012 --out data/voc\n"
+        "  tutelage prepare mni152 --out data/mni152 --seed 1",
+    )
+    command.add_argument("what", metavar="WHAT", help="deepforest, voc (boxes in XML), mni152 or tuxpaint")
+    command.add_argument("--out", required=True, help="folder to make")
+    command.add_argument("--source", help="folder to read, for voc")
+    command.add_argument("--size", type=int, help="side of the images in pixels (deepforest, tuxpaint)")
+    command.add_argument("--stride", type=int, help="between the training tiles' corners (deepforest)")
+    command.add_argument("--seed", type=int, help="of what is drawn at random (mni152, tuxpaint)")
+    command.set_defaults(run=_run_prepare)
+
+
+def _run_prepare(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from tutelage.cli.prepare import run
+
+    return run(arguments)
 
 
 def _run_train(arguments: argparse.Namespace, overrides: list[str]) -> int:

@@ -23,7 +23,6 @@ from tutelage.engine import Recipe, Training
 from tutelage.engine.probe import reason
 from tutelage.engine.recipe import check_seed
 from tutelage.errors import UserError
-from tutelage.tasks import Classification
 
 OPTIMIZER = "--train.optimizer"
 
@@ -55,10 +54,11 @@ class Parsed:
                 raise UserError(f"{self.path}: {self._culprit(error)}: {error}") from error
             raise UserError(f"{self.path}: {self._culprit(error)} cannot be built: {reason(error)}") from error
         recipe = Recipe(**{name: built[name] for name in Recipe.__dataclass_fields__})
-        if isinstance(recipe.task, Classification) and len(recipe.data.classes) != recipe.task.num_classes:
+        count = recipe.task.class_count()
+        if count is not None and len(recipe.data.classes) != count:
             raise UserError(
-                f"{self.path}: the data has {len(recipe.data.classes)} classes, but task.num_classes is "
-                f"{recipe.task.num_classes}; set it and the networks' num_classes to the data's"
+                f"{self.path}: the data has {len(recipe.data.classes)} classes, but task.num_classes is {count}; "
+                "set it and the networks' num_classes to the data's"
             )
         return recipe
 

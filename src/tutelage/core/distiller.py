@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tutelage.core.eval_mode import eval_mode
 from tutelage.core.method import Method
 from tutelage.core.output import Output, Step
-from tutelage.core.tap import Taps
+from tutelage.core.tap import Taps, call
 from tutelage.core.task import Task
 from tutelage.core.teacher import Absent, Teacher
 
@@ -86,7 +86,7 @@ class Distiller(nn.Module):
     def predict(self, batch: Any) -> tuple[Output, Output]:
         """Return the student's and the teacher's outputs without a method, for evaluation."""
         inputs = self.task.inputs(batch)
-        return Output(self.student(*inputs)), self.teacher(batch, inputs)
+        return Output(call(self.student, inputs)), self.teacher(batch, inputs)
 
     def ship(self) -> nn.Module:
         """Take off the taps and everything that only training needed; return the network to deploy."""

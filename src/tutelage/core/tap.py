@@ -167,7 +167,7 @@ class Taps:
         """Run a part of the network that holds all taps, such as a detector's backbone, once."""
         for recorder in self._recorders:
             recorder.calls, recorder.recorded = 0, {}
-        out = part(**inputs[0]) if len(inputs) == 1 and isinstance(inputs[0], Mapping) else part(*inputs)
+        out = call(part, inputs)
         taps: dict[str, Tensor] = {}
         for recorder in self._recorders:
             taps.update(recorder.take())
@@ -178,6 +178,13 @@ class Taps:
         for handle in self._handles:
             handle.remove()
         self._handles, self._recorders = [], []
+
+
+def call(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
+    """Run a network on the positional arguments of a task; a single dict is passed by name."""
+    if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+        return network(**inputs[0])
+    return network(*inputs)
 
 
 def find_module(network: nn.Module, name: str, modules: Mapping[str, nn.Module] | None = None) -> nn.Module:

@@ -70,6 +70,10 @@ class Task(ABC):
         """
         return None
 
+    def class_count(self) -> int | None:
+        """Return how many classes the data must have; default: that is not checked."""
+        return None
+
     @abstractmethod
     def metrics(self) -> Metrics:
         """Return fresh running metrics."""

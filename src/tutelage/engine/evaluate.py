@@ -11,6 +11,7 @@ from torch import nn
 
 from tutelage.core import Task, Teacher
 from tutelage.core.eval_mode import eval_mode
+from tutelage.core.tap import call
 
 Mover = Callable[[Any], Any]
 
@@ -47,5 +48,5 @@ def evaluate_all(
             inputs = task.inputs(moved)
             told = None if teacher is None else teacher(moved, inputs).out
             for name, network in networks.items():
-                metrics[name].update(network(*inputs), moved, told)
+                metrics[name].update(call(network, inputs), moved, told)
     return {name: metric.compute() for name, metric in metrics.items()}

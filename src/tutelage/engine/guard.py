@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Distiller
+from tutelage.engine.probe import reason
 from tutelage.errors import NonFiniteError, UserError
 
 LOUD = 10.0
@@ -59,7 +60,7 @@ def check_terms(distiller: Distiller, batch: Any) -> list[TermScale]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
     with torch.random.fork_rng(devices), torch.enable_grad():
-        terms = distiller(batch, progress=1.0)
+        terms = _first_step(distiller, batch)
         norms = {name: _gradient_norm(value, parameters) for name, value in terms.items()}
     with torch.no_grad():
         for name, value in distiller.named_buffers():
@@ -74,6 +75,18 @@ def check_terms(distiller: Distiller, batch: Any) -> list[TermScale]:
             )
     task = norms["task"] / distiller.method.task_weight if "task" in norms else None
     return [TermScale(name, values[name], norms[name], None if task is None else norms[name] / task) for name in terms]
+
+
+def _first_step(distiller: Distiller, batch: Any) -> dict[str, Tensor]:
+    try:
+        terms: dict[str, Tensor] = distiller(batch, progress=1.0)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the first training step fails: {reason(error)}; check that networks and task have the data's classes"
+        ) from error
+    return terms
 
 
 def refuse_non_finite(values: dict[str, float], where: str) -> None:

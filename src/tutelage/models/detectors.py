@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import nn
 
+from tutelage.errors import UserError
+
 SIDES = (800,)
+GROUPS = 32
 
 
 def fcos(
@@ -31,12 +35,18 @@ def fcos(
         longest: most pixels of the longer side.
         convs: of each head.
         strides: of the backbone's maps.
+
+    Raises:
+        UserError: the width is no multiple of 32.
     """
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.fcos import FCOS, FCOSHead
 
     anchors = AnchorGenerator(tuple((stride,) for stride in strides), ((1.0,),) * len(strides))
-    head = FCOSHead(backbone.out_channels, 1, num_classes, convs)
+    width = cast("int", backbone.out_channels)
+    if width % GROUPS:
+        raise UserError(f"FCOS normalises its heads in {GROUPS} groups, so that divides the width, which is {width}")
+    head = FCOSHead(width, 1, num_classes, convs)
     network: nn.Module = FCOS(
         backbone, num_classes, min_size=tuple(sides), max_size=longest, anchor_generator=anchors, head=head
     )

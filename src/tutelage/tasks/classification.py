@@ -78,6 +78,10 @@ class Classification(Task):
             )
         return scores
 
+    def class_count(self) -> int:
+        """Return the number of classes."""
+        return self.num_classes
+
     def metrics(self) -> Metrics:
         """Return fresh running metrics."""
         return ClassificationMetrics(self.num_classes, self.logits, batch_labels)

@@ -61,7 +61,7 @@ def prepare_deepforest(root: str | Path, size: int = 256, stride: int = 128) -> 
 
 
 def _photo(source: Path, name: str) -> tuple[Tensor, CocoImage]:
-    told, _ = read_voc(source / f"{name}.xml", image=source / f"{name}.png")
+    told, _ = read_voc(source / f"{name}.xml", image=source / f"{name}.png", first=0)
     return decode(told.path), told
 
 
@@ -84,7 +84,7 @@ def _tiles(shape: tuple[int, ...], size: int, step: int) -> list[tuple[int, int]
 
 def _cut(image: Tensor, boxes: Tensor, corner: tuple[int, int], size: int, folder: Path) -> CocoImage:
     """Write one tile, and return what lies in it."""
-    from torchvision.io import write_png
+    from PIL import Image
 
     y, x = corner
     tile = image[:, y : y + size, x : x + size].contiguous()
@@ -96,7 +96,7 @@ def _cut(image: Tensor, boxes: Tensor, corner: tuple[int, int], size: int, folde
     area, whole = ((box[:, 2:] - box[:, :2]).prod(1) for box in (inside, moved))
     kept = (area >= VISIBLE * whole) & (inside[:, 2:] > inside[:, :2]).all(1)
     path = folder / f"{y:05d}_{x:05d}.png"
-    write_png(tile, str(path))
+    Image.fromarray(tile.permute(1, 2, 0).numpy()).save(path)
     count = int(kept.sum())
     labels, crowd = torch.ones(count, dtype=torch.int64), torch.zeros(count, dtype=torch.bool)
     return CocoImage(path, path, width, height, inside[kept], labels, area[kept], crowd)

@@ -18,7 +18,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def read_voc(
-    path: Path, classes: Sequence[str] | None = None, image: Path | None = None
+    path: Path, classes: Sequence[str] | None = None, image: Path | None = None, first: int = 1
 ) -> tuple[CocoImage, list[str]]:
     """Return what an XML file tells of its image, and the names of its objects.
 
@@ -26,6 +26,7 @@ def read_voc(
         path: of the XML file.
         classes: names by label; label 0 is the background. None leaves the labels at 0.
         image: where the image lies; None is the file's own `filename`, beside it.
+        first: number of the first pixel: 1 in VOC, whose boxes also name their last pixel; 0 for boxes that end there.
 
     Raises:
         UserError: the file is no VOC annotation, or an object has no box, or a name that is none of the classes.
@@ -44,6 +45,7 @@ def read_voc(
         boxes.append([_number(entry, f"bndbox/{name}", path, what) for name in CORNERS])
         crowd.append(entry.findtext("difficult", "0").strip() == "1")
     corners = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
+    corners[:, :2] -= first
     labels = [0 if classes is None else classes.index(name) for name in names]
     file = image or path.with_name(root.findtext("filename", path.stem + ".jpg"))
     extent = corners[:, 2:] - corners[:, :2]
@@ -90,7 +92,6 @@ def prepare_voc(root: str | Path, voc: str | Path, parts: Sequence[str] = ("trai
                 if not photo.is_file():
                     raise UserError(f"{photo} is missing, although {part}.txt lists it; get the whole VOC folder")
                 told, _ = read_voc(_annotation(source, number), classes, photo)
-                told.boxes[:, :2] -= 1
                 shutil.copyfile(photo, folder / part / photo.name)
                 images.append(told)
             write_instances(folder / "annotations" / f"instances_{part}.json", images, classes)

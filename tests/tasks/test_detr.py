@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tests.coco import write_coco
+from tutelage import PCKA, SSIM, Distiller, Mimic, Network, Together, UserError
+from tutelage.data import Coco
+from tutelage.engine.evaluate import evaluate
+from tutelage.engine.preflight import buffers_hash
+from tutelage.tasks import TransformerDetection
+
+transformers = pytest.importorskip("transformers")
+LEVELS = [f"model.encoder[last_hidden_state][{level}]" for level in range(3)]
+PAIRS = dict(zip(LEVELS, LEVELS, strict=True))
+SMALL: dict[str, Any] = {
+    "num_labels": 2,
+    "decoder_layers": 1,
+    "num_queries": 20,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "decoder_n_points": 2,
+    "num_denoising": 4,
+}
+
+
+def rt_detr(width: int = 32, depth: int = 1) -> nn.Module:
+    torch.manual_seed(width + depth)
+    body = transformers.RTDetrResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 32, 48, 64],
+        depths=[depth] * 4,
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    widths = {"encoder_hidden_dim": width, "d_model": width, "decoder_in_channels": [width] * 3}
+    config = transformers.RTDetrConfig(backbone_config=body, encoder_in_channels=[32, 48, 64], **widths, **SMALL)
+    return transformers.RTDetrForObjectDetection(config)
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Any:
+    train, _, _ = Coco(str(write_coco(tmp_path)), augment=False).parts()
+    return train.__getitems__([0, 1])
+
+
+def test_rt_detr_learns_from_a_wider_and_deeper_one_through_its_encoder(batch: Any) -> None:
+    student, teacher = rt_detr(), rt_detr(width=64, depth=2)
+    before = buffers_hash(teacher)
+    method = Together([PCKA(PAIRS, patch="auto"), Mimic(PAIRS), SSIM(PAIRS, ignore_dead=True)])
+    distiller = Distiller(student, Network(teacher), method, TransformerDetection(2, size=128))
+    with pytest.warns(UserWarning, match="reflected border"):
+        distiller.setup(batch)
+    optimizer = torch.optim.AdamW(distiller.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(6):
+        terms = distiller(batch)
+        optimizer.zero_grad()
+        sum(terms.values()).backward()
+        optimizer.step()
+        losses.append(sum(value.item() for value in terms.values()))
+    assert len(terms) == 10
+    assert losses[-1] < losses[0]
+    assert buffers_hash(teacher) == before
+    figures = evaluate(student, distiller.task, [batch], lambda b: b, Network(teacher))
+    assert set(figures) >= {"ap", "teacher_ap", "count"}
+
+
+def test_boxes_are_relative_for_the_model_and_in_pixels_for_people(batch: Any) -> None:
+    task = TransformerDetection(2, size=64)
+    inputs = task.inputs(batch)[0]
+    assert inputs["pixel_values"].shape == (2, 3, 64, 64)
+    assert inputs["labels"][0]["class_labels"].tolist() == [0, 1]
+    assert inputs["labels"][0]["boxes"][0].tolist() == pytest.approx([25 / 96, 32 / 72, 30 / 96, 24 / 72])
+    assert len(inputs["labels"][1]["boxes"]) == 1  # without the crowd
+    out = {"logits": torch.full((2, 3, 2), -9.0), "pred_boxes": torch.zeros(2, 3, 4), "loss": torch.tensor(0.0)}
+    out["logits"][0, 2, 1] = 4.0
+    out["pred_boxes"][0, 2] = inputs["labels"][0]["boxes"][1]
+    found = task.detections(out, batch)
+    assert found[0]["boxes"][0].tolist() == pytest.approx([0, 0, 60, 40], abs=1e-4)
+    assert found[0]["labels"][0] == 2
+    assert found[0]["scores"][0] == pytest.approx(1 / (1 + torch.e**-4), abs=1e-4)
+    softmax = TransformerDetection(1, size=64, focal=False).detections(out, batch)
+    assert softmax[0]["labels"].unique().tolist() == [1]
+
+
+def test_another_number_of_classes_or_another_network_is_refused(batch: Any) -> None:
+    network = rt_detr().eval()
+    task = TransformerDetection(3, size=64)
+    out = network(**task.inputs(batch)[0])
+    with pytest.raises(UserError, match="the network has 2 classes, the task 3, and labels run to 2"):
+        task.accept(out, batch)
+    with pytest.raises(UserError, match="gives a Tensor without 'loss'"):
+        task.accept(torch.zeros(1), batch)
+    with pytest.raises(UserError, match="at least 32, got 2 and 16"):
+        TransformerDetection(2, size=16)
