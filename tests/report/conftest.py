@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.report.pictured import NOTHING, STUDENT, TEACHER, write_boxes
 from tests.runs import make_recipe
 from tutelage import KD, Alone
 from tutelage.engine import fit, provenance
@@ -83,3 +84,14 @@ def comparison(compared: dict[str, Any], tmp_path: Path) -> Path:
     out.mkdir()
     write_json(out / "compare.json", compared)
     return out
+
+
+@pytest.fixture
+def pictured(study: Path, tmp_path: Path) -> Path:
+    """Return a study whose runs kept pictures; only the one that a teacher taught has one, and a map."""
+    folder = tmp_path / "pictured"
+    shutil.copytree(study, folder)
+    for seed in (0, 1):
+        write_boxes(folder / f"alone/seed{seed}", NOTHING, None)
+        write_boxes(folder / f"kd/seed{seed}", STUDENT, TEACHER, maps=True)
+    return folder

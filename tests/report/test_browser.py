@@ -180,6 +180,76 @@ def test_paper_has_no_controls_and_the_recipe_is_unfolded(browser: Browser, run:
     assert not browser.run(unfolded, "afterprint")
 
 
+def test_the_slider_sets_how_sure_a_network_must_be(browser: Browser, pictured: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, pictured, tmp_path)
+    slider = browser.find(".pictures input")
+    panel = browser.all(".panel")[3]  # truth, teacher, student alone, and this one
+    drawing, count = panel.find_element("css selector", ".picture"), panel.find_element("css selector", ".count")
+    shown = "return [...arguments[0].querySelectorAll('.shape')].filter((s) => getComputedStyle(s).display !== 'none')"
+    assert browser.run(f"{shown}.map((s) => s.classList[1])", drawing) == ["missed", "hit"]
+    slider.send_keys(Keys.ARROW_LEFT * 3)
+    assert browser.all(".pictures output")[0].text == slider.get_attribute("aria-valuetext") == "score ≥ 0.55"
+    assert count.text == "1 of 2 found, 1 false"
+    assert drawing.get_attribute("aria-label") == "test image 0, kd: 1 of 2 found, 1 false"
+    slider.send_keys(Keys.END)
+    assert count.text == "0 of 2 found, 0 false"
+    assert browser.run(f"{shown}.map((s) => s.classList[1])", drawing) == ["missed", "missed"]
+    slider.send_keys(Keys.HOME)
+    assert count.text == "1 of 2 found, 2 false"
+    assert browser.all(".panel")[0].find_element("css selector", "figcaption span").text == "2 boxes"
+    assert browser.errors() == []
+
+
+def test_a_box_is_read_by_pointer_and_keys(browser: Browser, pictured: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, pictured, tmp_path)
+    teacher = browser.all(".picture")[1]
+    browser.find(".picture")
+    browser.point(teacher.find_elements("css selector", ".hit")[0])
+    assert browser.tip == ["tree, score 0.90", "overlap 1.00"]
+    browser.point(browser.find("h1"))
+    assert browser.tip == []
+    teacher.send_keys(Keys.ARROW_RIGHT)
+    assert browser.tip[0] == "tree, score 0.90"
+    teacher.send_keys(Keys.ARROW_RIGHT)
+    assert browser.tip == ["<b>car</b>, score 0.70", "overlap 0.95"]
+    teacher.send_keys(Keys.ARROW_RIGHT)
+    assert browser.tip[0] == "tree, score 0.90"
+    teacher.send_keys(Keys.ESCAPE)
+    assert browser.tip == []
+    cells = browser.all(".picture.map .cell")
+    browser.find(".picture.map")
+    browser.point(cells[3])
+    assert browser.tip == ["row 2, column 2", "agreement −0.100"]
+
+
+def test_pictures_load_nothing_and_fit_narrow_windows_paper_and_the_dark(
+    browser: Browser, pictured: Path, tmp_path: Path
+) -> None:
+    page = opened(browser, pictured, tmp_path, width=380)
+    assert all(address == page.as_uri() or address.startswith("data:") for address in browser.requests())
+    assert browser.run("return document.documentElement.scrollWidth") <= 380
+    ink = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    try:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
+        colour, paper = (_hexadecimal(value) for value in browser.run(ink))
+        assert contrast(colour, paper) >= 7
+        assert paper < "#222222"
+        quiet = browser.run("return getComputedStyle(document.querySelector('.panel span')).color")
+        assert contrast(_hexadecimal(quiet), paper) >= 4.5
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+        assert [_hexadecimal(value) for value in browser.run(ink)][1] == "#ffffff"  # paper is white
+        assert browser.run("return getComputedStyle(document.querySelector('.pictures input')).display") == "none"
+        assert browser.all(".pictures output")[0].is_displayed()  # which score it is, is still said
+    finally:
+        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+    assert browser.errors() == []
+
+
 def _hexadecimal(colour: str) -> str:
     channels = colour.removeprefix("rgb(").rstrip(")").split(",")
     return "#" + "".join(f"{int(channel):02x}" for channel in channels)

@@ -97,6 +97,12 @@ def test_a_run_tells_its_figures_terms_and_recipe(run: Path, tmp_path: Path) -> 
     assert "epoch 0 to epoch 2" in page.text
 
 
+def test_a_run_without_a_teacher_has_a_page(study: Path, tmp_path: Path) -> None:
+    page = read(study / "alone/seed0", tmp_path)
+    assert "shipped student" in page.text
+    assert "of the teacher’s" not in page.text
+
+
 def test_a_comparison_tells_the_closest_partners(comparison: Path, tmp_path: Path) -> None:
     page = read(comparison, tmp_path)
     assert "trust: 2" in page.text

@@ -87,6 +87,8 @@ def _shot(kept: Sequence[_Kept], index: int) -> Shot:
     with understood(first.folder / "pictures.json"):
         record = first.images[index]
         width, height = int(record["width"]), int(record["height"])
+        if len({(side.boxes is None, None if side.mask is None else side.mask.shape) for side in sides}) > 1:
+            raise ValueError(f"what is drawn over image {index} is not of one kind and size")
         data = base64.b64encode(read_bytes(_beside(first, record["file"]))).decode()
     return Shot(index, f"data:image/jpeg;base64,{data}", width, height, sides[0], sides[1:], maps)
 
@@ -112,8 +114,12 @@ def _side(title: str, run: _Kept, record: Mapping[str, Any]) -> Side:
         mask = read_mask(_beside(run, record["mask"]))
     if "boxes" in record:
         corners = [[float(value) for value in box] for box in record["boxes"]]
-        scores = [float(score) for score in record["scores"] or ()]
-        boxes = Boxes(corners, [int(label) for label in record["labels"]], scores)
+        labels, scores = [int(label) for label in record["labels"]], [float(score) for score in record["scores"] or ()]
+        if any(len(box) != 4 for box in corners) or {len(labels), len(scores or labels)} != {len(corners)}:
+            raise ValueError("a box has four corners, a label and a score")
+        boxes = Boxes(corners, labels, scores)
+    if boxes is None and mask is None:
+        raise ValueError("there are neither boxes nor a mask")
     return Side(title, boxes, mask)
 
 

@@ -34,11 +34,27 @@ _UNITS = {
     "ece": Unit("ECE"),
     "nll": Unit("NLL"),
     "kl": Unit("KL to teacher"),
+    "ap": Unit("AP, %", 100.0, 2),
+    "ap50": Unit("AP50, %", 100.0, 2),
+    "ap75": Unit("AP75, %", 100.0, 2),
+    "ap_small": Unit("AP small, %", 100.0, 2),
+    "ap_medium": Unit("AP medium, %", 100.0, 2),
+    "ap_large": Unit("AP large, %", 100.0, 2),
+    "ar": Unit("AR, %", 100.0, 2),
+    "teacher_ap": Unit("teacher’s AP, %", 100.0, 2),
 }
+_BY_CLASS = {"ap": "AP"}  # of figures such as ap/tree
 
 
 def unit(name: str) -> Unit:
-    """Return how a figure is written; one we do not know is written as it is."""
+    """Return how a figure is written; one we do not know is written as it is.
+
+    >>> unit("ap/tree").label, unit("margin").label
+    ('AP tree, %', 'margin')
+    """
+    of, _, part = name.partition("/")
+    if part and of in _BY_CLASS:
+        return Unit(f"{_BY_CLASS[of]} {part}, %", 100.0, 2)
     return _UNITS.get(name, Unit(name))
 
 

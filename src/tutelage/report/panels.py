@@ -159,7 +159,7 @@ def _masked(title: str, mask: Pixels, classes: Sequence[str], truth: Pixels | No
     agreed = None if truth is None else agreement(truth, mask)
     told = ", ".join(f"{name} {100 * share:.0f} %" for name, _, _, share in words) or "no class"
     if agreed is not None:
-        told = f"mean IoU {100 * agreed[0]:.1f} %, {100 * agreed[1]:.1f} % of pixels right"
+        told = f"IoU {100 * agreed[0]:.1f} %, pixels {100 * agreed[1]:.1f} %"
     return Panel(title, told, (), overlay(mask, classes, truth), [word[:3] for word in words])
 
 

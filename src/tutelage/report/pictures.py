@@ -16,7 +16,10 @@ BOXES = (
     "found once. The slider sets how sure a network must be; it starts where found and false boxes balance best over "
     "all pictures (the highest F1). Point at a box, or reach a picture with Tab and move with the arrow keys."
 )
-MASKS = "Colours are the classes that are found; white lines are the true outlines, grey has no true class."
+MASKS = (
+    "Colours are the classes that are found, white lines the true outlines; grey has no true class. IoU is the mean "
+    "over the classes of one picture, pixels the share that has the right class."
+)
 MAPS = (
     "Which patches of the first of these images the student relates to the others as the teacher does: 1 is the same "
     "relations, 0 none in common (the mean over channels of a debiased, centred alignment of each patch)."

@@ -81,9 +81,9 @@ def _facts(metrics: Mapping[str, Any]) -> Facts:
     if metrics["teacher"] is not None:
         taught = metrics["teacher"]["validation"].get(main)
         facts.append((f"teacher’s {unit(main).label}", figure(main, taught), "on validation data"))
-    size = parameters["student"]
-    share = f"{100 * size / parameters['teacher']:.2g} % of the teacher’s {short(parameters['teacher'])}"
-    facts.append(("parameters", short(size), share if parameters["teacher"] else "shipped student"))
+    size, large = parameters["student"], parameters["teacher"]
+    share = f"{100 * size / large:.2g} % of the teacher’s {short(large)}" if large else "shipped student"
+    facts.append(("parameters", short(size), share))
     if parameters["method"]:
         facts.append(("the method’s own", short(parameters["method"]), "parameters, for training only"))
     facts.append(("training", f"{fixed(metrics['seconds'], 1)} s", f"{short(metrics['steps'])} steps"))
