@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from tests.ranks import run_ranks
 from tutelage import UserError
 from tutelage.tasks.detection_metrics import FIGURES, DetectionMetrics, average_precision
 
@@ -153,3 +155,22 @@ def test_images_without_boxes_and_networks_that_find_nothing() -> None:
     metric.update([nothing], (None, [{**full, "image_id": torch.tensor(0)}]))
     with pytest.raises(UserError, match="each image once"):
         metric.compute()
+
+
+SCRIPT = """
+import torch, torch.distributed as dist
+from tests.tasks.test_detection_metrics import metrics, scene
+truth, found = scene(images=8)
+one = metrics(truth, found, 1)
+dist.init_process_group("gloo")
+mine = slice(0, 3) if dist.get_rank() == 0 else slice(3, 8)
+ranks = metrics(truth[mine], found[mine], 1)
+dist.destroy_process_group()
+assert ranks == one, (ranks, one)
+"""
+
+
+def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run_ranks(script)

@@ -20,7 +20,8 @@ class DeepForest(Data):
     Args:
         root: where the tiles are kept; a folder for these settings is made in it.
         size, stride: of the tiles in pixels.
-        augment: True mirrors in both directions: there is no up or down from above.
+        augment: True mirrors in both directions, since there is no up or down from above, and distorts colours and
+            sharpness: the two images were not taken in the same light.
     """
 
     mean, std = None, None
@@ -46,8 +47,9 @@ class DeepForest(Data):
         return Coco(str(folder), train="train", val="val", test="test").parts()
 
     def standard_augmentation(self) -> nn.Module:
-        """Mirror in both directions."""
+        """Mirror in both directions, distort colours, blur."""
         from torchvision.transforms import v2
 
-        flips: nn.Module = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
-        return flips
+        light = [v2.RandomPhotometricDistort(p=0.8), v2.RandomApply([v2.GaussianBlur(5, (0.3, 2.0))], 0.5)]
+        compose: nn.Module = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), *light])
+        return compose
