@@ -71,6 +71,9 @@ def test_names_stay_in_the_picture_and_out_of_crowds() -> None:
     many = truth_panel(Side("truth", Boxes([[0, 0, 9, 9]] * 13, [1] * 13), None), CLASSES)
     assert {shape.tag for shape in many.shapes} == {""}
     assert {shape.told for shape in many.shapes} == {"tree"}
+    boxes = Boxes([[0, 0, 9, 9]] * 9, [1] * 9, [0.9] * 8 + [0.5])
+    found, _ = found_panel(Side("kd", boxes, None), Side("truth", Boxes([[0, 0, 9, 9]], [1]), None), CLASSES)
+    assert [found.crowded(least) for least in (0.4, 0.6)] == [True, False]
     single = truth_panel(Side("truth", Boxes([[0, 0, 9, 9]], [1]), None), ["background", "tree"])
     assert single.shapes[0].tag == ""  # there is only one thing that it can be
 

@@ -12,7 +12,7 @@ from tutelage.report.masks import Pixels, agreement, named, overlay, places
 from tutelage.report.matching import Boxes, Match, match
 from tutelage.report.numbers import fixed, known
 
-CROWDED = 12  # a picture with more boxes has their names on pointing only
+MANY, CROWDED = 12, 8  # with more true boxes none is named, with more found ones the false are not, but on pointing
 LETTER = 0.036  # height of a name, of the picture's longer side
 NUMBERED = 10  # a map with more columns has no numbers in its cells
 
@@ -70,6 +70,10 @@ class Panel:
         hits, total = kinds.count("hit"), kinds.count("hit") + kinds.count("missed")
         return (f"{hits} of {total} found" if total else "nothing to find") + f", {kinds.count('false')} false"
 
+    def crowded(self, least: float | None) -> bool:
+        """Return whether so much is found that the scores of false boxes would hide it."""
+        return sum(shape.since is not None and shape.shown(least or 0.0) for shape in self.shapes) > CROWDED
+
 
 @dataclass(frozen=True)
 class Photo:
@@ -106,7 +110,7 @@ def truth_panel(side: Side, classes: Sequence[str]) -> Panel:
         return _masked(side.title, side.mask, classes, None)
     boxes = side.boxes or Boxes([], [])
     names = [named(classes, label) for label in boxes.labels]
-    tags = names if _told_apart(classes) and len(names) <= CROWDED else [""] * len(names)
+    tags = names if _told_apart(classes) and len(names) <= MANY else [""] * len(names)
     shapes = [Shape("true", _place(box), name, tag) for box, name, tag in zip(boxes.corners, names, tags, strict=True)]
     return Panel(side.title, f"{len(shapes)} {'box' if len(shapes) == 1 else 'boxes'}", _ordered(shapes))
 

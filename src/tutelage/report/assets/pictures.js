@@ -44,6 +44,7 @@ for (const pictures of document.querySelectorAll('.pictures')) {
       if (!count) continue;
       const of = (kind) => drawing.querySelectorAll(`.${kind}:not(.off)`).length;
       const total = of('hit') + of('missed');
+      drawing.classList.toggle('crowded', of('hit') + of('false') > 8);
       count.textContent = `${total ? `${of('hit')} of ${total} found` : 'nothing to find'}, ${of('false')} false`;
       const label = drawing.getAttribute('aria-label');
       drawing.setAttribute('aria-label', label.slice(0, label.lastIndexOf(': ') + 2) + count.textContent);
