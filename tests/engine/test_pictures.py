@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from tests.dense import CLASSES, detection_recipe, write_shapes
 from tests.runs import make_recipe
-from tutelage import KD, PCKA, Absent, Alone, Distiller, Network, Task, UserError
+from tutelage import KD, PCKA, Absent, Alone, Distiller, Method, Network, Step, Task, UserError
+from tutelage.cache import Remembered
 from tutelage.core import Sketch
 from tutelage.core.task import Metrics
 from tutelage.data import ArraySet, Splits
@@ -131,12 +132,28 @@ class Pixels(Task):
         return 0.0
 
 
-def put_together(size: int) -> Assembly:
+class Corners(Pixels):
+    """One box in the lower right quarter of every image."""
+
+    def sketch(self, batch: Any, out: Any = None) -> list[Sketch]:
+        height, width = batch[0].shape[2:]
+        boxes = torch.tensor([[width / 2, height / 2, width, height]])
+        return [Sketch(boxes, torch.tensor([1]), None if out is None else torch.tensor([float("nan")]))]
+
+
+class Shows(Alone):
+    """Has a map of everything."""
+
+    def inspect(self, step: Step) -> dict[str, Tensor]:
+        return {"all": torch.tensor([[1.0, float("nan")]])}
+
+
+def put_together(size: int, task: Task | None = None, method: Method | None = None) -> Assembly:
     """Return what pictures need of a run."""
     images = torch.randint(256, (3, 3, size, 2 * size), dtype=torch.uint8)
     data = ArraySet(images, torch.zeros(3, dtype=torch.int64))
     network, teacher = nn.Conv2d(3, 4, 1), Network(nn.Conv2d(3, 4, 1))
-    distiller = Distiller(network, Absent(), Alone(), Pixels())
+    distiller = Distiller(network, Absent(), method or Alone(), task or Pixels())
     return Assembly(
         distiller=distiller,
         teacher=teacher,
@@ -164,6 +181,24 @@ def test_masks_are_bytes_and_large_images_shrink(tmp_path: Path) -> None:
     assert set(truth.crop((0, 0, 512, 1)).tobytes()) == {255}
     assert not parts.distiller.student.weight.grad
     assert parts.distiller.student.training
+
+
+def test_boxes_shrink_with_their_image(tmp_path: Path) -> None:
+    keep_pictures(put_together(400, Corners()), tmp_path, ["a", "b"])
+    first = told(tmp_path)["images"][0]
+    assert (first["width"], first["height"]) == (512, 256)
+    assert first["truth"] == {"boxes": [[256, 128, 512, 256]], "labels": [1], "scores": None}
+    assert first["student"]["scores"] == [None]  # JSON has no NaN
+
+
+def test_maps_are_kept_unless_the_teacher_answers_from_memory(tmp_path: Path) -> None:
+    parts = put_together(8, method=Shows())
+    keep_pictures(parts, tmp_path, [])
+    assert [image["maps"] for image in told(tmp_path)["images"]] == [{"all": [[1.0, None]]}, {}, {}]
+    assert parts.teacher is not None
+    parts.distiller.teacher = Remembered(parts.teacher, Pixels(), list, 3)
+    keep_pictures(parts, tmp_path, [])
+    assert [image["maps"] for image in told(tmp_path)["images"]] == [{}, {}, {}]
 
 
 def test_pictures_are_whole_or_not_there_and_never_lose_a_run(
