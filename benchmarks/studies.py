@@ -1,0 +1,75 @@
+"""What the training studies share: variants of recipes, many seeds, done one after the other in one process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tutelage.cli.recipes import Parsed, parse_recipe
+from tutelage.cli.runs import train_run
+from tutelage.cli.study import study_table
+from tutelage.cli.teachers import resolve_teacher
+from tutelage.engine.study import collect, summarise
+
+RECIPES = Path(__file__).parents[1] / "recipes/classification"
+TEACHERS = Path("runs/teachers")
+STUDIES = Path("runs/studies")
+Variants = dict[str, tuple[str, list[str]]]  # name: a recipe of the folder, and options of its own
+
+
+@dataclass(frozen=True)
+class Study:
+    """A data set, a label budget, and what is compared on it.
+
+    Args:
+        folder: a folder of recipes/classification.
+        variants: name: the recipe, and what is changed in it.
+        options: what is changed in all of them.
+    """
+
+    folder: str
+    variants: Variants
+    options: list[str] = field(default_factory=list)
+
+    def parsed(self, variant: str, seed: int) -> Parsed:
+        """Return the recipe of one run; the teacher is trained once and was checked before."""
+        recipe, own = self.variants[variant]
+        options = [*self.options, *own, f"--seed={seed}", "--teacher.preflight=false"]
+        return parse_recipe(RECIPES / self.folder / f"{recipe}.yaml", options)
+
+
+def run_share(studies: Mapping[Path, Study], seeds: int, share: str = "0/1") -> None:
+    """Run every n-th run from the k-th on, of share k/n, in the order of seeds; `studies` has them by folder of runs."""
+    first, shares = map(int, share.split("/"))
+    jobs = [(out, variant, seed) for seed in range(seeds) for out in studies for variant in studies[out].variants]
+    for out, variant, seed in jobs[first::shares]:
+        recipe = studies[out].parsed(variant, seed)
+        teacher = resolve_teacher(recipe, TEACHERS)
+        if teacher is not None and not teacher.train():
+            raise KeyboardInterrupt
+        metrics = train_run(recipe, out / variant / f"seed{seed}", resume=True)
+        if metrics is None:
+            raise KeyboardInterrupt
+        print(out.name, variant, seed, metrics["test"]["top1"], round(metrics["seconds"], 1), flush=True)
+
+
+def gather(study: Study, out: Path, seeds: int) -> dict[str, Any]:
+    """Return what a result holds of a study: recipes, options, summary and every run with its commit."""
+    runs = collect(out, list(study.variants), seeds)
+    summary = summarise(runs)
+    print(study_table(summary))
+    content: dict[str, Any] = {"recipes": study.folder, "options": study.options, "summary": summary}
+    content["variants"] = {name: [recipe, *own] for name, (recipe, own) in study.variants.items()}
+    content["runs"] = {
+        name: {seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()}
+        for name, found in runs.items()
+    }
+    return content
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    """Return the commit that a run was made with."""
+    return {"commit": json.loads((folder / "environment.json").read_text())["commit"]}
