@@ -42,7 +42,7 @@ class Study:
 
 
 def run_share(studies: Mapping[Path, Study], seeds: int, share: str = "0/1") -> None:
-    """Run every n-th run from the k-th on, of share k/n, in the order of seeds; `studies` has them by folder of runs."""
+    """Run every n-th run from the k-th on, of share k/n, in the order of seeds; studies are given by their folders."""
     first, shares = map(int, share.split("/"))
     jobs = [(out, variant, seed) for seed in range(seeds) for out in studies for variant in studies[out].variants]
     for out, variant, seed in jobs[first::shares]:
