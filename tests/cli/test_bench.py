@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tutelage import UserError
 from tutelage.cli import jobs
 from tutelage.cli.jobs import Job, run_jobs
+from tutelage.cli.recipes import parse_recipe
+from tutelage.cli.runs import write_memory
 from tutelage.cli.study import study_table
+from tutelage.engine.study import collect, summarise
 
 from .conftest import Run
 from .support import TEACHER, network, part, write_recipe
@@ -162,7 +167,7 @@ def test_methods_that_are_named_twice_run_once(quick: list[str], run: Run, monke
     monkeypatch.setattr(
         "tutelage.cli.bench.run_jobs", lambda jobs, options, parallel: seen.append([str(j) for j in jobs])
     )
-    monkeypatch.setattr("tutelage.cli.bench.write_study", lambda out, methods, seeds: ",".join(methods))
+    monkeypatch.setattr("tutelage.cli.bench.write_study", lambda out, methods, seeds, select: ",".join(methods))
     monkeypatch.setattr("tutelage.cli.bench.draw_study", lambda out, methods: [])
     for name in ("alone", "other"):
         write_recipe(f"study/{name}.yaml")
@@ -171,13 +176,50 @@ def test_methods_that_are_named_twice_run_once(quick: list[str], run: Run, monke
     assert seen == [["other seed 0", "alone seed 0", "other seed 1", "alone seed 1"]]
 
 
+def figures(top1: float, seconds: float, **extra: float) -> dict[str, Any]:
+    """Return the metrics of a run, as a task that knows `ap` would leave them."""
+    test = {"ap": top1, "count": 10.0}
+    ends = {"last": {"epoch": 4, "test": {"ap": top1 / 2, "count": 10.0}}, "best": {"epoch": 2, "test": test}}
+    parameters = {"student": 1000, "method": 20}
+    return {"test": test, **ends, "seconds": seconds, "steps": 10, "parameters": parameters, **extra}
+
+
 def test_the_table_of_one_seed_has_no_spread_and_that_of_two_has() -> None:
-    row = {"seeds": [0], "parameters": {"student": 10}, "seconds": {"mean": 1.0, "sd": float("nan")}}
-    one = {**row, "test": {"top1": {"mean": 0.5, "sd": float("nan")}}}
-    one["difference"] = {"mean": 0.1, "interval95": (float("nan"), float("nan"))}
-    two = {**row, "test": {"top1": {"mean": 0.5, "sd": 0.01}}}
-    two["difference"] = {"mean": 0.1, "interval95": (0.05, 0.15)}
-    first, second = study_table({"kd": one, "rcka": two}).splitlines()[1:]
-    assert first.split() == ["kd", "50.00", "+10.00", "–", "–", "–", "10", "1.0"]
-    assert "50.00 ± 1.00" in second
-    assert "+10.00 [+5.00, +15.00]" in second
+    runs = {
+        "alone": {0: figures(0.5, 1.0, peak_mib=100.0), 1: figures(0.6, 1.0, peak_mib=100.0)},
+        "kd": {0: figures(0.6, 1.5, peak_mib=130.0), 1: figures(0.72, 2.5, peak_mib=110.0)},
+    }
+    header, alone, kd = study_table(summarise(runs, "ap"), "ap").splitlines()
+    assert header.split("  ")[0] == "method"
+    assert "test AP, %" in header
+    assert alone.split()[-4:] == ["1,000", "20", "1.00", "+0"]
+    assert kd.split()[:5] == ["kd", "66.00", "±", "8.49", "+11.00"]
+    assert "[-1.71, +23.71]" in kd
+    assert "33.00 ± 4.24" in kd  # the last epoch
+    assert kd.split()[-4:] == ["1,000", "20", "2.00", "+20"]
+    one = {method: {0: by_seed[0]} for method, by_seed in runs.items()}
+    assert study_table(summarise(one, "ap"), "ap").splitlines()[2].split()[:4] == ["kd", "60.00", "+10.00", "60.00"]
+
+
+def test_what_is_unknown_of_the_cost_is_a_dash() -> None:
+    row = study_table(summarise({"kd": {0: figures(0.6, 1.5)}}, "ap"), "ap").splitlines()[1].split()
+    assert row[2] == "–"
+    assert row[-2:] == ["–", "–"]
+
+
+def test_methods_are_compared_in_the_figure_of_their_task() -> None:
+    write_recipe("study/alone.yaml")
+    assert parse_recipe("study/alone.yaml").select() == "top1"
+    detection = {"task": part("tasks.Detection", num_classes=1), "data": part("data.Digits")}
+    write_recipe("study/other.yaml", **detection)
+    assert parse_recipe("study/other.yaml").select() == "ap"
+
+
+def test_the_memory_of_a_run_lies_beside_its_figures(tmp_path: Path) -> None:
+    run = tmp_path / "alone/seed0"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text(json.dumps({"seed": 0}))
+    write_memory(run)
+    found = collect(tmp_path, ["alone"], 1)["alone"][0]
+    assert found["seed"] == 0
+    assert found["peak_mib"] > 20

@@ -62,7 +62,9 @@ def test_bench_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(r
         "alone", "kd", "layer_maps.json", "layer_maps.png", "results.json", "table.txt",
     ]  # fmt: skip
     results = json.loads(Path("out/results.json").read_text())
-    assert results["runs"]["kd"]["0"] == json.loads(Path("out/kd/seed0/metrics.json").read_text())
+    parts = [json.loads(Path(f"out/kd/seed0/{name}.json").read_text()) for name in ("metrics", "memory")]
+    assert results["runs"]["kd"]["0"] == parts[0] | parts[1]
+    assert results["select"] == "top1"
 
     before = tree(Path("out/alone")) | tree(Path("out/kd"))
     again = run(*argv)

@@ -54,7 +54,8 @@ def test_a_teacher_is_trained_once_and_its_student_after_it(run: Run) -> None:
         assert answer.err.count("\n") == (3 if seed == 0 else 1)
     assert len(list(Path("teachers").iterdir())) == 1
     assert metrics(next(Path("teachers").iterdir()))["test"]["top1"] > 0.9
-    assert sorted(path.name for path in Path("kd1").iterdir()) == [*FILES, "student.safetensors"]
+    assert sorted(path.name for path in Path("kd1").iterdir()) == sorted([*FILES, "memory.json", "student.safetensors"])
+    assert not Path("kd0/memory.json").exists()  # the teacher was trained in the same process
     assert {"agreement", "kl"} < set(metrics("kd1")["test"])
 
 

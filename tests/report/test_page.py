@@ -52,7 +52,8 @@ def test_a_study_tells_its_spread_differences_and_costs(study: Path, tmp_path: P
     assert f"{100 * top1['mean']:.2f} ± {100 * top1['sd']:.2f}" in page.text
     assert f"{100 * results['summary']['kd']['difference']['mean']:+.2f} [".replace("-", "−") in page.text
     assert f"{results['summary']['kd']['parameters']['student']:,}" in page.text
-    for header in ("last epoch, top-1, %", "best epoch", "seconds", "ms per step", "KL to teacher"):
+    headers = ("last epoch, top-1, %", "best epoch", "seconds", "ms per step", "KL to teacher")
+    for header in (*headers, "method’s parameters", "step / alone", "more memory, MiB"):
         assert header in page.text
     for seed in ("0", "1"):
         assert f"{100 * results['runs']['alone'][seed]['test']['top1']:.2f}" in page.text
@@ -65,10 +66,12 @@ def test_a_cost_that_is_new_gets_a_column_of_its_own(study: Path, tmp_path: Path
     folder.mkdir()
     results = json.loads((study / "results.json").read_text())
     results["runs"]["kd"]["0"]["memory_mb"] = 81.5
+    results["summary"]["kd"]["cost"]["extra_peak_mib"] = {"mean": 317.0, "sd": 1.0}
     (folder / "results.json").write_text(json.dumps(results))
     page = read(folder, tmp_path)  # without the runs beside it there are no curves and no recipes
     assert "memory mb" in page.text
     assert "81.50" in page.text
+    assert "317" in page.text
     assert "Validation" not in page.text
 
 

@@ -40,15 +40,25 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if any(option.partition("=")[0] == "--seed" for option in overrides):
         raise UserError("bench gives every run its seed; say how many with --seeds")
     parts = [_part(folder / f"{method}.yaml", out / method, arguments, overrides) for method in methods]
+    select = _select(parts)
     try:
         if not _run(parts, arguments, overrides):
             raise KeyboardInterrupt
     except KeyboardInterrupt:
         print("tutelage: interrupted; what is done is kept: give the same command to go on", file=sys.stderr)
         return 130
-    print(write_study(out, methods, arguments.seeds), flush=True)
+    print(write_study(out, methods, arguments.seeds, select), flush=True)
     print("\n" + "  ".join(str(path) for path in (out / "results.json", *draw_study(out, methods))))
     return 0
+
+
+def _select(parts: Sequence[Part]) -> str:
+    """Return the figure that the recipes' tasks choose their best epoch by, which is what methods are compared in."""
+    found = {part.parsed.path: part.parsed.select() for part in parts}
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{path} by {select}" for path, select in found.items())
+        raise UserError(f"methods are compared in one figure, but these recipes choose the best epoch {told}")
+    return next(iter(found.values()))
 
 
 def _part(recipe: Path, out: Path, arguments: argparse.Namespace, overrides: list[str]) -> Part:

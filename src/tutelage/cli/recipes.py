@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Parsed:
     def text(self) -> str:
         """Return the recipe with every default filled in, as YAML."""
         return str(self.parser.dump(self.config, skip_unset=False))
+
+    def select(self) -> str:
+        """Return the figure by which the recipe's task chooses the best epoch."""
+        module, _, name = self.config.task.class_path.rpartition(".")
+        return str(vars(import_module(module))[name].select)
 
     def build(self) -> Recipe:
         """Seed, then build the networks, the data, the method.

@@ -7,10 +7,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 
 from tutelage.cli.recipes import Parsed
 from tutelage.engine import fit
+from tutelage.engine.files import write_json
 from tutelage.engine.rehearse import forget_precision
 from tutelage.engine.run_folder import RunFolder
 from tutelage.errors import UserError
@@ -48,6 +50,21 @@ def train_run(parsed: Parsed, out: Path, resume: bool) -> dict[str, Any] | None:
             folder.forget()
             _remove_empty(made)
         raise
+
+
+def write_memory(out: Path) -> None:
+    """Write memory.json: the most memory that this process had, for a process that made this run and nothing else.
+
+    Nothing is written where the system does not tell.
+    """
+    status = Path("/proc/self/status")  # getrusage would start at the peak of the parent
+    lines = status.read_text().splitlines() if status.exists() else []
+    peaks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
+    found = {"peak_mib": peaks[0]} if peaks else {}
+    if torch.cuda.is_available():
+        found["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    if found:
+        write_json(out / "memory.json", found)
 
 
 def _remove_empty(folders: list[Path]) -> None:

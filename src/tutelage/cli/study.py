@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +19,20 @@ from tutelage.engine.networks import ready_network
 from tutelage.engine.study import BASELINE, collect, summarise
 from tutelage.errors import UserError
 from tutelage.report import draw_layer_maps
+from tutelage.report.numbers import NOTHING, figure, short, spread, unit
+from tutelage.tasks import Classification, OpenSetClassification
 
 MAP_IMAGES = 512
+OTHERS = ("agreement", "kl", "ece")  # figures that the table shows where a task has them
 
 
-def write_study(out: Path, methods: Sequence[str], seeds: int) -> str:
-    """Write results.json and table.txt; return the table."""
+def write_study(out: Path, methods: Sequence[str], seeds: int, select: str) -> str:
+    """Write results.json and table.txt; return the table. Methods are compared in the figure `select`."""
     runs = collect(out, methods, seeds)
-    summary = summarise(runs)
-    write_json(out / "results.json", {"provenance": provenance(), "summary": summary, "runs": runs})
-    text = study_table(summary)
+    summary = summarise(runs, select)
+    content = {"provenance": provenance(), "select": select, "summary": summary, "runs": runs}
+    write_json(out / "results.json", content)
+    text = study_table(summary, select)
     write_text(out / "table.txt", text + "\n")
     return text
 
@@ -48,44 +51,51 @@ def draw_study(out: Path, methods: Sequence[str]) -> list[Path]:
     return [out / "layer_maps.png"]
 
 
-def study_table(summary: dict[str, Any]) -> str:
-    """Return one row a method: test accuracy, closeness to the teacher, calibration, cost."""
-    header = ["method", "test top-1", f"− {BASELINE} [95 %]", "agreement", "KL", "ECE", "parameters", "seconds"]
+def study_table(summary: dict[str, Any], select: str = "top1") -> str:
+    """Return one row a method: the figure compared, closeness to the teacher, calibration, cost.
+
+    The test figure is that of the epoch which the recipe keeps; beside it stand those of the best epoch on validation
+    data and of the last one. A step's time is a ratio to the baseline's, and memory what is more than the baseline's.
+    """
+    label = unit(select).label
+    others = [name for name in OTHERS if any(name in row["test"] for row in summary.values())]
+    header = ["method", f"test {label}", f"− {BASELINE} [95 %]", "best epoch", "last epoch"]
+    header += [*(unit(name).label for name in others), "parameters", "method's", f"step / {BASELINE}", "memory, MiB"]
     rows = []
     for method, row in summary.items():
-        figures = row["test"]
-        cells = [_spread(figures["top1"], 100, "{:.2f} ± {:.2f}"), _difference(row.get("difference"))]
-        cells += [
-            _spread(figures.get(name), scale, "{:.3f}") for name, scale in (("agreement", 1), ("kl", 1), ("ece", 1))
-        ]
-        cells += [f"{row['parameters']['student']:,}", f"{row['seconds']['mean']:.1f}"]
-        rows.append([method, *cells])
+        cost, parameters = row["cost"], row["parameters"]
+        cells = [spread(select, row["test"][select]), _difference(row.get("difference"), select)]
+        cells += [spread(select, row[end][select]) for end in ("best", "last")]
+        cells += [spread(name, row["test"].get(name)) for name in others]
+        cells += [short(parameters["student"]), short(parameters["method"])]
+        memory = cost["extra_peak_gpu_mib"] or cost["extra_peak_mib"]
+        cells += [_mean(cost["step_ratio"], "{:.2f}"), _mean(memory, "{:+.0f}")]
+        rows.append([method, *(cell.replace("−", "-") for cell in cells)])
     return table(header, rows)
 
 
-def _spread(figure: dict[str, float] | None, scale: float, form: str) -> str:
-    """Return mean and deviation; the mean alone for one seed."""
-    if figure is None:
-        return "–"
-    whole = form if math.isfinite(figure["sd"]) else form.partition(" ± ")[0]
-    return whole.format(figure["mean"] * scale, figure["sd"] * scale)
+def _mean(found: dict[str, float] | None, form: str) -> str:
+    return NOTHING if found is None else form.format(found["mean"])
 
 
-def _difference(found: dict[str, Any] | None) -> str:
+def _difference(found: dict[str, Any] | None, select: str) -> str:
     if found is None:
-        return "–"
-    low, high = (bound * 100 for bound in found["interval95"])
-    return f"{found['mean'] * 100:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else "")
+        return NOTHING
+    low, high = (figure(select, bound, sign=True) for bound in found["interval95"])
+    return figure(select, found["mean"], sign=True) + (f" [{low}, {high}]" if low != NOTHING else "")
 
 
 def _layer_maps(folders: dict[str, Path]) -> dict[str, Any] | None:
     """Return teacher × student maps, before training and after each method; None without a teacher at hand.
 
+    None also for tasks whose networks do not map one tensor of images to one of logits.
     A student whose layers have other names than the first one's does not fit the picture and is left out.
     """
     recipes = {method: parse_recipe(folder / "recipe.yaml").build() for method, folder in folders.items()}
     recipe = next((recipe for recipe in recipes.values() if recipe.teacher is not None), None)
     if recipe is None or recipe.teacher is None or recipe.teacher.network is None:
+        return None
+    if not isinstance(recipe.task, Classification | OpenSetClassification):
         return None
     splits = recipe.data.splits(recipe.labels, recipe.seed)
     images = splits.test.__getitems__(range(min(MAP_IMAGES, len(splits.test))))[0]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.cli.runs import is_first, train_run
+from tutelage.cli.runs import is_first, train_run, write_memory
 from tutelage.cli.tables import figures_line
 from tutelage.cli.teachers import rehearse_run, resolve_teacher
 from tutelage.engine.run_folder import RunFolder
@@ -20,6 +20,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     teacher = resolve_teacher(parsed, arguments.teachers)
     folder = RunFolder(out)
     folder.check(parsed.text(), arguments.resume)
+    alone = not folder.finished and (teacher is None or teacher.ready)  # nothing else is trained in this process
     if teacher is not None and not teacher.ready and not folder.finished:
         teacher.check_processes()
         rehearse_run(parsed, teacher)
@@ -31,6 +32,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         print(f"tutelage: interrupted; {out} is saved: add --resume to go on", file=sys.stderr)
         return 130
     if is_first():
+        if alone:
+            write_memory(out)
         print(f"{out}: test {figures_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
     return 0
 

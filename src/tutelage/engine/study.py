@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 BASELINE = "alone"
+MEMORY = ("peak_mib", "peak_gpu_mib")  # of a run's own process, in memory.json
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,30 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
 
 
 def collect(folder: Path, methods: Sequence[str], seeds: int) -> dict[str, dict[int, dict[str, Any]]]:
-    """Return metrics by method and seed from `folder/<method>/seed<seed>/metrics.json`, of finished runs."""
+    """Return metrics by method and seed from `folder/<method>/seed<seed>/metrics.json`, of finished runs.
+
+    What a run's process needed of memory is taken in from memory.json where it lies beside.
+    """
     found: dict[str, dict[int, dict[str, Any]]] = {}
     for method in methods:
-        runs = {seed: folder / method / f"seed{seed}" / "metrics.json" for seed in range(seeds)}
-        found[method] = {seed: json.loads(path.read_text()) for seed, path in runs.items() if path.exists()}
+        runs = {seed: folder / method / f"seed{seed}" for seed in range(seeds)}
+        found[method] = {seed: _figures(run) for seed, run in runs.items() if (run / "metrics.json").exists()}
     return found
 
 
+def _figures(run: Path) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    memory = run / "memory.json"
+    return figures | json.loads(memory.read_text()) if memory.exists() else figures
+
+
 def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str = "top1") -> dict[str, Any]:
-    """Return each method's spread of every test figure, and its paired difference to the baseline in `select`."""
+    """Return each method's spread of every test figure, its cost, and its difference to the baseline, paired by seed.
+
+    Args:
+        runs: metrics by method and seed; see `collect`.
+        select: the figure that methods are compared in.
+    """
     summary: dict[str, Any] = {}
     for method, by_seed in runs.items():
         if not by_seed:
@@ -65,8 +80,11 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str =
             "seeds": sorted(by_seed),
             "test": {name: vars(Spread.of([r["test"][name] for r in results])) for name in results[0]["test"]},
             "last": {name: vars(Spread.of([r["last"]["test"][name] for r in results])) for name in results[0]["test"]},
+            "best": {name: vars(Spread.of([r["best"]["test"][name] for r in results])) for name in results[0]["test"]},
+            "best_epoch": vars(Spread.of([r["best"]["epoch"] for r in results])),
             "seconds": vars(Spread.of([r["seconds"] for r in results])),
             "parameters": results[0]["parameters"],
+            "cost": _cost(by_seed, runs.get(BASELINE, {})),
         }
         shared = sorted(set(by_seed) & set(runs.get(BASELINE, {}))) if method != BASELINE else []
         if shared:
@@ -76,3 +94,24 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str =
             row["difference"] = {"figure": select, **found}
         summary[method] = row
     return summary
+
+
+def _cost(runs: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the time of a step, its ratio to the baseline's, and the extra memory; paired by seed, None if unknown."""
+    times = {seed: _step_ms(run) for seed, run in runs.items()}
+    ratios = [time / _step_ms(baseline[seed]) for seed, time in times.items() if seed in baseline]
+    extra = [
+        {name: run[name] - baseline[seed][name] for name in MEMORY if name in run and name in baseline[seed]}
+        for seed, run in runs.items()
+        if seed in baseline
+    ]
+    cost: dict[str, Any] = {"step_ms": vars(Spread.of(list(times.values())))}
+    cost["step_ratio"] = vars(Spread.of(ratios)) if ratios else None
+    for name in MEMORY:
+        found = [one[name] for one in extra if name in one]
+        cost[f"extra_{name}"] = vars(Spread.of(found)) if found else None
+    return cost
+
+
+def _step_ms(run: Mapping[str, Any]) -> float:
+    return float(run["seconds"]) / max(int(run["steps"]), 1) * 1e3

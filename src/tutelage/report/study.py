@@ -26,9 +26,13 @@ def study_page(folder: Path) -> Page:
         summary, runs, provenance = results["summary"], results["runs"], results["provenance"]
         if not summary:
             raise ValueError("it holds no finished run")
-        main = _main(summary)
+        main = str(results.get("select") or _main(summary))
         strokes = {method: Stroke.of(i) for i, method in enumerate(sorted(summary, key=lambda m: m != BASELINE))}
-        outcome: list[Block] = [_facts(summary, runs), _table(summary, runs, main), Note(_reading(summary, runs, main))]
+        outcome: list[Block] = [
+            _facts(summary, runs, main),
+            _table(summary, runs, main),
+            Note(_reading(summary, runs, main)),
+        ]
         seeds = _points(summary, runs, main, strokes)
         listing, told = Listing(described(provenance)), f"{folder} · {moment(provenance['time'])}"
     sections = [Section("Outcome", outcome), Section("Seed by seed", seeds)]
@@ -50,7 +54,7 @@ def _main(summary: Mapping[str, Any]) -> str:
     return compared[0] if compared else str(next(iter(next(iter(summary.values()))["test"])))
 
 
-def _facts(summary: Mapping[str, Any], runs: Runs) -> Facts:
+def _facts(summary: Mapping[str, Any], runs: Runs, main: str) -> Facts:
     count = len({seed for by_seed in runs.values() for seed in by_seed})
     first = next(iter(runs[next(iter(summary))].values()))
     facts = [
@@ -60,7 +64,6 @@ def _facts(summary: Mapping[str, Any], runs: Runs) -> Facts:
     facts.append(("test items", short(first["test"].get(COUNT)), "used once, at the end of each run"))
     taught = [m["teacher"]["validation"] for by_seed in runs.values() for m in by_seed.values() if m["teacher"]]
     if taught:
-        main = _main(summary)
         sizes = [m["parameters"]["teacher"] for by_seed in runs.values() for m in by_seed.values() if m["teacher"]]
         note = f"on validation data; {short(sizes[0])} parameters"
         facts.append((f"teacher’s {unit(main).label}", figure(main, taught[0].get(main)), note))
@@ -72,18 +75,25 @@ def _table(summary: Mapping[str, Any], runs: Runs, main: str) -> Table:
     others = [name for name in names if name not in (main, COUNT)]
     costs = list(dict.fromkeys(name for by_seed in runs.values() for m in by_seed.values() for name in extra_costs(m)))
     columns = ["method", unit(main).label, f"− {BASELINE} [95 %]", f"last epoch, {unit(main).label}", "best epoch"]
-    columns += ["parameters", "seconds", "ms per step", *costs, *(unit(name).label for name in others)]
+    columns += ["parameters", "method’s parameters", "seconds", "ms per step", f"step / {BASELINE}", "more memory, MiB"]
+    columns += [*costs, *(unit(name).label for name in others)]
     rows = []
     for method, row in summary.items():
         metrics = list(runs[method].values())
         cells = [Cell(method), _spread(main, row["test"]), _difference(row.get("difference"), main)]
         cells += [_spread(main, row["last"]), _mean([m["best"]["epoch"] for m in metrics], 0)]
-        size = row["parameters"]["student"]
-        cells += [Cell(short(size), size), _mean([m["seconds"] for m in metrics], 1)]
-        cells += [_mean([step_time(m) for m in metrics], 2)]
+        cells += [Cell(short(size), size) for size in (row["parameters"][of] for of in ("student", "method"))]
+        cells += [_mean([m["seconds"] for m in metrics], 1)]
+        cells += [_mean([step_time(m) for m in metrics], 2), *_against(row.get("cost", {}))]
         cells += [_mean([extra_costs(m).get(cost) for m in metrics], 2) for cost in costs]
         rows.append([*cells, *(_spread(name, row["test"]) for name in others)])
     return Table("Methods", columns, rows)
+
+
+def _against(cost: Mapping[str, Any]) -> list[Cell]:
+    """Return a step's time as a ratio to the baseline's, and the memory that is more than the baseline's."""
+    ratio, memory = cost.get("step_ratio"), cost.get("extra_peak_gpu_mib") or cost.get("extra_peak_mib")
+    return [_mean([ratio["mean"]] if ratio else [], 2), _mean([memory["mean"]] if memory else [], 0)]
 
 
 def _spread(name: str, figures: Mapping[str, Any]) -> Cell:
