@@ -48,6 +48,7 @@ def plan(recipe: Recipe) -> Plan:
     accelerator = Accelerator(mixed_precision=recipe.train.precision)
     parts = assemble(recipe, accelerator)
     distiller, splits = parts.distiller, parts.splits
+    terms = check_terms(distiller, parts.example)
     example = distiller.step(parts.example)
     taps = [("student", name, tuple(value.shape)) for name, value in example.student.taps.items()]
     taps += [("teacher", name, tuple(value.shape)) for name, value in example.teacher.taps.items()]
@@ -60,7 +61,7 @@ def plan(recipe: Recipe) -> Plan:
         parameters=parameters,
         taps=taps,
         connectors=[(name, tuple(p.shape)) for name, p in distiller.method.named_parameters()],
-        terms=check_terms(distiller, parts.example),
+        terms=terms,
         pairs=_pairs(recipe, parts),
         steps=len(parts.sampler) * recipe.train.epochs,
         step_seconds=_step_seconds(recipe, parts, accelerator),

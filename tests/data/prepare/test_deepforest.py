@@ -20,15 +20,15 @@ def test_tiles_hold_the_hand_made_boxes(tmp_path: Path) -> None:
     splits = data.splits()
     again = data.splits()
     assert data.classes == ["background", "tree"]
-    assert len(splits.test) == 25  # 5 × 5 tiles of 1249 × 1035
-    boxes = torch.cat([splits.test[i][1]["boxes"] for i in range(len(splits.test))])
-    assert 279 <= len(boxes) <= 330  # some are cut in two
+    assert (len(splits.validation), len(splits.test)) == (10, 20)  # 5 rows each of 374 and 875 pixels
+    boxes = torch.cat([part[i][1]["boxes"] for part in (splits.validation, splits.test) for i in range(len(part))])
+    assert 279 <= len(boxes) <= 340  # some are cut in two
     assert (boxes[:, 2:] > boxes[:, :2]).all()
     assert boxes.min() >= 0
     assert boxes.max() <= 256
     whole = [splits.train[i] for i in range(len(splits.train))]
     assert all(len(target["boxes"]) for _, target, _ in whole)
-    assert sum(len(target["boxes"]) for _, target, _ in whole) > 450
+    assert sum(len(target["boxes"]) for _, target, _ in whole) > 520
     assert torch.equal(again.train[3][0], splits.train[3][0])
     assert len(list(tmp_path.iterdir())) == 1
 

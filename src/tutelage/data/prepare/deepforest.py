@@ -15,7 +15,7 @@ from tutelage.data.prepare.voc import read_voc
 from tutelage.errors import UserError
 
 TRAIN, TEST = "2019_YELL_2_528000_4978000_image_crop2", "2019_YELL_2_541000_4977000_image_crop"
-HELD = 0.85  # what lies right of this share of the training image's width is for validation
+HELD = 0.3  # what lies left of this share of the second image's width is for validation
 VISIBLE = 0.4  # share of a box that must lie in a tile
 ADVICE = "pip install --no-deps deepforest"
 Boxes = tuple[Tensor, Tensor, Tensor]
@@ -24,9 +24,9 @@ Boxes = tuple[Tensor, Tensor, Tensor]
 def prepare_deepforest(root: str | Path, size: int = 256, stride: int = 128) -> Path:
     """Cut two images with hand-made boxes into tiles, in COCO's format; return the folder.
 
-    One image (2299 × 2472, 574 boxes) is trained on; of it, the right 15 % are for validation. The other one
-    (1249 × 1035, 279 boxes) is tested on. Validation and test tiles do not overlap; training tiles without boxes are
-    left out. B. Weinstein et al.,
+    One image (2299 × 2472, 574 boxes) is trained on. The other one (1249 × 1035, 279 boxes), taken in other light, is cut
+    in two: its left 30 % are for validation, the rest is tested on, so that what is chosen is chosen for the change of
+    light too. Validation and test tiles do not overlap; training tiles without boxes are left out. B. Weinstein et al.,
     "DeepForest", Methods in Ecology and Evolution 2020; files of the package deepforest (MIT).
 
     Args:
@@ -43,13 +43,13 @@ def prepare_deepforest(root: str | Path, size: int = 256, stride: int = 128) -> 
 
     def write(folder: Path) -> None:
         photo, told = _photo(source, TRAIN)
-        edge = int(HELD * photo.shape[2])
+        other, theirs = _photo(source, TEST)
+        edge, end = int(HELD * other.shape[2]), other.shape[2]
         parts = {
-            "train": (photo[:, :, :edge], _shifted(told, 0, edge), stride),
-            "val": (photo[:, :, edge:], _shifted(told, edge, photo.shape[2]), size),
+            "train": (photo, told.boxes, stride),
+            "val": (other[:, :, :edge], _between(theirs.boxes, 0, edge), size),
+            "test": (other[:, :, edge:], _between(theirs.boxes, edge, end), size),
         }
-        photo, told = _photo(source, TEST)
-        parts["test"] = (photo, _shifted(told, 0, photo.shape[2]), size)
         for name, (image, boxes, step) in parts.items():
             (folder / name).mkdir()
             tiles = list(_tiles(image.shape[1:], size, step))
@@ -65,10 +65,10 @@ def _photo(source: Path, name: str) -> tuple[Tensor, CocoImage]:
     return decode(told.path), told
 
 
-def _shifted(told: CocoImage, left: int, right: int) -> Tensor:
+def _between(boxes: Tensor, left: int, right: int) -> Tensor:
     """Return the boxes whose centre lies in a strip, counted from its left."""
-    centre = told.boxes[:, 0::2].mean(1)
-    return told.boxes[(centre >= left) & (centre < right)] - torch.tensor([left, 0, left, 0])
+    centre = boxes[:, 0::2].mean(1)
+    return boxes[(centre >= left) & (centre < right)] - torch.tensor([left, 0, left, 0])
 
 
 def _tiles(shape: tuple[int, ...], size: int, step: int) -> list[tuple[int, int]]:
