@@ -227,7 +227,10 @@ def _watch(recipe: Recipe, parts: Assembly) -> LayerWatch | None:
     if parts.teacher is None:
         raise UserError("train.map_every compares the student's layers with a teacher's; give the recipe a teacher")
     batch = parts.move(parts.splits.validation.__getitems__(range(min(PROBES, len(parts.splits.validation)))))
-    return LayerWatch(parts.teacher.network, recipe.task.inputs(batch)[0])
+    images = recipe.task.inputs(batch)[0]
+    if not isinstance(images, Tensor):
+        raise UserError("train.map_every maps networks that take one tensor of images; leave it out for this task")
+    return LayerWatch(parts.teacher.network, images)
 
 
 def _gather(mine: list[Any], accelerator: Accelerator) -> list[Any]:

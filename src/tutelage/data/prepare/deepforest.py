@@ -24,10 +24,10 @@ Boxes = tuple[Tensor, Tensor, Tensor]
 def prepare_deepforest(root: str | Path, size: int = 256, stride: int = 128) -> Path:
     """Cut two images with hand-made boxes into tiles, in COCO's format; return the folder.
 
-    One image (2299 × 2472, 574 boxes) is trained on. The other one (1249 × 1035, 279 boxes), taken in other light, is cut
-    in two: its left 30 % are for validation, the rest is tested on, so that what is chosen is chosen for the change of
-    light too. Validation and test tiles do not overlap; training tiles without boxes are left out. B. Weinstein et al.,
-    "DeepForest", Methods in Ecology and Evolution 2020; files of the package deepforest (MIT).
+    One image (2299 × 2472, 574 boxes) is trained on. The other one (1249 × 1035, 279 boxes), taken in other light, is
+    cut in two: its left 30 % are for validation, the rest is tested on, so that what is chosen is chosen for the change
+    of light too. Validation and test tiles do not overlap; training tiles without boxes are left out. B. Weinstein et
+    al., "DeepForest", Methods in Ecology and Evolution 2020; files of the package deepforest (MIT).
 
     Args:
         root: the folder to make.
