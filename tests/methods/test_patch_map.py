@@ -70,6 +70,7 @@ def test_small_and_odd_maps() -> None:
     assert patch_map(smooth(1, 3, 25, 30), smooth(1, 3, 25, 30), 16).shape == (4, 4)  # 16 is halved
     assert patch_map(smooth(1, 3, 24, 24), smooth(1, 3, 25, 25), 16).shape == (2, 2)  # in eighths they differ
     assert patch_map(torch.ones(1, 3, 1, 1), torch.ones(1, 3, 1, 1)).isnan().all()
+    assert patch_map(smooth(1, 3, 1, 3), smooth(1, 3, 1, 3), 1).isnan().all()  # of three, nothing is left to relate
     assert not patch_map(smooth(1, 3, 4, 4), smooth(1, 3, 4, 4), 4).isnan().any()
     with pytest.raises(UserError, match="adapter"):
         patch_map(smooth(1, 3, 32, 32), smooth(1, 4, 32, 32))

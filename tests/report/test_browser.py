@@ -189,7 +189,12 @@ def test_the_slider_sets_how_sure_a_network_must_be(browser: Browser, pictured: 
     drawing, count = panel.find_element("css selector", ".picture"), panel.find_element("css selector", ".count")
     shown = "return [...arguments[0].querySelectorAll('.shape')].filter((s) => getComputedStyle(s).display !== 'none')"
     assert browser.run(f"{shown}.map((s) => s.classList[1])", drawing) == ["missed", "hit"]
-    slider.send_keys(Keys.ARROW_LEFT * 3)
+    slider.send_keys(Keys.ARROW_RIGHT * 2)  # to the very score of the box, which is still shown
+    assert count.text == "1 of 2 found, 0 false"
+    assert browser.run(f"{shown}.map((s) => s.classList[1])", drawing) == ["missed", "hit"]
+    slider.send_keys(Keys.ARROW_LEFT * 4)
+    assert count.text == "1 of 2 found, 1 false"
+    slider.send_keys(Keys.ARROW_LEFT)
     assert browser.all(".pictures output")[0].text == slider.get_attribute("aria-valuetext") == "score ≥ 0.55"
     assert count.text == "1 of 2 found, 1 false"
     assert drawing.get_attribute("aria-label") == "test image 0, kd: 1 of 2 found, 1 false"

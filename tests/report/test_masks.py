@@ -35,6 +35,8 @@ def test_classes_are_coloured_and_the_background_is_clear() -> None:
     truth[:, 3:] = 1
     outlined = pixels(overlay(mask, NAMES, truth))
     assert (outlined[:, 2] == [255, 255, 255, LINE]).all()
+    across = pixels(overlay(mask, NAMES, truth.T))
+    assert (across[2] == [255, 255, 255, LINE]).all()
     assert outlined[5, 5].tolist() == [*bytes.fromhex(colour(2)[1:]), VEIL]
 
 

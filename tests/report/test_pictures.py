@@ -62,7 +62,7 @@ def test_what_is_shown_depends_on_the_score() -> None:
 
 
 def test_names_stay_in_the_picture_and_out_of_crowds() -> None:
-    few = truth_panel(Side("truth", Boxes([[90, 1, 99, 9], [10, 50, 20, 60]], [1, 1]), None), CLASSES)
+    few = truth_panel(Side("truth", Boxes([[97, 1, 99, 9], [10, 50, 20, 60]], [1, 1]), None), CLASSES)
     photo = Photo("key", "name", "data:,", 100, 80)
     for shape in few.shapes:
         x, y = photo.tag_place(shape)

@@ -72,11 +72,11 @@ def _relations(x: Tensor) -> Tensor:
 
 def _agreement(k: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cosine of each row of two stacks of matrices (M, p, p), 0 without relations, and where K has any."""
-    (k, alive), (m, related) = _unit_rows(k), _unit_rows(m)
-    return torch.where(alive & related, (k * m).sum(-1), 0.0), alive
+    k, m = _unit_rows(k), _unit_rows(m)
+    return (k * m).sum(-1), k.any(-1)
 
 
-def _unit_rows(k: Tensor) -> tuple[Tensor, Tensor]:
-    lengths = torch.linalg.vector_norm(k, dim=-1)
-    alive = lengths > NOISE * lengths.amax(-1, keepdim=True)
-    return k / lengths.masked_fill(~alive, 1.0).unsqueeze(-1), alive
+def _unit_rows(k: Tensor) -> Tensor:
+    """Return rows of length 1, and zeros for rows of nothing but rounding."""
+    lengths: Tensor = torch.linalg.vector_norm(k, dim=-1, keepdim=True)
+    return k / lengths.masked_fill(lengths <= NOISE * lengths.amax(-2, keepdim=True), torch.inf)
