@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class Study:
     folder: str
     variants: Variants
     options: list[str] = field(default_factory=list)
+
+    def restricted(self, names: Sequence[str] | None) -> Study:
+        """Return the study of these variants alone, in its own order; None keeps all."""
+        return self if names is None else replace(self, variants={n: v for n, v in self.variants.items() if n in names})
 
     def parsed(self, variant: str, seed: int) -> Parsed:
         """Return the recipe of one run; the teacher is trained once and was checked before."""
