@@ -149,11 +149,11 @@ class Shows(Alone):
         return {"all": torch.tensor([[1.0, float("nan")]])}
 
 
-def put_together(size: int, task: Task | None = None, method: Method | None = None) -> Assembly:
+def put_together(size: int, task: Task | None = None, method: Method | None = None, channels: int = 3) -> Assembly:
     """Return what pictures need of a run."""
-    images = torch.randint(256, (3, 3, size, 2 * size), dtype=torch.uint8)
+    images = torch.randint(256, (3, channels, size, 2 * size), dtype=torch.uint8)
     data = ArraySet(images, torch.zeros(3, dtype=torch.int64))
-    network, teacher = nn.Conv2d(3, 4, 1), Network(nn.Conv2d(3, 4, 1))
+    network, teacher = nn.Conv2d(channels, 4, 1), Network(nn.Conv2d(channels, 4, 1))
     distiller = Distiller(network, Absent(), method or Alone(), task or Pixels())
     return Assembly(
         distiller=distiller,
@@ -190,6 +190,12 @@ def test_boxes_shrink_with_their_image(tmp_path: Path) -> None:
     assert (first["width"], first["height"]) == (512, 256)
     assert first["truth"] == {"boxes": [[256, 128, 512, 256]], "labels": [1], "scores": None}
     assert first["student"]["scores"] == [None]  # JSON has no NaN
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_images_of_any_channels(channels: int, mode: str, tmp_path: Path) -> None:
+    keep_pictures(put_together(8, channels=channels), tmp_path, [])
+    assert loaded(tmp_path / "pictures/0.jpg").mode == mode
 
 
 def test_maps_are_kept_unless_the_teacher_answers_from_memory(tmp_path: Path) -> None:

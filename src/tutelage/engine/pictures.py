@@ -105,7 +105,7 @@ def _drawn(image: Tensor, sketches: dict[str, Sketch | None], stem: Path) -> dic
 
     scale = min(1.0, LONGEST / max(image.shape[-2:]))
     height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
-    pixels = image.detach().float().cpu()[None]
+    pixels = image.detach().float().cpu()[None, : 3 if len(image) >= 3 else 1]
     if scale < 1:
         pixels = F.interpolate(pixels, (height, width), mode="bilinear", antialias=True, align_corners=False)
     array = pixels[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()

@@ -42,8 +42,10 @@ _UNITS = {
     "ap_large": Unit("AP large, %", 100.0, 2),
     "ar": Unit("AR, %", 100.0, 2),
     "teacher_ap": Unit("teacher’s AP, %", 100.0, 2),
+    "miou": Unit("mIoU, %", 100.0, 2),
+    "accuracy": Unit("accuracy, %", 100.0, 2),
 }
-_BY_CLASS = {"ap": "AP"}  # of figures such as ap/tree
+_BY_CLASS = {"ap": "AP", "iou": "IoU"}  # of figures such as ap/tree
 
 
 def unit(name: str) -> Unit:
