@@ -57,6 +57,18 @@ def _deepforest(out: Path, options: Mapping[str, Any]) -> Path:
     return prepare_deepforest(out, **options)
 
 
+def _mni152(out: Path, options: Mapping[str, Any]) -> Path:
+    from tutelage.data.prepare.mni152 import prepare_mni152
+
+    return prepare_mni152(out, **options)
+
+
+def _tuxpaint(out: Path, options: Mapping[str, Any]) -> Path:
+    from tutelage.data.prepare.tuxpaint import prepare_tuxpaint
+
+    return prepare_tuxpaint(out, **options)
+
+
 def _voc(out: Path, options: Mapping[str, Any]) -> Path:
     from tutelage.data.prepare.voc import prepare_voc
 
@@ -65,5 +77,7 @@ def _voc(out: Path, options: Mapping[str, Any]) -> Path:
 
 SOURCES = {
     "deepforest": Source(_deepforest, ("size", "stride")),
+    "mni152": Source(_mni152, ("seed",)),
+    "tuxpaint": Source(_tuxpaint, ("size", "seed")),
     "voc": Source(_voc, ("source",), ("source",)),
 }

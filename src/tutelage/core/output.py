@@ -25,12 +25,14 @@ class Output:
 
     @property
     def logits(self) -> Tensor:
-        """The output as one tensor: itself, or its entry `logits` (Hugging Face outputs).
+        """The output as one tensor: itself, or its entry `logits` (Hugging Face) or `out` (torchvision's segmentation).
 
         Raises:
             UserError: it is neither, or there is no output because there is no teacher.
         """
-        out = self.out["logits"] if isinstance(self.out, Mapping) and "logits" in self.out else self.out
+        out = self.out
+        if isinstance(out, Mapping):
+            out = next((out[name] for name in ("logits", "out") if name in out), out)
         if out is None:
             raise UserError("the method needs a teacher's logits, but there is no teacher; give the recipe one")
         if not isinstance(out, Tensor):
