@@ -19,7 +19,7 @@ class SegmentationMetrics(Metrics):
     miou is the mean over the classes that occur, in the masks or in what was found, of intersection over union, all
     pixels of all images counted together, as VOC and Cityscapes do; accuracy the share of pixels that are right; with
     names, iou/<name> by class, NaN for one that does not occur; with a teacher, agreement (share of equal decisions).
-    count is the number of pixels.
+    count is the number of pixels; unlabelled, where there are such, the number of images without a class anywhere.
 
     Args:
         num_classes: of the task.
@@ -28,28 +28,22 @@ class SegmentationMetrics(Metrics):
     """
 
     def __init__(self, num_classes: int, logits: Callable[[Any, Any], Tensor], names: Sequence[str] = ()) -> None:
-        from torchmetrics import MeanMetric  # slow to import
+        from torchmetrics import SumMetric  # slow to import
         from torchmetrics.classification import MulticlassConfusionMatrix
 
         self._logits, self._names = logits, names
-        self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self._agreement, self._taught = MeanMetric(), False
+        self._confusion, self._agreement = (MulticlassConfusionMatrix(num_classes, validate_args=False) for _ in "12")
+        self._unlabelled = SumMetric()
 
     def update(self, out: Any, batch: Any, teacher: Any = None) -> None:
         """Take in one batch."""
         found, masks = self._logits(out, batch).argmax(1), batch_labels(batch)
-        if self._confusion.device != found.device:
-            self._confusion.to(found.device)
-            self._agreement.to(found.device)
+        self._to(found.device)
         known = masks >= 0
-        decided = found[known]
-        if not len(decided):
-            return
-        self._confusion.update(decided, masks[known])
+        self._confusion.update(found[known], masks[known])
+        self._unlabelled.update((~known.flatten(1).any(1)).sum())
         if teacher is not None:
-            told = self._logits(teacher, batch).argmax(1)[known]
-            self._taught = True
-            self._agreement.update((decided == told).float())
+            self._agreement.update(found[known], self._logits(teacher, batch).argmax(1)[known])
 
     def compute(self) -> dict[str, float]:
         """Return the figures by name.
@@ -57,17 +51,25 @@ class SegmentationMetrics(Metrics):
         Raises:
             UserError: no pixel with a class was seen, on any rank.
         """
-        if not self._confusion.update_called:  # a rank without items has a share of 0
-            nothing = torch.zeros(0, dtype=torch.int64, device=self._confusion.device)
-            self._confusion.update(nothing, nothing)
-        table = self._confusion.compute().double()
-        count = float(table.sum())
+        nothing = torch.zeros(0, dtype=torch.int64, device=self._confusion.device)
+        for metric in (self._confusion, self._agreement):
+            metric.update(nothing, nothing)  # a rank without items, or without a teacher, has a share of 0
+        self._unlabelled.update(0.0)
+        table, told = (metric.compute().double().cpu() for metric in (self._confusion, self._agreement))
+        unlabelled, count = float(self._unlabelled.compute()), float(table.sum())
         if count == 0:
             raise UserError("there is nothing to evaluate: no pixel has a class; check data.root and the split")
         right = table.diagonal()
         iou = right / (table.sum(0) + table.sum(1) - right)  # 0 / 0 is NaN: the class does not occur
         figures = {"miou": float(iou.nanmean()), "accuracy": float(right.sum()) / count}
         figures |= {f"iou/{name}": float(iou[label]) for label, name in enumerate(self._names)}
-        if self._taught:
-            figures["agreement"] = float(self._agreement.compute())
+        if told.any():
+            figures["agreement"] = float(told.trace() / told.sum())
+        if unlabelled:
+            figures["unlabelled"] = unlabelled
         return figures | {"count": count}
+
+    def _to(self, device: torch.device) -> None:
+        if self._confusion.device != device:
+            for metric in (self._confusion, self._agreement, self._unlabelled):
+                metric.to(device)
