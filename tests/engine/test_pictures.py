@@ -142,11 +142,11 @@ class Corners(Pixels):
         return [Sketch(boxes, torch.tensor([1]), None if out is None else torch.tensor([float("nan")]))]
 
 
-class Shows(Alone):
-    """Has a map of everything."""
+class Shows(KD):
+    """Shows what the teacher told."""
 
     def inspect(self, step: Step) -> dict[str, Tensor]:
-        return {"all": torch.tensor([[1.0, float("nan")]])}
+        return {"told": step.teacher.out[0, 0], "none": torch.tensor([[1.0, float("nan")]])}
 
 
 def put_together(size: int, task: Task | None = None, method: Method | None = None, channels: int = 3) -> Assembly:
@@ -198,14 +198,20 @@ def test_images_of_any_channels(channels: int, mode: str, tmp_path: Path) -> Non
     assert loaded(tmp_path / "pictures/0.jpg").mode == mode
 
 
-def test_maps_are_kept_unless_the_teacher_answers_from_memory(tmp_path: Path) -> None:
+def test_a_teacher_that_remembers_looks_at_new_images(tmp_path: Path) -> None:
     parts = put_together(8, method=Shows())
-    keep_pictures(parts, tmp_path, [])
-    assert [image["maps"] for image in told(tmp_path)["images"]] == [{"all": [[1.0, None]]}, {}, {}]
     assert parts.teacher is not None
-    parts.distiller.teacher = Remembered(parts.teacher, Pixels(), list, 3)
+    training, new = (parts.splits.train.__getitems__([position]) for position in (2, 0))
+    memory = Remembered(parts.teacher, Pixels(), lambda: [training], 1).tapped([])
+    parts.distiller.teacher = memory
     keep_pictures(parts, tmp_path, [])
-    assert [image["maps"] for image in told(tmp_path)["images"]] == [{}, {}, {}]
+    first, *others = told(tmp_path)["images"]
+    torch.testing.assert_close(
+        torch.tensor(first["maps"]["told"]), parts.teacher.network(new[0])[0, 0], atol=1e-4, rtol=0
+    )
+    assert first["maps"]["none"] == [[1.0, None]]  # JSON has no NaN
+    assert [image["maps"] for image in others] == [{}, {}]
+    assert parts.distiller.teacher is memory
 
 
 def test_pictures_are_whole_or_not_there_and_never_lose_a_run(

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from tutelage.cache import Remembered
 from tutelage.core import Sketch
 from tutelage.core.eval_mode import eval_mode
+from tutelage.core.tap import call
 from tutelage.engine.assemble import Assembly
 from tutelage.engine.files import write_json
 
@@ -85,17 +86,20 @@ def _sketches(parts: Assembly, batch: Any) -> dict[str, Sketch | None] | None:
     truth, inputs = task.sketch(batch), task.inputs(batch)
     if truth is None:
         return None
-    student = task.sketch(batch, distiller.student(*inputs))
+    student = task.sketch(batch, call(distiller.student, inputs))
     teacher = None if parts.teacher is None else task.sketch(batch, parts.teacher(batch, inputs).out)
     drawn = {"truth": truth, "student": student, "teacher": teacher}
     return {who: None if found is None else found[0] for who, found in drawn.items()}
 
 
 def _maps(parts: Assembly, batch: Any) -> dict[str, list[list[float | None]]]:
-    """Return what the method shows of one image; a teacher that answers from memory has not seen it."""
-    if isinstance(parts.distiller.teacher, Remembered):
-        return {}
-    found = parts.distiller.method.inspect(parts.distiller.step(batch))
+    """Return what the method shows of one image; a teacher that remembers looks itself, since it knows it not."""
+    distiller, heard = parts.distiller, parts.distiller.teacher
+    distiller.teacher = heard.network if isinstance(heard, Remembered) else heard
+    try:
+        found = distiller.method.inspect(distiller.step(batch))
+    finally:
+        distiller.teacher = heard
     return {name: _rounded(values, 4) for name, values in found.items()}
 
 
