@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from torch import nn
 from tests.coco import write_coco
 from tutelage import PCKA, SSIM, Distiller, Mimic, Network, Together, UserError
 from tutelage.data import Coco
+from tutelage.engine import Recipe, Student, TeacherNetwork, Training, fit
 from tutelage.engine.evaluate import evaluate
 from tutelage.engine.preflight import buffers_hash
 from tutelage.tasks import TransformerDetection
@@ -100,3 +103,20 @@ def test_another_number_of_classes_or_another_network_is_refused(batch: Any) -> 
         task.accept(torch.zeros(1), batch)
     with pytest.raises(UserError, match="at least 32, got 2 and 16"):
         TransformerDetection(2, size=16)
+
+
+def test_it_goes_through_the_engine(tmp_path: Path) -> None:
+    teacher = TeacherNetwork(rt_detr(width=64), preflight=False)
+    train = Training(epochs=1, batch_size=2, optimizer=partial(torch.optim.AdamW, lr=1e-3), threads=1)
+    recipe = Recipe(
+        data=Coco(str(write_coco(tmp_path / "coco")), val="val2017"),
+        task=TransformerDetection(2, size=96),
+        student=Student(rt_detr()),
+        method=PCKA({LEVELS[0]: LEVELS[0]}, patch="auto"),
+        teacher=teacher,
+        train=train,
+    )
+    figures = fit(recipe, tmp_path / "run")
+    assert figures is not None
+    assert {"ap", "teacher_ap"} <= set(figures["test"])
+    assert len(json.loads((tmp_path / "run" / "pictures" / "pictures.json").read_text())["images"]) == 2
