@@ -6,11 +6,16 @@ so that what is cut short stays paired.
 
 python -m benchmarks.method_study fashion-1000 fashion-4000 [--share 0/2] [--seeds 5]
 python -m benchmarks.method_study fashion-1000 --collect     # benchmarks/results/methods_fashion-1000.json
+
+For a GPU (Accelerate takes the device that is there): all training images, ResNet-32×4 → ResNet-8×4, 240 epochs:
+
+python -m benchmarks.method_study --profile full [--set train.epochs=120]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from benchmarks.studies import STUDIES as FOLDER
 from benchmarks.studies import Study, Variants, gather, run_share
@@ -50,24 +55,33 @@ STUDIES = {
     "vit-student-4000": Study("fashion-mnist", VIT_STUDENT, FEWER_EPOCHS),
     "vit-teacher-4000": Study("fashion-mnist", VIT_TEACHER, FEWER_EPOCHS),
 }
+FULL = {"resnet": Study("fashion-mnist-resnet", ALL)}
+PROFILES = {"quick": (STUDIES, 5), "full": (FULL, 3)}  # studies and seeds
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run a share of the studies, or collect them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("studies", nargs="+", choices=STUDIES)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("studies", nargs="*", help=f"of {[*STUDIES]} or {[*FULL]}; default: all of the profile")
+    parser.add_argument("--profile", choices=PROFILES, default="quick", help="quick: two CPU cores; full: a GPU")
+    parser.add_argument("--seeds", type=int, help="default: 5, and 3 of the full profile")
     parser.add_argument("--share", default="0/1", help="which runs: k/n takes every n-th from the k-th on")
     parser.add_argument("--only", help="these variants alone, with commas between")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of all recipes")
     parser.add_argument("--collect", action="store_true")
-    arguments = parser.parse_args()
-    only = None if arguments.only is None else arguments.only.split(",")
-    studies = {FOLDER / f"methods-{name}": STUDIES[name].restricted(only) for name in arguments.studies}
+    parser.add_argument("--out", help="file of the result, for one study; default: in benchmarks/results")
+    arguments = parser.parse_args(argv)
+    there, seeds = PROFILES[arguments.profile]
+    names, seeds = arguments.studies or list(there), arguments.seeds or seeds
+    if unknown := [name for name in names if name not in there]:
+        parser.error(f"no study {unknown} of the profile {arguments.profile}; there are {list(there)}")
+    only, options = arguments.only and arguments.only.split(","), [f"--{pair}" for pair in arguments.set]
+    studies = {FOLDER / f"methods-{name}": there[name].changed(only, options) for name in names}
     if not arguments.collect:
-        run_share(studies, arguments.seeds, arguments.share)
+        run_share(studies, seeds, arguments.share)
         return
     for out, study in studies.items():
-        print(write_result(out.name.replace("-", "_", 1), gather(study, out, arguments.seeds)))
+        print(write_result(out.name.replace("-", "_", 1), gather(study, out, seeds), arguments.out))
 
 
 if __name__ == "__main__":

@@ -34,9 +34,10 @@ class Study:
     variants: Variants
     options: list[str] = field(default_factory=list)
 
-    def restricted(self, names: Sequence[str] | None) -> Study:
-        """Return the study of these variants alone, in its own order; None keeps all."""
-        return self if names is None else replace(self, variants={n: v for n, v in self.variants.items() if n in names})
+    def changed(self, names: Sequence[str] | None, options: Sequence[str] = ()) -> Study:
+        """Return the study of these variants alone (None: all), in its own order, with further options for all."""
+        variants = {n: v for n, v in self.variants.items() if names is None or n in names}
+        return replace(self, variants=variants, options=[*self.options, *options])
 
     def parsed(self, variant: str, seed: int) -> Parsed:
         """Return the recipe of one run; the teacher is trained once and was checked before."""
