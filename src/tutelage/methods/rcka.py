@@ -5,7 +5,7 @@ Source: Z. Zhou et al., "Rethinking Centered Kernel Alignment in Knowledge Disti
 
     L = CE + ramp · [intra · (1 - A(s, t)) + inter · (1 - A(sᵀ, tᵀ))] + feature · Σ_stages (1 - A(f_s, f_t))
 
-s, t: logits (N, C), whose transposes relate the classes; f: flattened features of any width; A: `alignment`.
+s, t: logits (N, C), whose transposes relate the classes, or (N, C, H, W), flattened; f: features; A: `alignment`.
 Paper → arguments: β_intra `intra`, β_inter `inter`, α `feature`; code → arguments: `with_l2_norm` `scale="rows"`.
 LCKA is RCKA without pairs, FCKA is RCKA with `intra=None, inter=None`.
 
@@ -100,7 +100,7 @@ class RCKA(Method):
 
     card = Card(
         paper="Z. Zhou et al., Rethinking Centered Kernel Alignment in Knowledge Distillation, IJCAI 2024, 2401.11824",
-        tasks="classification",
+        tasks="classification, segmentation",
         needs="logits; pairs of taps for the feature term, of any width; batches of 2 or more",
     )
 

@@ -25,7 +25,7 @@ def write_masked(root: Path, name: str, image: Tensor, mask: Tensor) -> None:
         (root / folder).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image.numpy()).save(root / "JPEGImages" / f"{name}.png")
     classes = Image.fromarray(mask.numpy())
-    classes.putpalette(COLOURS)
+    classes.putpalette([*COLOURS, *[255] * (768 - len(COLOURS))])  # all 256, or the file has fewer bits a pixel
     classes.save(root / "SegmentationClass" / f"{name}.png")
 
 
