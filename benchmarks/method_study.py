@@ -1,8 +1,9 @@
 """Every classification method against the student alone, on like and unlike pairs of networks: seeds, paired.
 
 Recipes as they are: RCKA's weights had been chosen on validation data with other seeds, those of the other methods are
-their papers' or their recipe's; nothing was tuned for this study. Several studies in one call take turns seed by seed,
-so that what is cut short stays paired.
+their papers' or their recipe's; nothing was tuned for this study. Runs of the RCKA study with the same recipe are taken
+in where they were not made again. Several studies in one call take turns seed by seed, so that what is cut short stays
+paired.
 
 python -m benchmarks.method_study fashion-1000 fashion-4000 [--share 0/2] [--seeds 5]
 python -m benchmarks.method_study fashion-1000 --collect     # benchmarks/results/methods_fashion-1000.json
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 
 from benchmarks.studies import STUDIES as FOLDER
 from benchmarks.studies import Study, Variants, gather, run_share
-from benchmarks.timing import write_result
+from benchmarks.timing import RESULTS, write_result
 
 NAMES = ("alone", "kd", "dkd", "dist", "ckd", "rcka", "mimic", "ofa", "afd_kd", "rtk", "residual", "srd")
 ALL: Variants = {name: (name, []) for name in NAMES}
@@ -55,6 +56,7 @@ STUDIES = {
     "vit-student-4000": Study("fashion-mnist", VIT_STUDENT, FEWER_EPOCHS),
     "vit-teacher-4000": Study("fashion-mnist", VIT_TEACHER, FEWER_EPOCHS),
 }
+EARLIER = {"fashion-1000": RESULTS / "rcka_fashion-1000.json"}  # the same recipes and the same teacher, to the bit
 FULL = {"resnet": Study("fashion-mnist-resnet", ALL)}
 PROFILES = {"quick": (STUDIES, 5), "full": (FULL, 3)}  # studies and seeds
 
@@ -80,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not arguments.collect:
         run_share(studies, seeds, arguments.share)
         return
-    for out, study in studies.items():
-        print(write_result(out.name.replace("-", "_", 1), gather(study, out, seeds), arguments.out))
+    for name, (out, study) in zip(names, studies.items(), strict=True):
+        print(write_result(f"methods_{name}", gather(study, out, seeds, EARLIER.get(name)), arguments.out))
 
 
 if __name__ == "__main__":

@@ -61,18 +61,40 @@ def run_share(studies: Mapping[Path, Study], seeds: int, share: str = "0/1") -> 
         print(out.name, variant, seed, metrics["test"]["top1"], round(metrics["seconds"], 1), flush=True)
 
 
-def gather(study: Study, out: Path, seeds: int) -> dict[str, Any]:
-    """Return what a result holds of a study: recipes, options, summary and every run with its commit."""
+def gather(study: Study, out: Path, seeds: int, earlier: Path | None = None) -> dict[str, Any]:
+    """Return what a result holds of a study: recipes, options, summary and every run with its commit.
+
+    Args:
+        study, out, seeds: what was run, and where.
+        earlier: a result with runs of the same recipes, which fill in for seeds that were not run again.
+    """
     runs = collect(out, list(study.variants), seeds)
+    for name, found in runs.items():
+        found.update({seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()})
+    if earlier is not None:
+        _fill(runs, json.loads(earlier.read_text())["runs"], seeds)
     summary = summarise(runs)
     print(study_table(summary))
     content: dict[str, Any] = {"recipes": study.folder, "options": study.options, "summary": summary}
     content["variants"] = {name: [recipe, *own] for name, (recipe, own) in study.variants.items()}
-    content["runs"] = {
-        name: {seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()}
-        for name, found in runs.items()
-    }
+    content["runs"] = {name: dict(sorted(found.items())) for name, found in runs.items()}
     return content
+
+
+def _fill(runs: dict[str, dict[int, Any]], earlier: dict[str, dict[str, Any]], seeds: int) -> None:
+    """Take in earlier runs of the same names; those that were run again must agree in every figure.
+
+    Raises:
+        ValueError: they do not.
+    """
+    for name in runs.keys() & earlier.keys():
+        for seed in range(seeds):
+            then = earlier[name].get(str(seed))
+            now = runs[name].get(seed, then)
+            if then is not None and now["test"] != then["test"]:
+                raise ValueError(f"{name}, seed {seed}: {now['test']} now, {then['test']} earlier")
+            if then is not None:
+                runs[name].setdefault(seed, then)
 
 
 def _environment(folder: Path) -> dict[str, Any]:
