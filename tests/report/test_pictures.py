@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.dense import detection_recipe, write_shapes
@@ -76,6 +77,14 @@ def test_names_stay_in_the_picture_and_out_of_crowds() -> None:
     assert [found.crowded(least) for least in (0.4, 0.6)] == [True, False]
     single = truth_panel(Side("truth", Boxes([[0, 0, 9, 9]], [1]), None), ["background", "tree"])
     assert single.shapes[0].tag == ""  # there is only one thing that it can be
+
+
+def test_names_of_classes_do_not_run_into_each_other() -> None:
+    mask = np.zeros((100, 100), np.uint8)
+    mask[20:60:2], mask[21:60:2], mask[90:] = 1, 2, 3  # two classes about the same place, and one elsewhere
+    panel = truth_panel(Side("truth", None, mask), ["background", "grey", "white", "skin"])
+    assert [word for word, _, _ in panel.words] == ["grey", "skin"]
+    assert panel.told == "grey 20 %, white 20 %, skin 10 %"
 
 
 def test_masks_are_compared(pictured: Path, tmp_path: Path) -> None:

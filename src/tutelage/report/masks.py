@@ -19,6 +19,7 @@ Pixels = NDArray[np.uint8]
 NOBODY = 255  # a pixel without a class
 EMPTY = ("background", "unlabeled", "unlabelled", "void")  # names of classes that are left clear
 VEIL, LINE = 150, 255  # how much of the image a class and its outline hide, of 255
+FINE = 480  # pixels of the longer side at which outlines are drawn
 SMALL = 0.01  # share of the pixels from which on a class is named in the picture
 
 
@@ -61,6 +62,16 @@ def overlay(mask: Pixels, names: Sequence[str], truth: Pixels | None = None) -> 
     data = io.BytesIO()
     Image.fromarray(drawn, "RGBA").save(data, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def enlarged(mask: Pixels) -> Pixels:
+    """Return a small mask with every pixel repeated, so that its outlines are thin.
+
+    >>> enlarged(np.zeros((100, 50), np.uint8)).shape
+    (400, 200)
+    """
+    times = max(1, FINE // max(mask.shape))
+    return mask.repeat(times, 0).repeat(times, 1)
 
 
 def named(names: Sequence[str], index: int) -> str:

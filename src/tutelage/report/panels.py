@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tutelage.report.colours import background, ink, level
 from tutelage.report.kept import Shot, Side
 from tutelage.report.maps import Numbers
-from tutelage.report.masks import Pixels, agreement, named, overlay, places
+from tutelage.report.masks import Pixels, agreement, enlarged, named, overlay, places
 from tutelage.report.matching import Boxes, Match, match
 from tutelage.report.numbers import fixed, known
 
@@ -164,7 +164,17 @@ def _masked(title: str, mask: Pixels, classes: Sequence[str], truth: Pixels | No
     told = ", ".join(f"{name} {100 * share:.0f} %" for name, _, _, share in words) or "no class"
     if agreed is not None:
         told = f"IoU {100 * agreed[0]:.1f} %, pixels {100 * agreed[1]:.1f} %"
-    return Panel(title, told, (), overlay(mask, classes, truth), [word[:3] for word in words])
+    veil = overlay(enlarged(mask), classes, None if truth is None else enlarged(truth))
+    return Panel(title, told, (), veil, _apart([word[:3] for word in words], LETTER * max(mask.shape)))
+
+
+def _apart(words: Sequence[tuple[str, float, float]], letter: float) -> list[tuple[str, float, float]]:
+    """Return the words, the first ones first, that do not run into one before them."""
+    kept: list[tuple[str, float, float]] = []
+    for word, x, y in words:
+        if all(abs(y - b) > 1.3 * letter or abs(x - a) > 0.33 * letter * len(word + other) for other, a, b in kept):
+            kept.append((word, x, y))
+    return kept
 
 
 def _told_apart(classes: Sequence[str]) -> bool:
