@@ -28,7 +28,7 @@ def test_voc_is_read_as_classes_with_outlines_ignored(voc: Path) -> None:
     assert type(mask) is torch.Tensor
     assert mask.unique().tolist() == [-100, 0, 1, 2]
     red = image[:, mask == 1].mean(1) * 255
-    assert (red - torch.tensor([200.0, 80, 40])).abs().max() < 6  # the mask lies where the brick is
+    assert (red - torch.tensor([200.0, 80, 40])).abs().max() < 15  # the mask lies where the brick is
 
 
 def test_images_of_different_sizes_are_filled_up_with_what_is_ignored(voc: Path) -> None:
