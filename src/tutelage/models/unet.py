@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from tutelage.errors import UserError
 
+SLOPE = 0.1  # with 0, all of a few channels often fire on the background alone, and what is inside is lost for good
+
 
 class UNet(nn.Module):
     """Three stages down, two up, a linear classifier of every pixel.
@@ -67,7 +69,7 @@ def _stage(inputs: int, outputs: int, convs: int, pool: bool) -> nn.Sequential:
     layers: list[nn.Module] = [nn.MaxPool2d(2)] if pool else []
     for index in range(convs):
         convolution = nn.Conv2d(outputs if index else inputs, outputs, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE)]
     return nn.Sequential(*layers)
 
 
