@@ -156,11 +156,11 @@ def test_a_teacher_is_remembered_by_its_logits(batch: Any) -> None:
     torch.testing.assert_close(found.logits, network.network(batch[0])["out"])
 
 
-def recipe(root: Path, method: Any, teacher: nn.Module | None, epochs: int = 8) -> Recipe:
+def recipe(root: Path, method: Any, teacher: nn.Module | None, epochs: int = 16) -> Recipe:
     data = VOCSegmentation(str(root), names=NAMES, validation=0.25, augment=False)
     torch.manual_seed(0)
     optimizer: Any = lambda parameters: torch.optim.AdamW(parameters, lr=1e-2)  # noqa: E731
-    training = Training(epochs=epochs, batch_size=4, optimizer=optimizer, evaluate_every=4, threads=1)
+    training = Training(epochs=epochs, batch_size=3, optimizer=optimizer, evaluate_every=8, threads=1)
     told = None if teacher is None else TeacherNetwork(network=teacher, preflight=False)
     student = Student(network=unet(3, width=4, convs=1))
     return Recipe(
