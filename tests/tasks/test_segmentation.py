@@ -15,7 +15,6 @@ from tutelage import PCKA, RCKA, SSIM, Alone, Distiller, Mimic, Network, Output,
 from tutelage.cache import Remembered
 from tutelage.data import VOCSegmentation
 from tutelage.engine import Recipe, Student, TeacherNetwork, Training, fit
-from tutelage.engine.evaluate import evaluate
 from tutelage.models import unet
 from tutelage.tasks import Segmentation
 
@@ -180,5 +179,3 @@ def test_a_short_training_finds_the_bricks(name: str, tmp_path: Path) -> None:
     assert metrics["test"]["miou"] > 0.5  # one class everywhere is worth less than 0.33
     pictures = list((tmp_path / "run/pictures").glob("*-truth.png"))
     assert pictures
-    again = evaluate(made.student.network, made.task, [made.data.splits().test.__getitems__([0, 1])])
-    assert 0 <= again["miou"] <= 1
