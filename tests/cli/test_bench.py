@@ -145,7 +145,9 @@ def test_a_wrong_study_is_one_sentence_before_anything_runs(refuse: Run) -> None
     refuse("bench", "study/kd.yaml", "--out", "out", says=("study/kd.yaml holds no recipes",))
     refuse(*bench, "--methods", "alone,kdd", says=("study has no recipe kdd.yaml", "['alone', 'kd']"))
     refuse(*bench, "--methods", "", says=("study has no recipe .yaml",))
-    refuse(*bench, "--methods", "teacher", says=("study has no recipe teacher.yaml",))
+    write_recipe("study/ofa_teacher_vit.yaml", **TEACHER)
+    for teacher in ("teacher", "ofa_teacher_vit"):
+        refuse(*bench, "--methods", teacher, says=(f"study has no recipe {teacher}.yaml", "['alone', 'kd']"))
     refuse(*bench, "--seeds", 0, says=("--seeds must be at least 1, got 0",))
     refuse(*bench, "--jobs", 0, says=("--jobs must be at least 1, got 0",))
     refuse(*bench, "--seed", 3, says=("bench gives every run its seed", "--seeds"))

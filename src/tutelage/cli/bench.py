@@ -88,7 +88,7 @@ def _run(parts: Sequence[Part], arguments: argparse.Namespace, overrides: list[s
 
 
 def _methods(folder: Path, wanted: str | None) -> list[str]:
-    there = sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("teacher"))
+    there = sorted(path.stem for path in folder.glob("*.yaml") if "teacher" not in path.stem.split("_"))
     if not there:
         raise UserError(f"{folder} holds no recipes; give a folder such as recipes/classification/digits")
     names = there if wanted is None else [name.strip() for name in wanted.split(",")]
