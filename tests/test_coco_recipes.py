@@ -13,7 +13,7 @@ from tutelage.cli import main
 FOLDER = Path(__file__).parents[1] / "recipes/detection/coco"
 SMALLER = {
     "weights: IMAGENET1K_V1": "weights: null",
-    "num_classes: 91\n": "num_classes: 91\n      sides: [128]\n",
+    "num_classes: 91}}}": "num_classes: 91, sides: [128]}}}",
     "intra: 10.0": "intra: 10.0, patch: auto",
 }
 LEVELS = {

@@ -26,6 +26,7 @@ def test_the_full_profile_runs_every_method_small(tmp_path: Path, monkeypatch: p
         data=part("data.FashionMNIST", root=str(data)),
         student=network("models.resnet32", channels=1, num_classes=10),
         train=train,
+        labels=None,
     )
     small = [*SMALL, f"data.root={data}", f"teacher.recipe={teacher}", "train.workers=0", "train.threads=1"]
     command = ["--profile", "full", "--seeds", "1", "--set", *small]

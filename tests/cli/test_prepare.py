@@ -10,7 +10,8 @@ from .conftest import Run
 
 def test_voc_is_prepared_once(run: Run, refuse: Run) -> None:
     write_voc(Path("voc"))
-    run("prepare", "voc", "--source", "voc", "--out", "made", says=("made",))
+    answer = run("prepare", "voc", "--source", "voc", "--out", "made")
+    assert (answer.code, answer.out) == (0, "made\n")
     content = json.loads(Path("made/annotations/instances_train.json").read_text())
     assert [category["name"] for category in content["categories"]] == ["cat", "dog"]
     refuse("prepare", "voc", "--source", "voc", "--out", "made", says=("made is there already",))

@@ -69,7 +69,7 @@ def average_precision(
 
     >>> true = {"image_id": 0, "boxes": [[0.0, 0.0, 9.0, 9.0]], "labels": [1], "area": [81.0], "iscrowd": [False]}
     >>> seen = {"image_id": 0, "boxes": [[0.0, 0.0, 9.0, 9.0]], "labels": [1], "scores": [0.7]}
-    >>> average_precision([true], [seen], ["tree"])["ap/tree"]
+    >>> average_precision([true], [seen])["ap"]
     1.0
 
     Args:
