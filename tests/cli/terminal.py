@@ -16,8 +16,9 @@ from types import TracebackType
 
 # The command becomes a session's leader with this terminal, as a shell would have started it.
 LAUNCH = """
-import fcntl, os, sys, termios
+import fcntl, os, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job, such as these tests, ignores it
 os.execv(sys.executable, [sys.executable, "-m", "tutelage", *sys.argv[1:]])
 """
 ROWS, COLUMNS = 24, 110
