@@ -35,6 +35,17 @@ def staged(
     return net
 
 
+def check_counts(network: str, counts: Mapping[str, int]) -> None:
+    """Refuse a number of classes, channels, … below 1.
+
+    Raises:
+        UserError: the message names the network and the argument.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{network} needs {name} of at least 1, got {value}")
+
+
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     """Return a convolution without bias, padded to keep the size at stride 1, and its batch norm."""
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 from torch import nn
 
-from tutelage.errors import UserError
+from tutelage.models.blocks import check_counts
 
 
 class SmallCNN(nn.Sequential):
@@ -34,9 +34,7 @@ def small_cnn(num_classes: int = 10, channels: int = 1, width: int = 10, convs: 
     Raises:
         UserError: an argument is smaller than 1.
     """
-    for name, value in (("num_classes", num_classes), ("channels", channels), ("width", width), ("convs", convs)):
-        if value < 1:
-            raise UserError(f"small_cnn needs {name} of at least 1, got {value}")
+    check_counts("small_cnn", {"num_classes": num_classes, "channels": channels, "width": width, "convs": convs})
     return SmallCNN(
         OrderedDict(
             stage1=_stage(channels, width, convs, stride=1),

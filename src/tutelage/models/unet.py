@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.errors import UserError
+from tutelage.models.blocks import check_counts
 
 SLOPE = 0.1  # with 0, all of a few channels often fire on the background alone, and what is inside is lost for good
 
@@ -59,9 +59,7 @@ def unet(num_classes: int, channels: int = 3, width: int = 12, convs: int = 2) -
     Raises:
         UserError: an argument is smaller than 1.
     """
-    for name, value in (("num_classes", num_classes), ("channels", channels), ("width", width), ("convs", convs)):
-        if value < 1:
-            raise UserError(f"unet needs {name} of at least 1, got {value}")
+    check_counts("unet", {"num_classes": num_classes, "channels": channels, "width": width, "convs": convs})
     return UNet(num_classes, channels, width, convs)
 
 
