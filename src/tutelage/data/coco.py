@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.data.base import Data, existing
-from tutelage.data.coco_file import CocoImage, read_instances
+from tutelage.data.coco_file import CocoImage, read_classes, read_instances
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_folder import decode, refuse_broken
 from tutelage.errors import UserError
@@ -129,8 +130,8 @@ class Coco(Data):
     def classes(self) -> list[str]:
         """Names by label; label 0 is the background."""
         if self._classes is None:
-            self.parts()
-        assert self._classes is not None
+            root = existing(self.root, type(self).__name__, ADVICE)
+            self._classes = read_classes(_instances(root, self.train), self.category_ids)
         return self._classes
 
     def parts(self) -> tuple[BoxSet, BoxSet | None, BoxSet | None]:
@@ -141,7 +142,7 @@ class Coco(Data):
 
     def _part(self, name: str, keep_empty: bool) -> BoxSet:
         root = existing(self.root, type(self).__name__, ADVICE)
-        found = read_instances(root / "annotations" / f"instances_{name}.json", root / name, self.category_ids)
+        found = read_instances(_instances(root, name), root / name, self.category_ids)
         if self._classes is not None and found.classes != self._classes:
             raise UserError(f"{found.path} has the categories {found.classes[1:6]}…, the training part has others")
         self._classes = found.classes
@@ -160,3 +161,7 @@ class Coco(Data):
 
         flip: nn.Module = v2.RandomHorizontalFlip()
         return flip
+
+
+def _instances(root: Path, part: str) -> Path:
+    return root / "annotations" / f"instances_{part}.json"

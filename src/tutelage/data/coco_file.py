@@ -71,16 +71,7 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
         UserError: something is missing, of the wrong kind, or names a category or an image that the file lacks.
     """
     content = _content(path)
-    categories = {_whole(c, "id", path, "a category"): str(c.get("name", c["id"])) for c in content["categories"]}
-    if not categories:
-        raise UserError(f"{path} has no 'categories'; list them as {{'id': 1, 'name': 'tree'}}")
-    order = sorted(categories)
-    labels = {number: number if category_ids else place + 1 for place, number in enumerate(order)}
-    classes = ["background"] + ["N/A"] * max(labels.values())
-    for number, label in labels.items():
-        if label < 1:
-            raise UserError(f"{path} has a category with the id {number}; ids count from 1, since 0 is background")
-        classes[label] = categories[number]
+    labels, classes = _labels(content, path, category_ids)
     boxes: dict[int, list[Mapping[str, Any]]] = {}
     for image in content["images"]:
         number = _whole(image, "id", path, "an image")
@@ -94,6 +85,26 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
     for image in content["images"]:
         found.images.append(_image(image, boxes[image["id"]], labels, found, folder))
     return found
+
+
+def read_classes(path: Path, category_ids: bool = False) -> list[str]:
+    """Return the names by label of an `instances` file, without a look at its images; see `read_instances`."""
+    return _labels(_content(path), path, category_ids)[1]
+
+
+def _labels(content: Mapping[str, Any], path: Path, category_ids: bool) -> tuple[dict[int, int], list[str]]:
+    """Return the label of each category id, and the names by label."""
+    categories = {_whole(c, "id", path, "a category"): str(c.get("name", c["id"])) for c in content["categories"]}
+    if not categories:
+        raise UserError(f"{path} has no 'categories'; list them as {{'id': 1, 'name': 'tree'}}")
+    order = sorted(categories)
+    labels = {number: number if category_ids else place + 1 for place, number in enumerate(order)}
+    classes = ["background"] + ["N/A"] * max(labels.values())
+    for number, label in labels.items():
+        if label < 1:
+            raise UserError(f"{path} has a category with the id {number}; ids count from 1, since 0 is background")
+        classes[label] = categories[number]
+    return labels, classes
 
 
 def write_instances(path: Path, images: Sequence[CocoImage], classes: Sequence[str]) -> None:
