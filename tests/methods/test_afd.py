@@ -325,6 +325,7 @@ def test_the_papers_loss_is_cross_entropy_and_kd_and_afd() -> None:
         ([torch.rand(4, 3, 8, 8)], [torch.ones(4, 5, 8, 8).long()], "the layer 't0' gives .* of torch.int64"),
         ([torch.rand(0, 3, 8, 8)], [torch.rand(0, 5, 8, 8)], r"the layer 's0' gives \(0, 3, 8, 8\)"),
         ([torch.rand(4, 3, 8, 8)], [torch.full((4, 5, 8, 8), torch.nan)], "the teacher's tap 't0' holds NaN"),
+        ([torch.rand(4, 3, 8, 8)], [torch.rand(4, 4, 4, 9)], r"the pair s0, t0 gives .* channels last"),
         ([torch.full((4, 3, 8, 8), torch.inf)], [torch.rand(4, 5, 8, 8)], "the student's tap 's0' holds NaN or inf"),
     ],
 )

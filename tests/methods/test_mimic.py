@@ -77,6 +77,8 @@ def test_features_that_do_not_fit_are_named() -> None:
         mimic_loss(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(UserError, match=r"the pair a → b gives features \(2, 3\) and \(2, 3, 4, 4\)"):
         set_up(torch.zeros(2, 3), torch.zeros(2, 3, 4, 4))
+    with pytest.raises(UserError, match=r"the pair a → b gives \(2, 3, 4, 4\) and \(2, 4, 4, 6\), .* channels last"):
+        set_up(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, 6))
     with pytest.raises(UserError, match="the pair a → b has 5 and 7 tokens"):
         set_up(torch.zeros(2, 5, 3), torch.zeros(2, 7, 3))
     with pytest.raises(UserError, match="the teacher's tap 'b' holds NaN"):

@@ -309,6 +309,11 @@ def test_maps_that_do_not_fit_are_named(student: Tensor, teacher: Tensor, messag
         set_up(student, teacher, adapter="never")
 
 
+def test_a_map_with_its_channels_last_is_refused() -> None:
+    with pytest.raises(UserError, match="channels last"):
+        set_up(torch.rand(2, 3, 12, 12), torch.rand(2, 12, 12, 24))
+
+
 def test_settings_that_do_not_fit_are_named() -> None:
     for wrong in ({"window": 10}, {"window": 0}, {"sigma": 0.0}):
         with pytest.raises(UserError, match="SSIM needs an odd window and sigma > 0, got"):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from tutelage.core import Step
 from tutelage.errors import UserError
+from tutelage.methods.parts import check_layout
 from tutelage.similarity.gram import promote
 
 Size = tuple[int, int]
@@ -116,7 +117,10 @@ def maps_of(step: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]
     """Return both networks' tapped maps, checked under the names of their taps."""
     student = [step.student.tap(name) for name in student_taps]
     teacher = [step.teacher.tap(name) for name in teacher_taps]
-    check_maps(student, teacher, (*student_taps, *teacher_taps))
+    names = (*student_taps, *teacher_taps)
+    check_maps(student, teacher, names)
+    for name, x in zip(names, (*student, *teacher), strict=True):
+        check_layout(student[0], x, f"{names[0]}, {name}")
     return student, teacher
 
 

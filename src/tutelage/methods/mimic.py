@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_floating
+from tutelage.methods.parts import check_finite, check_floating, check_layout
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -111,7 +111,7 @@ def projection(student: Tensor, teacher: Tensor, pair: str) -> nn.Module:
     Conv2d(4, 6, kernel_size=(1, 1), stride=(1, 1), bias=False)
 
     Raises:
-        UserError: the ranks differ, or are none of 2, 3 and 4; or the tokens differ in number.
+        UserError: the ranks differ, or are none of 2, 3 and 4; tokens differ in number; a map has its channels last.
     """
     if student.ndim != teacher.ndim or student.ndim not in (2, 3, 4):
         raise UserError(
@@ -122,6 +122,7 @@ def projection(student: Tensor, teacher: Tensor, pair: str) -> nn.Module:
         raise UserError(
             f"the pair {pair} has {student.shape[1]} and {teacher.shape[1]} tokens; tap layers of equal grids"
         )
+    check_layout(student, teacher, pair)
     width = 1 if student.ndim == 4 else -1
     mine, theirs = student.shape[width], teacher.shape[width]
     if mine == theirs:

@@ -40,6 +40,30 @@ def check_floating(needs: str, student: Tensor, teacher: Tensor) -> None:
         raise UserError(f"{needs}, got {student.dtype} and {teacher.dtype}; use .float()")
 
 
+def check_layout(student: Tensor, teacher: Tensor, pair: str) -> None:
+    """Refuse a pair of maps (N, C, H, W) of which one seems to have its channels last, as Swin's do.
+
+    Maps of the same images have the same proportions, up to rounding; one that has not, and whose second and third
+    dimension are equal, is read the wrong way round.
+
+    >>> import torch
+    >>> check_layout(torch.zeros(2, 96, 14, 14), torch.zeros(2, 14, 14, 192), "a → layers.1")
+    Traceback (most recent call last):
+    tutelage.errors.UserError: the pair a → layers.1 gives (2, 96, 14, 14) and (2, 14, 14, 192), of which one seems \
+to have its channels last; tap a layer that gives (N, C, H, W), or wrap the network so that it has one
+    >>> check_layout(torch.zeros(2, 64, 64, 96), torch.zeros(2, 256, 32, 48), "wide images, as many channels as rows")
+    """
+    if student.ndim != 4 or teacher.ndim != 4:
+        return
+    proportions = [x.shape[3] / x.shape[2] for x in (student, teacher)]
+    alike = 0.8 < proportions[0] / proportions[1] < 1.25
+    if not alike and any(x.shape[1] == x.shape[2] != x.shape[3] for x in (student, teacher)):
+        raise UserError(
+            f"the pair {pair} gives {tuple(student.shape)} and {tuple(teacher.shape)}, of which one seems to have its "
+            "channels last; tap a layer that gives (N, C, H, W), or wrap the network so that it has one"
+        )
+
+
 def check_classes(labels: Tensor, classes: int) -> None:
     """Refuse labels (N,) that are neither a class nor -100; on the CPU only, elsewhere the look would make a step wait.
 

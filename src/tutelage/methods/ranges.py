@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_floating
+from tutelage.methods.parts import check_floating, check_layout
 from tutelage.similarity.gram import full_precision, promote
 
 NORMS = ("channel", "tensor", "teacher", "none")
@@ -127,6 +127,7 @@ def adapter(student: Tensor, teacher: Tensor, when: str) -> nn.Module:
         student, teacher: maps (B, C, H, W).
         when: `"auto"`: if their widths differ, `"always"` or `"never"`.
     """
+    check_layout(student, teacher, "of SSIM")
     mine, theirs = student.shape[1], teacher.shape[1]
     if student.ndim != 4 or when == "never" or (when == "auto" and mine == theirs):
         return nn.Identity()
