@@ -31,17 +31,17 @@ SAME = ["--method.unlabelled={same: 1.0}"]  # unlabelled images of the classes t
 OPEN: Variants = {name: (name, []) for name in ("alone", "kd", "kd_open", "srd_closed", "srd", "srd_logits")}
 OPEN["srd_same"] = ("srd", SAME)
 STUDIES = {
-    "fashion-1000": Study("fashion-mnist", ALL),
-    "fashion-4000": Study("fashion-mnist", ALL, FEWER_EPOCHS),
-    "vit-student-1000": Study("fashion-mnist-vit", UNLIKE),
-    "vit-student-4000": Study("fashion-mnist-vit", UNLIKE, FEWER_EPOCHS),
-    "vit-teacher-1000": Study("fashion-mnist-from-vit", UNLIKE),
-    "vit-teacher-4000": Study("fashion-mnist-from-vit", UNLIKE, FEWER_EPOCHS),
-    "mixer-student-1000": Study("fashion-mnist-mixer", UNLIKE),
-    "open-1200": Study("fashion-mnist-open", OPEN),
+    "fashion-1000": Study("classification/fashion-mnist", ALL),
+    "fashion-4000": Study("classification/fashion-mnist", ALL, FEWER_EPOCHS),
+    "vit-student-1000": Study("classification/fashion-mnist-vit", UNLIKE),
+    "vit-student-4000": Study("classification/fashion-mnist-vit", UNLIKE, FEWER_EPOCHS),
+    "vit-teacher-1000": Study("classification/fashion-mnist-from-vit", UNLIKE),
+    "vit-teacher-4000": Study("classification/fashion-mnist-from-vit", UNLIKE, FEWER_EPOCHS),
+    "mixer-student-1000": Study("classification/fashion-mnist-mixer", UNLIKE),
+    "open-1200": Study("classification/fashion-mnist-open", OPEN),
 }
 EARLIER = {"fashion-1000": RESULTS / "rcka_fashion-1000.json"}  # the same recipes and the same teacher, to the bit
-FULL = {"resnet": Study("fashion-mnist-resnet", ALL)}
+FULL = {"resnet": Study("classification/fashion-mnist-resnet", ALL)}
 PROFILES = {"quick": (STUDIES, 5), "full": (FULL, 3)}  # studies and seeds
 
 
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="file of the result, for one study; default: in benchmarks/results")
     arguments = parser.parse_args(argv)
     there, seeds = PROFILES[arguments.profile]
-    names, seeds = arguments.studies or list(there), arguments.seeds or seeds
+    names, seeds = arguments.studies or list(there), range(arguments.seeds or seeds)
     if unknown := [name for name in names if name not in there]:
         parser.error(f"no study {unknown} of the profile {arguments.profile}; there are {list(there)}")
     only, options = arguments.only and arguments.only.split(","), [f"--{pair}" for pair in arguments.set]

@@ -37,9 +37,11 @@ ABLATIONS: Variants = {
 
 
 STUDIES = {
-    "fashion-1000": Study("fashion-mnist", {**MAIN, **ABLATIONS}),
-    "fashion-10000": Study("fashion-mnist", MAIN, ["--labels=10000", "--train.epochs=12", "--train.evaluate_every=3"]),
-    "digits-100": Study("digits", MAIN),
+    "fashion-1000": Study("classification/fashion-mnist", {**MAIN, **ABLATIONS}),
+    "fashion-10000": Study(
+        "classification/fashion-mnist", MAIN, ["--labels=10000", "--train.epochs=12", "--train.evaluate_every=3"]
+    ),
+    "digits-100": Study("classification/digits", MAIN),
 }
 
 
@@ -51,11 +53,11 @@ def main() -> None:
     parser.add_argument("--share", default="0/1", help="which runs: k/n takes every n-th from the k-th on")
     parser.add_argument("--collect", action="store_true")
     arguments = parser.parse_args()
-    study, out = STUDIES[arguments.study], FOLDER / arguments.study
+    study, out, seeds = STUDIES[arguments.study], FOLDER / arguments.study, range(arguments.seeds)
     if arguments.collect:
-        print(write_result(f"rcka_{arguments.study}", gather(study, out, arguments.seeds)))
+        print(write_result(f"rcka_{arguments.study}", gather(study, out, seeds)))
     else:
-        run_share({out: study}, arguments.seeds, arguments.share)
+        run_share({out: study}, seeds, arguments.share)
 
 
 if __name__ == "__main__":

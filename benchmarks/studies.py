@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from tutelage.cli.recipes import Parsed, parse_recipe
 from tutelage.cli.runs import train_run
 from tutelage.cli.study import study_table
 from tutelage.cli.teachers import resolve_teacher
-from tutelage.engine.study import collect, summarise
+from tutelage.engine.study import Spread, collect, summarise
 
-RECIPES = Path(__file__).parents[1] / "recipes/classification"
+RECIPES = Path(__file__).parents[1] / "recipes"
 TEACHERS = Path("runs/teachers")
 STUDIES = Path("runs/studies")
 Variants = dict[str, tuple[str, list[str]]]  # name: a recipe of the folder, and options of its own
@@ -25,7 +25,7 @@ class Study:
     """A data set, a label budget, and what is compared on it.
 
     Args:
-        folder: a folder of recipes/classification.
+        folder: of recipes, such as "classification/digits".
         variants: name: the recipe, and what is changed in it.
         options: what is changed in all of them.
     """
@@ -40,55 +40,76 @@ class Study:
         return replace(self, variants=variants, options=[*self.options, *options])
 
     def parsed(self, variant: str, seed: int) -> Parsed:
-        """Return the recipe of one run; the teacher is trained once and was checked before."""
+        """Return the recipe of one run."""
         recipe, own = self.variants[variant]
-        options = [*self.options, *own, f"--seed={seed}", "--teacher.preflight=false"]
-        return parse_recipe(RECIPES / self.folder / f"{recipe}.yaml", options)
+        return parse_recipe(RECIPES / self.folder / f"{recipe}.yaml", [*self.options, *own, f"--seed={seed}"])
+
+    @property
+    def select(self) -> str:
+        """The task's own figure, by which epochs are chosen and variants compared."""
+        return self.parsed(next(iter(self.variants)), 0).select()
 
 
-def run_share(studies: Mapping[Path, Study], seeds: int, share: str = "0/1") -> None:
+def run_share(studies: Mapping[Path, Study], seeds: range, share: str = "0/1") -> None:
     """Run every n-th run from the k-th on, of share k/n, in the order of seeds; studies are given by their folders."""
     first, shares = map(int, share.split("/"))
-    jobs = [(out, variant, seed) for seed in range(seeds) for out in studies for variant in studies[out].variants]
+    jobs = [(out, variant, seed) for seed in seeds for out in studies for variant in studies[out].variants]
     for out, variant, seed in jobs[first::shares]:
-        recipe = studies[out].parsed(variant, seed)
+        study = studies[out]
+        recipe = study.parsed(variant, seed)
         teacher = resolve_teacher(recipe, TEACHERS)
-        if teacher is not None and not teacher.train():
-            raise KeyboardInterrupt
+        if teacher is not None:
+            if not teacher.train():
+                raise KeyboardInterrupt
+            recipe.config.teacher.preflight = False  # its own figures tell how good it is
         metrics = train_run(recipe, out / variant / f"seed{seed}", resume=True)
         if metrics is None:
             raise KeyboardInterrupt
-        print(out.name, variant, seed, metrics["test"]["top1"], round(metrics["seconds"], 1), flush=True)
+        chosen, tested = (f"{metrics[part][study.select]:.4f}" for part in ("validation", "test"))
+        seconds = f"{metrics['seconds']:.0f} s"
+        print(out.name, variant, f"seed {seed} validation {chosen} test {tested}", seconds, flush=True)
 
 
-def gather(study: Study, out: Path, seeds: int, earlier: Path | None = None) -> dict[str, Any]:
+def gather(study: Study, out: Path, seeds: range, earlier: Path | None = None) -> dict[str, Any]:
     """Return what a result holds of a study: recipes, options, summary and every run with its commit.
 
     Args:
         study, out, seeds: what was run, and where.
         earlier: a result with runs of the same recipes, which fill in for seeds that were not run again.
     """
-    runs = collect(out, list(study.variants), seeds)
+    runs = collect(out, list(study.variants), seeds.stop)
     for name, found in runs.items():
         found.update({seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()})
     if earlier is not None:
         _fill(runs, json.loads(earlier.read_text())["runs"], seeds)
-    summary = summarise(runs)
-    print(study_table(summary))
-    content: dict[str, Any] = {"recipes": study.folder, "options": study.options, "summary": summary}
+    select = study.select
+    summary = summarise(runs, select)
+    for name, row in summary.items():
+        row["validation"] = {select: vars(Spread.of([run["validation"][select] for run in runs[name].values()]))}
+        print(f"{name}: validation {row['validation'][select]['mean']:.4f}")
+    print(study_table(summary, select))
+    content: dict[str, Any] = {"recipes": study.folder, "options": study.options, "select": select, "summary": summary}
     content["variants"] = {name: [recipe, *own] for name, (recipe, own) in study.variants.items()}
+    content["teachers"] = teacher_figures(study.parsed(name, 0) for name in study.variants)
     content["runs"] = {name: dict(sorted(found.items())) for name, found in runs.items()}
     return content
 
 
-def _fill(runs: dict[str, dict[int, Any]], earlier: dict[str, dict[str, Any]], seeds: int) -> None:
+def teacher_figures(recipes: Iterable[Parsed]) -> dict[str, Any]:
+    """Return the figures of the teachers that recipes learn from, by the folder of their run."""
+    teachers = (resolve_teacher(recipe, TEACHERS) for recipe in recipes)
+    there = {run.out for run in teachers if run is not None and run.ready}
+    return {out.name: json.loads((out / "metrics.json").read_text()) for out in sorted(there)}
+
+
+def _fill(runs: dict[str, dict[int, Any]], earlier: dict[str, dict[str, Any]], seeds: range) -> None:
     """Take in earlier runs of the same names; those that were run again must agree in every figure.
 
     Raises:
         ValueError: they do not.
     """
     for name in runs.keys() & earlier.keys():
-        for seed in range(seeds):
+        for seed in seeds:
             then = earlier[name].get(str(seed))
             now = runs[name].get(seed, then)
             if then is not None and now["test"] != then["test"]:

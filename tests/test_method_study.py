@@ -49,20 +49,27 @@ def test_earlier_runs_fill_in_if_those_made_again_are_equal(tmp_path: Path) -> N
     def metrics(top1: float) -> dict[str, Any]:
         test = {"top1": top1}
         ends = {"last": {"epoch": 1, "test": test}, "best": {"epoch": 1, "test": test}}
-        return {"test": test, **ends, "seconds": 1.0, "steps": 1, "parameters": {"student": 1, "method": 0}}
+        return {
+            "test": test,
+            "validation": test,
+            **ends,
+            "seconds": 1.0,
+            "steps": 1,
+            "parameters": {"student": 1, "method": 0},
+        }
 
     run = tmp_path / "runs/alone/seed0"
     run.mkdir(parents=True)
     (run / "metrics.json").write_text(json.dumps(metrics(0.5)))
     (run / "environment.json").write_text(json.dumps({"commit": "now"}))
     earlier = tmp_path / "earlier.json"
-    study = Study("digits", {"alone": ("alone", [])})
+    study = Study("classification/digits", {"alone": ("alone", [])})
     then = {"alone": {"0": metrics(0.5), "1": metrics(0.7)}, "other": {}}
     earlier.write_text(json.dumps({"runs": then}))
-    found = gather(study, tmp_path / "runs", 2, earlier)
+    found = gather(study, tmp_path / "runs", range(2), earlier)
     assert [found["runs"]["alone"][seed]["test"]["top1"] for seed in (0, 1)] == [0.5, 0.7]
     assert found["runs"]["alone"][0]["commit"] == "now"
     then["alone"]["0"] = metrics(0.6)
     earlier.write_text(json.dumps({"runs": then}))
     with pytest.raises(ValueError, match="alone, seed 0"):
-        gather(study, tmp_path / "runs", 2, earlier)
+        gather(study, tmp_path / "runs", range(2), earlier)
