@@ -70,18 +70,11 @@ def run_share(studies: Mapping[Path, Study], seeds: range, share: str = "0/1") -
         print(out.name, variant, f"seed {seed} validation {chosen} test {tested}", seconds, flush=True)
 
 
-def gather(study: Study, out: Path, seeds: range, earlier: Path | None = None) -> dict[str, Any]:
-    """Return what a result holds of a study: recipes, options, summary and every run with its commit.
-
-    Args:
-        study, out, seeds: what was run, and where.
-        earlier: a result with runs of the same recipes, which fill in for seeds that were not run again.
-    """
+def gather(study: Study, out: Path, seeds: range) -> dict[str, Any]:
+    """Return what a result holds of a study whose runs lie in `out`: options, summary, every run with its commit."""
     runs = collect(out, list(study.variants), seeds.stop)
     for name, found in runs.items():
         found.update({seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()})
-    if earlier is not None:
-        _fill(runs, json.loads(earlier.read_text())["runs"], seeds)
     select = study.select
     summary = summarise(runs, select)
     for name, row in summary.items():
@@ -100,22 +93,6 @@ def teacher_figures(recipes: Iterable[Parsed]) -> dict[str, Any]:
     teachers = (resolve_teacher(recipe, TEACHERS) for recipe in recipes)
     there = {run.out for run in teachers if run is not None and run.ready}
     return {out.name: json.loads((out / "metrics.json").read_text()) for out in sorted(there)}
-
-
-def _fill(runs: dict[str, dict[int, Any]], earlier: dict[str, dict[str, Any]], seeds: range) -> None:
-    """Take in earlier runs of the same names; those that were run again must agree in every figure.
-
-    Raises:
-        ValueError: they do not.
-    """
-    for name in runs.keys() & earlier.keys():
-        for seed in seeds:
-            then = earlier[name].get(str(seed))
-            now = runs[name].get(seed, then)
-            if then is not None and now["test"] != then["test"]:
-                raise ValueError(f"{name}, seed {seed}: {now['test']} now, {then['test']} earlier")
-            if then is not None:
-                runs[name].setdefault(seed, then)
 
 
 def _environment(folder: Path) -> dict[str, Any]:

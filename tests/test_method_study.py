@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from benchmarks.method_study import ALL, main
-from benchmarks.studies import Study, gather
 
 from tests.cli.support import network, part, write_fashion_mnist, write_recipe
 
@@ -37,39 +35,12 @@ def test_the_full_profile_runs_every_method_small(tmp_path: Path, monkeypatch: p
     assert all(row["test"]["count"]["mean"] == 80 for row in result["summary"].values())
     assert result["runs"]["rcka"]["0"]["parameters"]["student"] > 1e6
     assert "difference" in result["summary"]["kd"]
+    (told,) = result["teachers"].values()
+    assert told["test"]["count"] == 80
+    assert result["summary"]["kd"]["validation"]["top1"]["mean"] == result["runs"]["kd"]["0"]["validation"]["top1"]
 
 
 def test_an_unknown_study_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["fashion-9"])
     assert "no study ['fashion-9'] of the profile quick" in capsys.readouterr().err
-
-
-def test_earlier_runs_fill_in_if_those_made_again_are_equal(tmp_path: Path) -> None:
-    def metrics(top1: float) -> dict[str, Any]:
-        test = {"top1": top1}
-        ends = {"last": {"epoch": 1, "test": test}, "best": {"epoch": 1, "test": test}}
-        return {
-            "test": test,
-            "validation": test,
-            **ends,
-            "seconds": 1.0,
-            "steps": 1,
-            "parameters": {"student": 1, "method": 0},
-        }
-
-    run = tmp_path / "runs/alone/seed0"
-    run.mkdir(parents=True)
-    (run / "metrics.json").write_text(json.dumps(metrics(0.5)))
-    (run / "environment.json").write_text(json.dumps({"commit": "now"}))
-    earlier = tmp_path / "earlier.json"
-    study = Study("classification/digits", {"alone": ("alone", [])})
-    then = {"alone": {"0": metrics(0.5), "1": metrics(0.7)}, "other": {}}
-    earlier.write_text(json.dumps({"runs": then}))
-    found = gather(study, tmp_path / "runs", range(2), earlier)
-    assert [found["runs"]["alone"][seed]["test"]["top1"] for seed in (0, 1)] == [0.5, 0.7]
-    assert found["runs"]["alone"][0]["commit"] == "now"
-    then["alone"]["0"] = metrics(0.6)
-    earlier.write_text(json.dumps({"runs": then}))
-    with pytest.raises(ValueError, match="alone, seed 0"):
-        gather(study, tmp_path / "runs", range(2), earlier)
