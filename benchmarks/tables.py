@@ -41,7 +41,7 @@ SETTINGS = {
 def result(setting: str) -> dict[str, Any]:
     """Return what a study found; nothing at all if it was not run."""
     path = RESULTS / f"methods_{setting}.json"
-    return json.loads(path.read_text()) if path.exists() else {"summary": {}, "teachers": {}}
+    return json.loads(path.read_text()) if path.exists() else {"summary": {}}
 
 
 def summary(setting: str) -> dict[str, Any]:
@@ -81,11 +81,11 @@ def classification() -> str:
     """Return differences to the student alone, methods by settings."""
     there = {setting: summary(setting) for setting in SETTINGS if summary(setting)}
     first = next(iter(there.values()))
-    order = sorted(NAMES, key=lambda name: -first[name]["difference"]["mean"] if name in first else 0.0)
+    order = sorted(NAMES, key=lambda name: -first[name]["difference"]["mean"])
     rows = [["student alone", *(percent(found["alone"]) for found in there.values()), ece(first["alone"])]]
     for name in order:
         cells = [paired(found[name]) if name in found else "–" for found in there.values()]
-        rows.append([NAMES[name], *cells, ece(first[name]) if name in first else "–"])
+        rows.append([NAMES[name], *cells, ece(first[name])])
     return table(["", *(SETTINGS[setting] for setting in there), "ECE, first column"], rows)
 
 
@@ -126,21 +126,15 @@ def cost(method: str | None = None) -> str:
 
 def page(method: str) -> str:
     """Return what a method's page shows: its figures in every setting beside KD's, and its cost."""
+    name, others = NAMES[method], [] if method == "kd" else ["kd"]
     rows = []
     for setting, title in SETTINGS.items():
         found = summary(setting)
         if method in found:
-            mine, kd = found[method], [] if method == "kd" else [paired(found["kd"])]
-            rows.append([title, percent(found["alone"]), percent(mine), paired(mine), *kd, ece(mine)])
-    name = NAMES[method]
-    head = [
-        "Fashion-MNIST",
-        "alone",
-        name,
-        f"{name} − alone [95 %]",
-        *(["KD − alone"] if method != "kd" else []),
-        "ECE",
-    ]
+            mine, beside = found[method], [paired(found[other]) for other in others]
+            rows.append([title, percent(found["alone"]), percent(mine), paired(mine), *beside, ece(mine)])
+    beside = [f"{NAMES[other]} − alone" for other in others]
+    head = ["Fashion-MNIST", "alone", name, f"{name} − alone [95 %]", *beside, "ECE"]
     return "\n".join(part for part in (table(head, rows), cost(method)) if part)
 
 

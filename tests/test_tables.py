@@ -19,7 +19,7 @@ def test_every_method_has_its_figures_on_its_page() -> None:
     assert found == {*tables.WHOLE, *tables.NAMES}
 
 
-def test_a_number_changed_by_hand_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_changed_by_hand_is_found() -> None:
     page = "before\n<!-- figures cost -->\n<!-- end of figures -->\nafter"
     made = tables.filled(page)
     cost = json.loads((tables.RESULTS / "loss_cost.json").read_text())["methods"]["KD"]
