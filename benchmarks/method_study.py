@@ -21,19 +21,25 @@ from benchmarks.studies import STUDIES as FOLDER
 from benchmarks.studies import Study, Variants, gather, run_share
 from benchmarks.timing import write_result
 
-NAMES = ("alone", "kd", "dkd", "dist", "ckd", "rcka", "mimic", "ofa", "afd_kd", "rtk", "residual", "srd")
-ALL: Variants = {name: (name, []) for name in NAMES}
+
+def plain(*names: str) -> Variants:
+    """Return recipes as they are."""
+    return {name: (name, []) for name in names}
+
+
+TOKENS = plain("alone", "kd", "dkd", "dist", "ckd", "rcka", "mimic", "ofa", "srd")
+ALL: Variants = {**TOKENS, **plain("afd_kd", "rtk", "residual")}  # these three need maps in both networks
 DKD_8: Variants = {"dkd_8": ("dkd", ["--method.beta=8"])}  # the CIFAR-100 value, before one was chosen on this data
 LIKE: Variants = {**ALL, **DKD_8}
+UNLIKE: Variants = {**TOKENS, **DKD_8}
+OPEN: Variants = {
+    **plain("alone", "kd", "kd_open", "srd_closed", "srd", "srd_logits"),
+    "srd_same": ("srd", ["--method.unlabelled={same: 1.0}"]),  # unlabelled images of the classes that have labels
+}
 FEWER_EPOCHS = ["--labels=4000", "--train.epochs=10", "--train.evaluate_every=2"]  # as many steps as with 1000
-TOKENS = ("alone", "kd", "dkd", "dist", "ckd", "rcka", "mimic", "ofa", "srd")  # the others need maps in both networks
-UNLIKE: Variants = {**{name: (name, []) for name in TOKENS}, **DKD_8}
-SAME = ["--method.unlabelled={same: 1.0}"]  # unlabelled images of the classes that have labels
-OPEN: Variants = {name: (name, []) for name in ("alone", "kd", "kd_open", "srd_closed", "srd", "srd_logits")}
-OPEN["srd_same"] = ("srd", SAME)
 STUDIES = {
     "fashion-1000": Study("classification/fashion-mnist", LIKE),
-    "fashion-1000-dkd": Study("classification/fashion-mnist", {"alone": ("alone", []), "dkd": ("dkd", [])}),
+    "fashion-1000-dkd": Study("classification/fashion-mnist", plain("alone", "dkd")),
     "fashion-4000": Study("classification/fashion-mnist", LIKE, FEWER_EPOCHS),
     "vit-student-1000": Study("classification/fashion-mnist-vit", UNLIKE),
     "vit-student-4000": Study("classification/fashion-mnist-vit", UNLIKE, FEWER_EPOCHS),
