@@ -12,7 +12,7 @@ from tutelage.cli.recipes import Parsed, parse_recipe
 from tutelage.cli.runs import train_run
 from tutelage.cli.study import study_table
 from tutelage.cli.teachers import resolve_teacher
-from tutelage.engine.study import Spread, collect, summarise
+from tutelage.engine.study import collect, summarise
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 TEACHERS = Path("runs/teachers")
@@ -77,9 +77,6 @@ def gather(study: Study, out: Path, seeds: range) -> dict[str, Any]:
         found.update({seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()})
     select = study.select
     summary = summarise(runs, select)
-    for name, row in summary.items():
-        row["validation"] = {select: vars(Spread.of([run["validation"][select] for run in runs[name].values()]))}
-        print(f"{name}: validation {row['validation'][select]['mean']:.4f}")
     print(study_table(summary, select))
     content: dict[str, Any] = {"recipes": study.folder, "options": study.options, "select": select, "summary": summary}
     content["variants"] = {name: [recipe, *own] for name, (recipe, own) in study.variants.items()}

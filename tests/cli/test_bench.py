@@ -183,7 +183,8 @@ def figures(top1: float, seconds: float, **extra: float) -> dict[str, Any]:
     test = {"ap": top1, "count": 10.0}
     ends = {"last": {"epoch": 4, "test": {"ap": top1 / 2, "count": 10.0}}, "best": {"epoch": 2, "test": test}}
     parameters = {"student": 1000, "method": 20}
-    return {"test": test, **ends, "seconds": seconds, "steps": 10, "parameters": parameters, **extra}
+    costs = {"seconds": seconds, "steps": 10, "parameters": parameters, **extra}
+    return {"test": test, **ends, "validation": {"ap": top1 + 0.01}, **costs}
 
 
 def test_the_table_of_one_seed_has_no_spread_and_that_of_two_has() -> None:
@@ -198,6 +199,7 @@ def test_the_table_of_one_seed_has_no_spread_and_that_of_two_has() -> None:
     assert kd.split()[:5] == ["kd", "66.00", "±", "8.49", "+11.00"]
     assert "[-1.71, +23.71]" in kd
     assert "33.00 ± 4.24" in kd  # the last epoch
+    assert "67.00 ± 8.49" in kd  # validation
     assert kd.split()[-4:] == ["1,000", "20", "2.00", "+20"]
     one = {method: {0: by_seed[0]} for method, by_seed in runs.items()}
     assert study_table(summarise(one, "ap"), "ap").splitlines()[2].split()[:4] == ["kd", "60.00", "+10.00", "60.00"]

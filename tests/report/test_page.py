@@ -52,7 +52,7 @@ def test_a_study_tells_its_spread_differences_and_costs(study: Path, tmp_path: P
     assert f"{100 * top1['mean']:.2f} ± {100 * top1['sd']:.2f}" in page.text
     assert f"{100 * results['summary']['kd']['difference']['mean']:+.2f} [".replace("-", "−") in page.text
     assert f"{results['summary']['kd']['parameters']['student']:,}" in page.text
-    headers = ("last epoch, top-1, %", "best epoch", "seconds", "ms per step", "KL to teacher")
+    headers = ("last epoch, top-1, %", "best epoch", "validation, top-1, %", "seconds", "ms per step", "KL to teacher")
     for header in (*headers, "method’s parameters", "step / alone", "more memory, MiB"):
         assert header in page.text
     for seed in ("0", "1"):

@@ -55,17 +55,18 @@ def study_table(summary: dict[str, Any], select: str = "top1") -> str:
     """Return one row a method: the figure compared, closeness to the teacher, calibration, cost.
 
     The test figure is that of the epoch which the recipe keeps; beside it stand those of the best epoch on validation
-    data and of the last one. A step's time is a ratio to the baseline's, and memory what is more than the baseline's.
+    data and of the last one, and the best epoch's on validation data, to choose weights by. A step's time is a ratio to
+    the baseline's, and memory what is more than the baseline's.
     """
     label = unit(select).label
     others = [name for name in OTHERS if any(name in row["test"] for row in summary.values())]
-    header = ["method", f"test {label}", f"− {BASELINE} [95 %]", "best epoch", "last epoch"]
+    header = ["method", f"test {label}", f"− {BASELINE} [95 %]", "best epoch", "last epoch", "validation"]
     header += [*(unit(name).label for name in others), "parameters", "method's", f"step / {BASELINE}", "memory, MiB"]
     rows = []
     for method, row in summary.items():
         cost, parameters = row["cost"], row["parameters"]
         cells = [spread(select, row["test"][select]), _difference(row.get("difference"), select)]
-        cells += [spread(select, row[end][select]) for end in ("best", "last")]
+        cells += [spread(select, row[part][select]) for part in ("best", "last", "validation")]
         cells += [spread(name, row["test"].get(name)) for name in others]
         cells += [short(parameters["student"]), short(parameters["method"])]
         memory = cost["extra_peak_gpu_mib"] or cost["extra_peak_mib"]

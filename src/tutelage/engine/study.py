@@ -65,7 +65,9 @@ def _figures(run: Path) -> dict[str, Any]:
 
 
 def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str = "top1") -> dict[str, Any]:
-    """Return each method's spread of every test figure, its cost, and its difference to the baseline, paired by seed.
+    """Return each method's spread of every figure, its cost, and its difference to the baseline, paired by seed.
+
+    "test" is of the epoch that the recipe keeps, "validation" of the best one: weights are chosen by that alone.
 
     Args:
         runs: metrics by method and seed; see `collect`.
@@ -78,9 +80,10 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str =
         results = list(by_seed.values())
         row: dict[str, Any] = {
             "seeds": sorted(by_seed),
-            "test": {name: vars(Spread.of([r["test"][name] for r in results])) for name in results[0]["test"]},
-            "last": {name: vars(Spread.of([r["last"]["test"][name] for r in results])) for name in results[0]["test"]},
-            "best": {name: vars(Spread.of([r["best"]["test"][name] for r in results])) for name in results[0]["test"]},
+            "test": _spreads([r["test"] for r in results]),
+            "last": _spreads([r["last"]["test"] for r in results]),
+            "best": _spreads([r["best"]["test"] for r in results]),
+            "validation": _spreads([r["validation"] for r in results]),
             "best_epoch": vars(Spread.of([r["best"]["epoch"] for r in results])),
             "seconds": vars(Spread.of([r["seconds"] for r in results])),
             "parameters": results[0]["parameters"],
@@ -94,6 +97,11 @@ def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str =
             row["difference"] = {"figure": select, **found}
         summary[method] = row
     return summary
+
+
+def _spreads(figures: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Return the spread of every figure that the first run has, by its name."""
+    return {name: vars(Spread.of([one[name] for one in figures])) for name in figures[0]}
 
 
 def _cost(runs: Mapping[int, Mapping[str, Any]], baseline: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def _table(summary: Mapping[str, Any], runs: Runs, main: str) -> Table:
     others = [name for name in names if name not in (main, COUNT)]
     costs = list(dict.fromkeys(name for by_seed in runs.values() for m in by_seed.values() for name in extra_costs(m)))
     columns = ["method", unit(main).label, f"− {BASELINE} [95 %]", f"last epoch, {unit(main).label}", "best epoch"]
+    columns += [f"validation, {unit(main).label}"]
     columns += ["parameters", "method’s parameters", "seconds", "ms per step", f"step / {BASELINE}", "more memory, MiB"]
     columns += [*costs, *(unit(name).label for name in others)]
     rows = []
@@ -82,6 +83,7 @@ def _table(summary: Mapping[str, Any], runs: Runs, main: str) -> Table:
         metrics = list(runs[method].values())
         cells = [Cell(method), _spread(main, row["test"]), _difference(row.get("difference"), main)]
         cells += [_spread(main, row["last"]), _mean([m["best"]["epoch"] for m in metrics], 0)]
+        cells += [_spread(main, row.get("validation", {}))]
         cells += [Cell(short(size), size) for size in (row["parameters"][of] for of in ("student", "method"))]
         cells += [_mean([m["seconds"] for m in metrics], 1)]
         cells += [_mean([step_time(m) for m in metrics], 2), *_against(row.get("cost", {}))]
