@@ -18,7 +18,8 @@ from tests.vectors import FOLDER, cases, tensor
 from tutelage import AFD, KD, Classification, Distiller, Network, Output, Step, Taps, Together, UserError
 from tutelage.methods import afd_loss
 from tutelage.methods.afd import Attention
-from tutelage.methods.attention import attention_use, energies, values
+from tutelage.methods.attention import attention_use
+from tutelage.methods.energies import energies, values
 from tutelage.models import small_cnn, wrn_16_2
 
 CASES = cases("afd")

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from tests.vectors import FOLDER, cases, tensor
 from tutelage import AFD, RTK, Output, Step, UserError
 from tutelage.methods import afd_loss, rtk_loss
-from tutelage.methods.attention import attention_use, energies, values
+from tutelage.methods.attention import attention_use
+from tutelage.methods.energies import energies, values
 from tutelage.methods.rtk import Scores
 from tutelage.methods.stages import StageAttention, stage_attention, stages_of
 

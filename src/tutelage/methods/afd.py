@@ -8,7 +8,7 @@ whose equations these are (the paper's text was not at hand).
     a_{t,s} = (<b_{s,t}, q_t> + <p_t, p_s>) / √d,   A_{t,·} = softmax of a_{t,·} over the student's layers
     L = weight · Σ_t mean_batch Σ_s A_{t,s} · ‖n(pool(mean_c S_s²)) - n(mean_c T_t²)‖² / (H_t W_t)
 
-T_t, S_s: feature maps after ReLU; n, pool: `attention.py`. Code → arguments: `qk_dim` `width`, `beta` `weight`. The
+T_t, S_s: feature maps after ReLU; n, pool: `energies.py`. Code → arguments: `qk_dim` `width`, `beta` `weight`. The
 paper's loss is CE + 0.9 · KD at T = 4 + 200 · AFD: `Together([AFD(), KD(temperature=4, weight=0.9, task_weight=1)])`.
 A pair's error is 2 (1 - cos) / (H_t W_t), so an 8×8 stage weighs 16 times a 32×32 one, and smaller maps want a
 smaller weight. Every teacher layer keeps a total weight of 1; a student layer may be left out.
@@ -35,7 +35,7 @@ from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
 from tutelage.methods import attention as shared
-from tutelage.methods.parts import check_finite
+from tutelage.methods.energies import distances, energies, size_of, values
 from tutelage.similarity.gram import full_precision
 
 STAGES = ("stage1", "stage2", "stage3")
@@ -61,10 +61,10 @@ def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Te
     """
     shared.check_maps(student, teacher)
     with full_precision(attention.device):
-        mine = shared.energies(student)
-        pooled = {size: shared.values(mine, size) for size in dict.fromkeys(map(shared.size_of, teacher))}
-        told = [shared.values([e]) for e in shared.energies(teacher)]
-        errors = [shared.distances(pooled[shared.size_of(x)], v, distance) for x, v in zip(teacher, told, strict=True)]
+        mine = energies(student)
+        pooled = {size: values(mine, size) for size in dict.fromkeys(map(size_of, teacher))}
+        told = [values([e]) for e in energies(teacher)]
+        errors = [distances(pooled[size_of(x)], v, distance) for x, v in zip(teacher, told, strict=True)]
         return (torch.stack(errors, 1) * attention).sum(2).mean(0)
 
 
@@ -124,7 +124,7 @@ class AFD(Method):
 
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Build the attention from the shapes of one batch."""
-        check_finite(example)
+        shared.check_example(example, self.student_taps, self.teacher_taps)
         maps = shared.maps_of(example, self.student_taps, self.teacher_taps)
         student, told = ([x.shape[1] for x in side] for side in maps)
         self.attention = Attention(student, told, self.width)

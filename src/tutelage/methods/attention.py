@@ -1,10 +1,6 @@
-"""What AFD and RTK share: a map of unit length and a vector to compare by for every layer.
+"""What AFD and RTK share: a vector to compare by for every layer, `BN(Linear(GAP f)) ∈ R^d`, and the looks at maps.
 
-    n(x)   = x / max(‖x‖₂, 1e-12) on the flattened map
-    value  = n(mean_c f²), for the student pooled to the teacher's size before n
-    vector = BN(Linear(GAP f)) ∈ R^d
-
-All of it in float32 or better, outside autocast: half precision rounds the 1e-12 to 0, and a dead map to NaN.
+All of it in float32 or better, outside autocast, as `energies.py`.
 """
 
 from __future__ import annotations
@@ -13,56 +9,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tutelage.core import Step
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_layout
+from tutelage.methods.energies import size_of
+from tutelage.methods.parts import check_finite, check_layout
 from tutelage.similarity.gram import promote
-
-Size = tuple[int, int]
-DISTANCES = ("mean", "cosine")
-
-
-def energies(maps: Sequence[Tensor]) -> list[Tensor]:
-    """Return the mean square over the channels of every map, (N, 1, H, W).
-
-    >>> energies([torch.full((2, 3, 4, 4), 2.0)])[0].shape
-    torch.Size([2, 1, 4, 4])
-    """
-    return [promote(f).square().mean(1, keepdim=True) for f in maps]
-
-
-def values(energy: Sequence[Tensor], size: Size | None = None) -> Tensor:
-    """Return all energies as vectors of unit length, (N, layers, H·W); a map of zeros stays zero.
-
-    >>> values(energies([torch.ones(2, 3, 4, 4), torch.zeros(2, 5, 2, 2)]), (2, 2))[0]
-    tensor([[0.5000, 0.5000, 0.5000, 0.5000],
-            [0.0000, 0.0000, 0.0000, 0.0000]])
-
-    Args:
-        energy: maps (N, 1, H, W), of any sizes.
-        size: average them over the cells of this grid first, upwards by repetition; None is for maps of one size.
-    """
-    pooled = [e if size is None or size_of(e) == size else F.adaptive_avg_pool2d(e, size) for e in energy]
-    return F.normalize(torch.stack([p.flatten(1) for p in pooled], 1), dim=2, eps=1e-12)
-
-
-def distances(student: Tensor, teacher: Tensor, distance: str) -> Tensor:
-    """Return D of unit vectors, over the last dimension: ‖u - v‖² / (H·W) for "mean", 1 - <u, v> for "cosine".
-
-    >>> one, other = torch.eye(4)[0], torch.eye(4)[1]
-    >>> distances(one, other, "mean").item(), distances(one, other, "cosine").item()
-    (0.5, 1.0)
-    """
-    check_distance(distance)
-    return (student - teacher).square().mean(-1) if distance == "mean" else 1.0 - (student * teacher).sum(-1)
-
-
-def check_distance(distance: str) -> None:
-    """Refuse an unknown distance."""
-    if distance not in DISTANCES:
-        raise UserError(f"distance is one of {DISTANCES}, got {distance!r}")
 
 
 class Vectors(nn.ModuleList):
@@ -114,19 +66,18 @@ def attention_use(attention: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def maps_of(step: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return both networks' tapped maps, checked under the names of their taps."""
-    student = [step.student.tap(name) for name in student_taps]
-    teacher = [step.teacher.tap(name) for name in teacher_taps]
+    """Return both networks' tapped maps."""
+    return [step.student.tap(name) for name in student_taps], [step.teacher.tap(name) for name in teacher_taps]
+
+
+def check_example(example: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> None:
+    """Refuse taps that cannot be compared, under their names; for `setup`, as `check_finite`, which it does too."""
+    check_finite(example)
+    student, teacher = maps_of(example, student_taps, teacher_taps)
     names = (*student_taps, *teacher_taps)
     check_maps(student, teacher, names)
     for name, x in zip(names, (*student, *teacher), strict=True):
         check_layout(student[0], x, f"{names[0]}, {name}")
-    return student, teacher
-
-
-def size_of(x: Tensor) -> Size:
-    """Return (H, W) of a map (..., H, W)."""
-    return x.shape[-2], x.shape[-1]
 
 
 def check_maps(student: Sequence[Tensor], teacher: Sequence[Tensor], names: Sequence[str] = ()) -> None:

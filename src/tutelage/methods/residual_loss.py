@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.errors import UserError
-from tutelage.methods.attention import distances, energies, values
+from tutelage.methods.energies import distances, energies, values
 from tutelage.similarity.gram import full_precision, promote
 
 DISTANCES = ("mse", "attention")

@@ -11,7 +11,7 @@ feature maps are, and filters out what is useless. What follows is our own, on A
     representative of a stage:  k̃_{s,g} = Σ_{t in g} w_{s,t} k_t (its score is e),  ṽ_{s,g} = n(Σ_{t in g} w_{s,t} v_t)
     L = weight · mean_batch Σ_s Σ_g A_{s,g} · D(u_{s→g}, ṽ_{s,g})
 
-u, v, n: the squared maps of AFD; D: see `attention.py`. Train with "cosine": the softmax runs over stages of different
+u, v, n: the squared maps of AFD; D: see `energies.py`. Train with "cosine": the softmax runs over stages of different
 size, and AFD's "mean" favours large maps whatever they show. Nothing forces the student to use every stage:
 `coverage` mixes AFD's loss in, which gives each teacher layer a weight of 1, and `attention_use` shows a collapse.
 
@@ -32,7 +32,7 @@ from tutelage.core.method import Card
 from tutelage.errors import UserError
 from tutelage.methods import attention as shared
 from tutelage.methods.afd import STAGES, Attention, afd_loss
-from tutelage.methods.parts import check_finite
+from tutelage.methods.energies import check_distance, distances, energies, values
 from tutelage.methods.stages import StageAttention, stage_attention, stages_of
 from tutelage.similarity.gram import full_precision
 
@@ -55,11 +55,11 @@ def rtk_loss(
     """
     shared.check_maps(student, teacher)
     with full_precision(heard.attention.device):
-        mine, theirs = shared.energies(student), shared.energies(teacher)
+        mine, theirs = energies(student), energies(teacher)
         errors = []
         for (size, layers), w in zip(stages_of(teacher).items(), heard.within, strict=True):
-            told = F.normalize(w @ shared.values([theirs[t] for t in layers]), dim=2, eps=1e-12)
-            errors.append(shared.distances(shared.values(mine, size), told, distance))
+            told = F.normalize(w @ values([theirs[t] for t in layers]), dim=2, eps=1e-12)
+            errors.append(distances(values(mine, size), told, distance))
         return (torch.stack(errors, 2) * heard.attention).sum((1, 2)).mean()
 
 
@@ -111,7 +111,7 @@ class RTK(Method):
             raise UserError("RTK needs student_taps and teacher_taps, such as ['stage1', 'stage2'] for both")
         if not 0 <= coverage <= 1:
             raise UserError(f"coverage is a share in [0, 1], got {coverage}")
-        shared.check_distance(distance)
+        check_distance(distance)
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.weight, self.distance, self.top_k, self.coverage = weight, distance, top_k, coverage
         self.width, self.task_weight = width, task_weight
@@ -120,7 +120,7 @@ class RTK(Method):
 
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Build the attention from the shapes of one batch."""
-        check_finite(example)
+        shared.check_example(example, self.student_taps, self.teacher_taps)
         maps = shared.maps_of(example, self.student_taps, self.teacher_taps)
         stage_attention(torch.zeros(1, 1, len(maps[1])), list(stages_of(maps[1]).values()), self.top_k)
         student, told = ([x.shape[1] for x in side] for side in maps)

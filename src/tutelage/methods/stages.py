@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tutelage.errors import UserError
-from tutelage.methods.attention import Size, size_of
+from tutelage.methods.energies import Size, size_of
 
 
 class StageAttention(NamedTuple):
