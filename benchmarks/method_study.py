@@ -36,7 +36,25 @@ OPEN: Variants = {
     **plain("alone", "kd", "kd_open", "srd_closed", "srd", "srd_logits"),
     "srd_same": ("srd", ["--method.unlabelled={same: 1.0}"]),  # unlabelled images of the classes that have labels
 }
+RCKA: Variants = {
+    **plain("alone", "kd", "mimic", "rcka"),
+    "lcka": ("rcka", ["--method.feature=null"]),
+    "fcka": ("rcka", ["--method.intra=null", "--method.inter=null"]),
+    **plain("rcka_kd"),
+}
+OFFICIAL = ["--method.center=false", "--method.feature=1"]
+RCKA_PARTS: Variants = {
+    **RCKA,
+    "rcka, uncentred": ("rcka", ["--method.center=false"]),
+    "rcka, rows not scaled": ("rcka", ["--method.scale=null"]),
+    "rcka, no ramp": ("rcka", ["--method.ramp=null"]),
+    "rcka, official weights": ("rcka", OFFICIAL),
+    "rcka, official weights, no ramp": ("rcka", [*OFFICIAL, "--method.ramp=null"]),
+    "lcka, uncentred": ("rcka", ["--method.feature=null", "--method.center=false"]),
+    "fcka, uncentred": ("rcka", ["--method.intra=null", "--method.inter=null", "--method.center=false"]),
+}
 FEWER_EPOCHS = ["--labels=4000", "--train.epochs=10", "--train.evaluate_every=2"]  # as many steps as with 1000
+EPOCHS_12 = ["--train.epochs=12", "--train.evaluate_every=3"]
 STUDIES = {
     "fashion-1000": Study("classification/fashion-mnist", LIKE),
     "fashion-1000-dkd": Study("classification/fashion-mnist", plain("alone", "dkd")),
@@ -47,6 +65,9 @@ STUDIES = {
     "vit-teacher-4000": Study("classification/fashion-mnist-from-vit", UNLIKE, FEWER_EPOCHS),
     "mixer-student-1000": Study("classification/fashion-mnist-mixer", UNLIKE),
     "open-1200": Study("classification/fashion-mnist-open", OPEN),
+    "rcka-fashion-1000": Study("classification/fashion-mnist", RCKA_PARTS),
+    "rcka-fashion-10000": Study("classification/fashion-mnist", RCKA, ["--labels=10000", *EPOCHS_12]),
+    "rcka-digits-100": Study("classification/digits", RCKA),
 }
 FULL = {"resnet": Study("classification/fashion-mnist-resnet", ALL)}
 PROFILES = {"quick": (STUDIES, 5), "full": (FULL, 3)}  # studies and seeds
