@@ -53,12 +53,23 @@ RCKA_PARTS: Variants = {
     "lcka, uncentred": ("rcka", ["--method.feature=null", "--method.center=false"]),
     "fcka, uncentred": ("rcka", ["--method.intra=null", "--method.inter=null", "--method.center=false"]),
 }
+
+
+def balanced(name: str, factor: float) -> tuple[str, list[str]]:
+    """Return a recipe whose supervised loss weighs this many times as much: with Adam, its method that much less."""
+    own = 0.1 if name == "kd" else 1.0  # all others of ALL weigh it by 1
+    return name, [f"--method.task_weight={factor * own:g}"]
+
+
+METHODS = [name for name in ALL if name != "alone"]
+BALANCES = {f"{name}, labels × {factor}": balanced(name, factor) for name in METHODS for factor in (0.3, 1, 3, 10)}
 FEWER_EPOCHS = ["--labels=4000", "--train.epochs=10", "--train.evaluate_every=2"]  # as many steps as with 1000
 EPOCHS_12 = ["--train.epochs=12", "--train.evaluate_every=3"]
 STUDIES = {
     "fashion-1000": Study("classification/fashion-mnist", LIKE),
     "fashion-1000-dkd": Study("classification/fashion-mnist", plain("alone", "dkd")),
     "fashion-4000": Study("classification/fashion-mnist", LIKE, FEWER_EPOCHS),
+    "balances-4000": Study("classification/fashion-mnist", BALANCES, FEWER_EPOCHS),
     "vit-student-1000": Study("classification/fashion-mnist-vit", UNLIKE),
     "vit-student-4000": Study("classification/fashion-mnist-vit", UNLIKE, FEWER_EPOCHS),
     "vit-teacher-1000": Study("classification/fashion-mnist-from-vit", UNLIKE),
@@ -79,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("studies", nargs="*", help=f"of {[*STUDIES]} or {[*FULL]}; default: all of the profile")
     parser.add_argument("--profile", choices=PROFILES, default="quick", help="quick: two CPU cores; full: a GPU")
     parser.add_argument("--seeds", type=int, help="default: 5, and 3 of the full profile")
+    parser.add_argument("--first", type=int, default=0, help="the first seed; 100 to choose weights")
     parser.add_argument("--share", default="0/1", help="which runs: k/n takes every n-th from the k-th on")
     parser.add_argument("--only", help="these variants alone, with commas between")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of all recipes")
@@ -86,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="file of the result, for one study; default: in benchmarks/results")
     arguments = parser.parse_args(argv)
     there, seeds = PROFILES[arguments.profile]
-    names, seeds = arguments.studies or list(there), range(arguments.seeds or seeds)
+    names = arguments.studies or list(there)
+    seeds = range(arguments.first, arguments.first + (arguments.seeds or seeds))
     if unknown := [name for name in names if name not in there]:
         parser.error(f"no study {unknown} of the profile {arguments.profile}; there are {list(there)}")
     only, options = arguments.only and arguments.only.split(","), [f"--{pair}" for pair in arguments.set]
