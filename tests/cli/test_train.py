@@ -41,7 +41,8 @@ def metrics(out: str | Path) -> dict[str, Any]:
     return read
 
 
-def test_a_teacher_is_trained_once_and_its_student_after_it(run: Run) -> None:
+def test_a_teacher_is_trained_once_and_its_student_after_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.engine.progress.LINE_EVERY_SECONDS", 1e9)  # however slow the machine is
     write_recipe("recipes/teacher.yaml", **TEACHER)
     for seed in (0, 1):
         recipe = write_recipe("recipes/kd.yaml", method=KD, teacher={"recipe": "teacher.yaml"}, seed=seed)

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage import KD, RCKA, Absent, Alone, Classification, Distiller, Mimic, Network, Step, Together
+import tutelage
+from tutelage import KD, RCKA, Absent, Alone, Classification, Distiller, Mimic, Network, Step, Together, UserError
 from tutelage.core import Method
 from tutelage.core.method import Card
 from tutelage.engine.preflight import buffers_hash
@@ -51,6 +55,31 @@ def test_setup_probes_without_moving_batch_norm_statistics() -> None:
     assert buffers_hash(student) == before
     assert all(module.training for module in student.modules())
     assert sum(p.numel() for p in method.parameters()) > 0
+
+
+def test_a_student_in_double_precision_trains_and_one_in_half_is_told_of_autocast() -> None:
+    def whole(dtype: torch.dtype) -> tuple[Distiller, Any]:
+        networks = [tutelage.models.small_cnn(width=width).to(dtype) for width in (4, 6)]
+        method, task = Mimic({"stage3": "stage3"}), Classification(num_classes=10)
+        batch = torch.rand(4, 1, 28, 28, dtype=dtype), torch.arange(4)
+        return Distiller(networks[0], Network(networks[1]), method, task), batch
+
+    double, batch = whole(torch.float64)
+    double.setup(batch)
+    assert double(batch)["mimic.stage3"].dtype == torch.float64
+    half, batch = whole(torch.bfloat16)
+    with pytest.raises(UserError, match=r"weights are torch.bfloat16, but .*use autocast"):
+        half.setup(batch)
+
+
+def test_what_a_network_of_named_outputs_gives_is_looked_at_too() -> None:
+    class Named(nn.Linear):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": super().forward(x) * torch.nan}
+
+    whole = Distiller(nn.Linear(8, 3), Network(Named(8, 3)), KD(), Classification(num_classes=3))
+    with pytest.raises(UserError, match="the teacher's output 'logits' holds NaN or infinity"):
+        whole.setup((torch.randn(4, 8), torch.tensor([0, 1, 2, 0])))
 
 
 def test_terms_are_named_and_the_task_is_weighted() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage import KD, Absent, Classification, Distiller, Method, Network, NonFiniteError, Step, UserError
+from tutelage import DIST, KD, Absent, Classification, Distiller, Method, Network, NonFiniteError, Step, UserError
 from tutelage.core.method import Card
 from tutelage.engine.guard import check_terms
 from tutelage.engine.preflight import buffers_hash
@@ -55,6 +57,33 @@ def test_it_reports_value_gradient_and_ratio_and_leaves_everything_as_it_was() -
 def test_a_term_without_gradient_is_refused_by_name(make: object) -> None:
     with pytest.raises(UserError, match="the term 'mine' sends no gradient to the student"):
         check_terms(distiller(make), BATCH)
+
+
+def test_a_classifier_of_zeros_silences_a_term_for_the_first_step_only() -> None:
+    student = net()
+    nn.init.zeros_(student[3].weight)
+    nn.init.zeros_(student[3].bias)
+    whole = Distiller(student, Network(net(12)), DIST(), Classification(num_classes=3))
+    before, random = buffers_hash(student), torch.get_rng_state()
+    task, inter, _ = check_terms(whole, BATCH)
+    assert buffers_hash(student) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    assert task.warning() is None
+    assert inter.gradient == 0.0
+    assert "the term 'dist.inter' has no gradient yet" in (inter.warning() or "")
+
+
+def test_a_copy_of_the_teacher_may_be_trained_but_not_by_the_teacher_alone() -> None:
+    teacher = net()
+    student = copy.deepcopy(teacher).eval()  # in train mode batch norm makes them differ
+    method = Term(lambda s: (s.student.out - s.teacher.out).square().mean())
+    whole = Distiller(student, Network(teacher), method, Classification(num_classes=3))
+    task, mine = check_terms(whole, BATCH)
+    assert task.gradient > 0
+    assert "no gradient yet" in (mine.warning() or "")
+    method.task_weight = 0.0
+    with pytest.raises(UserError, match="the term 'mine' sends no gradient"):
+        check_terms(whole, BATCH)
 
 
 def test_a_term_that_is_not_finite_is_refused_by_name() -> None:

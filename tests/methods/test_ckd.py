@@ -123,6 +123,23 @@ def test_agreement_is_the_progress_that_the_value_hides() -> None:
     assert {name: value.item() for name, value in far.items()} == {"cosine": 0.0, "found": 0.0}
     assert near["found"] == 1.0
     assert near["cosine"] > 0.99
+    collapsed = ckd_agreement(ckd_cosines(student=torch.ones(16, 16), teacher=teacher))
+    assert collapsed["found"] == 1 / 16
+
+
+def test_cosines_masks_and_labels_that_do_not_fit_are_named() -> None:
+    with pytest.raises(UserError, match=r"cosines \(B, B\) of the same items, got \(4, 6\)"):
+        ckd_loss(torch.zeros(4, 6))
+    for blocked in (torch.zeros(4, dtype=torch.bool), torch.zeros(4, 4)):
+        with pytest.raises(UserError, match=r"blocked is \(4, 4\) of torch.bool, got"):
+            ckd_loss(torch.eye(4), blocked=blocked)
+    for temperature in (0.0, torch.tensor(-1.0)):
+        with pytest.raises(UserError, match="the temperature of CKD must be positive"):
+            ckd_loss(torch.eye(4), temperature)
+    for labels in (torch.zeros(9, 1).long(), torch.zeros(1).long(), torch.zeros(9, 5), torch.zeros(8).long()):
+        step = Step(Output(torch.randn(9, 5)), Output(torch.randn(9, 5)), (None, labels), torch.sum)
+        with pytest.raises(UserError, match=r"CKD needs labels \(9,\) of int64, one class an item"):
+            CKD(mask_same_class=True)(step)
 
 
 # Where the official code must not be followed (section 7 of the specification), row by row.
@@ -353,8 +370,8 @@ def test_a_learnt_temperature_starts_where_it_is_told_and_has_a_gradient() -> No
             r"got \(4, 3, 2, 2\) of torch.float32.*flatten maps to rows",
         ),
         (torch.zeros(4, 3), torch.zeros(5, 3), r"of the same items, got \(4, 3\) of .* and \(5, 3\)"),
-        (torch.zeros(4, 10), torch.zeros(4, 100), "CKD compares logits directly: student 10 classes, teacher 100"),
-        (torch.zeros(4, 1), torch.zeros(4, 1), "student 1 classes, teacher 1; give both 2 or more"),
+        (torch.zeros(4, 10), torch.zeros(4, 100), "CKD compares logits: student 10 classes, teacher 100"),
+        (torch.zeros(4, 1), torch.zeros(4, 1), "student 1 classes, teacher 1; give both as many, 2 or more"),
         (torch.zeros(4, 3, dtype=torch.int64), torch.zeros(4, 3), r"floating-point .* \(4, 3\) of torch.int64"),
     ],
 )

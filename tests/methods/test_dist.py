@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.methods.test_ckd import assert_close, batch_of, gradient_of, on_two_ranks
-from tutelage import DIST, Classification, Distiller, Network, Output, Step, UserError
+from tutelage import DIST, DKD, Classification, Distiller, Network, Output, Step, UserError
 from tutelage.methods import dist_loss
 
 VARIANTS = {
@@ -187,3 +187,12 @@ def test_settings_that_do_not_fit_are_named() -> None:
         DIST(temperature=0.0)
     with pytest.raises(UserError, match="the eps of DIST must be positive, got nan"):
         dist_loss(torch.zeros(4, 3), torch.zeros(4, 3), eps=float("nan"))
+
+
+def test_weights_that_leave_nothing_are_refused_before_training() -> None:
+    student, teacher = nn.Linear(4, 2), Network(nn.Linear(4, 2))
+    batch = torch.randn(6, 4), torch.tensor([0, 1] * 3)
+    for method in (DIST(gamma=None), DIST(0, 0), DKD(alpha=None), DKD(0, 0)):
+        whole = Distiller(student, teacher, method, Classification(num_classes=2))
+        with pytest.raises(UserError, match=f"{type(method).__name__} has no term left with these weights"):
+            whole.setup(batch)

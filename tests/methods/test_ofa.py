@@ -20,8 +20,9 @@ from tests.vectors import FOLDER, tensor
 from tutelage import OFA, Classification, Distiller, Network, Output, Step, UserError
 from tutelage.core.normalization import normalize_inputs
 from tutelage.methods import ofa_loss
-from tutelage.methods.exit_branch import Reading, exit_branch, read
+from tutelage.methods.exit_branch import exit_branch
 from tutelage.methods.kd import kd_loss
+from tutelage.methods.readings import Reading, read
 from tutelage.methods.token_branch import Merge, TokenBranch
 from tutelage.models import small_cnn
 
@@ -393,13 +394,31 @@ def test_inputs_that_do_not_fit_are_named(arguments: tuple[Any, ...], message: s
 def test_settings_that_do_not_fit_are_named() -> None:
     with pytest.raises(UserError, match="takes one gamma, or 3: one a stage and one for the logits; got 2"):
         OFA({"a": 1, "b": 2}, gamma=[1.0, 1.1])
-    with pytest.raises(UserError, match=r"from 1 to 4, its last; got \{'a': 5\}"):
+    with pytest.raises(UserError, match=r"from 1 to 4, its last, by tap; got \{'a': 5\}"):
         OFA({"a": 5})
+    assert OFA({"a": 1, "b": 2}, gamma=[1.5])._gammas() == [1.5] * 3
     with pytest.raises(UserError, match="must be positive"):
         OFA(gamma=[0.0])
+    for stages in (["layer1", "layer2"], "layer1", {"layer1": 1.0}):
+        with pytest.raises(UserError, match="by tap; got"):
+            OFA(stages)
+    for settings, message in (
+        ({"width": -3}, "a number of channels, or None; got -3"),
+        ({"width": 3.5}, "a number of channels, or None; got 3.5"),
+        ({"layout": "banana"}, "got 'banana'"),
+        ({"prefix_tokens": -1}, "counts tokens before the grid's; got -1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            OFA({"a": 4}, **settings)
     student = small_cnn(width=8)
     with pytest.raises(UserError, match=r"no module 'stage4' in SmallCNN; did you mean \['stage3'"):
         Distiller(student, Network(small_cnn()), OFA({"stage4": 4}), Classification(num_classes=10))
+    batch = torch.rand(4, 1, 28, 28), torch.arange(4)
+    maps = OFA({"stage3": 4}, prefix_tokens=1)
+    with pytest.raises(UserError, match=r"describe tokens \(N, L, D\), but the stages give .*'stage3'"):
+        Distiller(student, Network(small_cnn()), maps, Classification(num_classes=10)).setup(batch)
+    with pytest.raises(UserError, match="the exit branches are not built yet"):
+        Distiller(student, Network(small_cnn()), OFA({"stage3": 4}), Classification(num_classes=10))(batch)
     example = step(torch.zeros(2, 3), torch.full((2, 3), torch.nan), torch.tensor([0, 1]))
     with pytest.raises(UserError, match="the teacher's output holds NaN"):
         OFA().setup(example, None)

@@ -30,7 +30,8 @@ def batch_labels(batch: Any) -> Tensor:
     Raises:
         UserError: the batch has none.
     """
-    found = batch.get("labels") if isinstance(batch, Mapping) else batch[1] if len(batch) > 1 else None
+    several = isinstance(batch, (tuple, list)) and len(batch) > 1
+    found = batch.get("labels") if isinstance(batch, Mapping) else batch[1] if several else None
     if not isinstance(found, Tensor):
         raise UserError("the method needs labels; give batches as (inputs, labels, ...) or as a dict with 'labels'")
     return found

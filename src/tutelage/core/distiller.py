@@ -14,6 +14,7 @@ from tutelage.core.output import Output, Step
 from tutelage.core.tap import Taps, call
 from tutelage.core.task import Task
 from tutelage.core.teacher import Absent, Teacher
+from tutelage.errors import UserError
 
 
 class Distiller(nn.Module):
@@ -74,14 +75,22 @@ class Distiller(nn.Module):
         """Let the method build its trainable parts from one real batch; call it before making the optimiser.
 
         The student runs in eval mode without gradient, so its batch-norm statistics stay as they are. New parts
-        land on the student's device.
+        land on the student's device; they are float32, and float64 for a student in float64.
+
+        Raises:
+            UserError: the student's weights are in half precision, and the method has parts to train.
         """
         with torch.no_grad(), eval_mode(self.student):
             example = self.step(batch)
         self.method.setup(example, self.teacher)
         parameter = next(self.student.parameters(), None)
         if parameter is not None:
-            self.method.to(parameter.device)
+            self.method.to(parameter.device, torch.float64 if parameter.dtype == torch.float64 else None)
+            if parameter.dtype in (torch.float16, torch.bfloat16) and any(True for _ in self.method.parameters()):
+                raise UserError(
+                    f"the student's weights are {parameter.dtype}, but the method trains parts of its own; keep the "
+                    "student in float32 and use autocast (train.precision in a recipe)"
+                )
 
     def predict(self, batch: Any) -> tuple[Output, Output]:
         """Return the student's and the teacher's outputs without a method, for evaluation."""

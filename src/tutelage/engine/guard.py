@@ -17,6 +17,7 @@ from tutelage.engine.probe import reason
 from tutelage.errors import NonFiniteError, UserError
 
 LOUD = 10.0
+NUDGE = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,12 @@ class TermScale:
     ratio: float | None
 
     def warning(self) -> str | None:
-        """Return a sentence when the term drowns the labels."""
+        """Return a sentence when the term drowns the labels, or waits for them."""
+        if self.gradient == 0.0:
+            return (
+                f"the term '{self.term}' has no gradient yet, since the student starts with a classifier of zeros or "
+                "as its teacher's copy; it acts as soon as other terms move the student, and hard: set train.clip_norm"
+            )
         if self.ratio is None or self.ratio <= LOUD or self.term == "task":
             return None
         return (
@@ -52,26 +58,29 @@ class TermScale:
 def check_terms(distiller: Distiller, batch: Any) -> list[TermScale]:
     """Measure every term on one batch in train mode; leaves weights, buffers, gradients and random state as they are.
 
+    A term without gradient is tried again with the student's weights a little off: a classifier that starts at zero, or
+    a student that starts as its teacher's copy, silences some losses at that very point only.
+
     Raises:
         NonFiniteError: a term is NaN or infinite.
-        UserError: a term sends no gradient to the student.
+        UserError: a term sends no gradient to the student, there and beside it, or all are silent.
     """
     buffers = {name: value.detach().clone() for name, value in distiller.named_buffers()}
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
     with torch.random.fork_rng(devices), torch.enable_grad():
         terms = _first_step(distiller, batch)
-        norms = {name: _gradient_norm(value, parameters) for name, value in terms.items()}
+        norms = _gradient_norms(terms, parameters)
+        beside = norms if all(norms.values()) or not any(norms.values()) else _nudged(distiller, batch, parameters)
     with torch.no_grad():
         for name, value in distiller.named_buffers():
             value.copy_(buffers[name])
     values = {name: float(value.detach()) for name, value in terms.items()}
     refuse_non_finite(values, "before the first step")
     for name, norm in norms.items():
-        if norm == 0.0:
+        if norm == 0.0 == beside.get(name, 0.0):
             raise UserError(
-                f"the term '{name}' sends no gradient to the student; check its taps and its weight "
-                "(a student that equals its teacher also gives this)"
+                f"the term '{name}' sends no gradient to the student; check its taps, its weight and the batch size"
             )
     task = norms["task"] / distiller.method.task_weight if "task" in norms else None
     return [TermScale(name, values[name], norms[name], None if task is None else norms[name] / task) for name in terms]
@@ -97,6 +106,24 @@ def refuse_non_finite(values: dict[str, float], where: str) -> None:
                 name,
                 f"the term '{name}' became {value} {where}; lower the learning rate or its weight, or check the data",
             )
+
+
+def _gradient_norms(terms: dict[str, Tensor], parameters: list[torch.nn.Parameter]) -> dict[str, float]:
+    return {name: _gradient_norm(value, parameters) for name, value in terms.items()}
+
+
+def _nudged(distiller: Distiller, batch: Any, parameters: list[torch.nn.Parameter]) -> dict[str, float]:
+    """Return the norms of the gradients beside the student's weights, which are put back."""
+    kept = [p.detach().clone() for p in parameters]
+    try:
+        with torch.no_grad():
+            for p in parameters:
+                p.add_(NUDGE * torch.randn_like(p))
+        return _gradient_norms(_first_step(distiller, batch), parameters)
+    finally:
+        with torch.no_grad():
+            for p, value in zip(parameters, kept, strict=True):
+                p.copy_(value)
 
 
 def _gradient_norm(term: Tensor, parameters: list[torch.nn.Parameter]) -> float:

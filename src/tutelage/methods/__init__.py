@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tutelage.methods.afd import AFD, afd_loss
 from tutelage.methods.alone import Alone
-from tutelage.methods.ckd import CKD, ckd_agreement, ckd_cosines, ckd_loss
+from tutelage.methods.ckd import CKD
+from tutelage.methods.contrast import ckd_agreement, ckd_cosines, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss

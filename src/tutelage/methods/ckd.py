@@ -24,62 +24,13 @@ import warnings
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.batch import IGNORED, batch_labels
 from tutelage.core.method import Card
-from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_positive
+from tutelage.methods.contrast import ckd_cosines, ckd_loss
+from tutelage.methods.parts import check_finite, check_labels, check_positive
 from tutelage.similarity.gather import joined
-from tutelage.similarity.gram import full_precision, promote
-
-
-def ckd_cosines(*, student: Tensor, teacher: Tensor, eps: float = 1e-12, centre: bool = False) -> Tensor:
-    """Return a_i · b_j, (B, B): the teacher's items by the student's; float32 for half precision and inside autocast.
-
-    Args:
-        student, teacher: logits (B, C) of the same items, floating; no gradient reaches the teacher.
-        eps: ε > 0, the least length that a row is divided by; 1e-2 tames rows of almost no length.
-        centre: subtract each row's mean first, so that a constant added to a row changes nothing.
-    """
-    _check(student, teacher)
-    check_positive("the eps of CKD", eps)
-    with full_precision(student.device):
-        s, t = promote(student), promote(teacher.detach()).to(promote(student).dtype)
-        a, b = (F.normalize(x - x.mean(1, keepdim=True) if centre else x, dim=1, eps=eps) for x in (t, s))
-        return a @ b.mT
-
-
-def ckd_loss(
-    cosines: Tensor, temperature: float | Tensor = 1.0, symmetric: bool = False, blocked: Tensor | None = None
-) -> Tensor:
-    """Return the contrastive loss of `ckd_cosines`, a scalar; 0 for one item or none.
-
-    >>> round(ckd_loss(ckd_cosines(student=torch.eye(3), teacher=2 * torch.eye(3))).item(), 4)  # log(1 + 2 / e)
-    0.5514
-
-    Args:
-        cosines: (B, B), the teacher's items by the student's.
-        temperature, symmetric: τ > 0, a tensor passes gradient; average with the loss whose anchors are student rows.
-        blocked: (B, B) bool, pairs that are no negatives: `labels == labels[:, None]` for items of one class,
-            `image != image[:, None]` for proposals of other images. The diagonal is never blocked.
-    """
-    if not isinstance(temperature, Tensor):
-        check_positive("the temperature of CKD", temperature)
-    z = cosines / temperature
-    if blocked is not None:
-        z = z.masked_fill(blocked & ~torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)
-    each = z.logsumexp(1) - z.diagonal()
-    if symmetric:
-        each = (each + z.logsumexp(0) - z.diagonal()) / 2
-    return each.mean() if len(z) else cosines.sum()
-
-
-def ckd_agreement(cosines: Tensor) -> dict[str, Tensor]:
-    """Return the mean `cosine` of an item's two rows, and the share `found` of anchors whose positive is nearest."""
-    own, nearest = cosines.detach().diagonal(), cosines.detach().amax(1)
-    return {"cosine": own.mean(), "found": (own >= nearest).to(own.dtype).mean()}
 
 
 class CKD(Method):
@@ -126,7 +77,9 @@ class CKD(Method):
             _warn(student)
         blocked = None
         if self.mask_same_class:
-            labels = joined(batch_labels(step.batch)) if self.gather else batch_labels(step.batch)
+            labels = batch_labels(step.batch)
+            check_labels("CKD", labels, step.student.logits)
+            labels = joined(labels) if self.gather else labels
             blocked = (labels == labels[:, None]) & (labels != IGNORED)
         cosines = ckd_cosines(student=student, teacher=teacher, eps=self.eps, centre=self.centre)
         temperature = self.temperature if self.log_temperature is None else self.log_temperature.exp()
@@ -138,13 +91,3 @@ def _warn(student: Tensor) -> None:  # Python shows each of them once
         warnings.warn("CKD has almost no signal from fewer than 8 items; enlarge train.batch_size", stacklevel=2)
     if bool((student.detach().norm(dim=1) < 1e-4).any()):
         warnings.warn("logits shorter than 1e-4 make CKD's gradient huge; set its eps to 1e-2, or clip", stacklevel=2)
-
-
-def _check(student: Tensor, teacher: Tensor) -> None:
-    floating = student.is_floating_point() and teacher.is_floating_point()
-    if not (floating and student.ndim == teacher.ndim == 2 and len(student) == len(teacher)):
-        got = " and ".join(f"{tuple(z.shape)} of {z.dtype}" for z in (student, teacher))
-        raise UserError(f"CKD needs floating-point logits (B, C) of the same items, got {got}; flatten maps to rows")
-    mine, theirs = student.shape[1], teacher.shape[1]
-    if mine != theirs or mine < 2:
-        raise UserError(f"CKD compares logits directly: student {mine} classes, teacher {theirs}; give both 2 or more")

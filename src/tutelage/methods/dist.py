@@ -14,12 +14,12 @@ Symbols → arguments: β `beta`, γ `gamma`, τ `temperature`, ε `eps`. Offici
 
 Differs from the official code:
 - A row or column that is constant up to rounding (a classifier that starts at zero) has ρ = 0 with zero gradient. There
-  its gradient is v' / ε, 10⁶ and more in the logits.
+  its gradient is v' / ε, up to 10⁶ in the logits of small batches; just beside it ours is steep too, so clip.
 - Several processes relate the items of the whole batch within each class, not of each one's share.
 - With two classes ρ of an item is 1 or -1, without gradient: `inter` is left out. float32 outside autocast.
 
 ε is the official one: it quiets classes whose probability hardly moves in the batch, ‖u'‖ ‖v'‖ near 1e-8, as happens
-at T = 1 with many classes. One item a batch leaves `intra` without gradient; accumulation does not enlarge the batch.
+at T = 1 with many classes. Batches of one or two leave `intra` without gradient; accumulation does not enlarge them.
 Cost: two softmaxes and four centred norms of (N, C). The teacher may be a cache.
 """
 
@@ -30,7 +30,7 @@ from torch import Tensor
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_floating, check_positive
+from tutelage.methods.parts import check_any, check_finite, check_floating, check_positive
 from tutelage.similarity.gather import joined
 from tutelage.similarity.gram import centred, dot, full_precision, norm, promote
 
@@ -104,7 +104,7 @@ class DIST(Method):
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Try both terms once, before training."""
         check_finite(example)
-        self(example)
+        check_any("DIST", self(example))
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the terms that have a weight."""
@@ -133,6 +133,6 @@ def _check(student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape or student.ndim < 2 or not student.numel() or student.shape[1] < 2:
         raise UserError(
             f"DIST needs logits (N, C, ...) of one shape with two classes or more, got {tuple(student.shape)} from "
-            f"the student and {tuple(teacher.shape)} from the teacher; give both the same batch and classes"
+            f"the student and {tuple(teacher.shape)} from the teacher; give both the same items, classes and positions"
         )
     check_floating("DIST needs floating-point logits", student, teacher)

@@ -29,7 +29,7 @@ from tutelage.core import Method, Step, Teacher
 from tutelage.core.batch import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.parts import check_classes, check_finite, check_floating, check_positive, fade_in
+from tutelage.methods.parts import check_any, check_finite, check_floating, check_labels, check_positive, fade_in
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -96,7 +96,7 @@ class DKD(Method):
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Try both terms once, before training."""
         check_finite(example)
-        self(example)
+        check_any("DKD", self(example))
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the terms that have a weight."""
@@ -121,9 +121,7 @@ def _check(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     if student.shape != teacher.shape or student.ndim != 2 or not len(student) or student.shape[1] < 2:
         raise UserError(
             f"DKD needs logits (N, C) of one shape with two classes or more, got {tuple(student.shape)} from the "
-            f"student and {tuple(teacher.shape)} from the teacher; flatten maps to rows first"
+            f"student and {tuple(teacher.shape)} from the teacher; give both the same items and classes, no maps"
         )
     check_floating("DKD needs floating-point logits", student, teacher)
-    if labels.shape != student.shape[:1] or labels.dtype != torch.int64:
-        raise UserError(f"DKD needs labels (N,) of int64, one class an item, got {tuple(labels.shape)} {labels.dtype}")
-    check_classes(labels, student.shape[1])
+    check_labels("DKD", labels, student)

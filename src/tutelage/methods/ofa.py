@@ -32,8 +32,9 @@ from tutelage.core import Method, Step, Teacher
 from tutelage.core.batch import IGNORED, batch_labels
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.exit_branch import STAGES, exit_branch, read
+from tutelage.methods.exit_branch import exit_branch
 from tutelage.methods.parts import check_classes, check_finite, check_positive
+from tutelage.methods.readings import check_settings, read_all
 from tutelage.similarity.gram import full_precision, promote
 
 
@@ -97,11 +98,10 @@ class OFA(Method):
         prefix_tokens: int = 0, grid: tuple[int, int] | None = None, task_weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_settings(stages, width, layout, prefix_tokens)
         self.stages, self.gamma, self.temperature, self.weight = dict(stages or {}), gamma, temperature, weight
         self.branch_weight, self.width, self.layout, self.prefix_tokens = branch_weight, width, layout, prefix_tokens
         self.grid, self.task_weight = grid, task_weight
-        if not set(self.stages.values()) <= set(range(1, STAGES + 1)):
-            raise UserError(f"OFA numbers the student's stages from 1 to {STAGES}, its last; got {self.stages}")
         for value in (*self._gammas(), temperature):
             check_positive("gamma and temperature of OFA", value)
         self.student_taps, self.branches = tuple(self.stages), nn.ModuleList()
@@ -109,8 +109,8 @@ class OFA(Method):
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Build the branches from the shapes of one batch, and try the loss once."""
         check_finite(example)
-        logits, settings = example.student.logits, (self.layout, self.prefix_tokens, self.grid)
-        read_as = {name: read(example.student.tap(name), name, *settings) for name in self.stages}
+        logits, features = example.student.logits, {name: example.student.tap(name) for name in self.stages}
+        read_as = read_all(features, self.layout, self.prefix_tokens, self.grid)
         width = self.width or max((reading.channels for reading in read_as.values()), default=0)
         made = [exit_branch(read_as[name], number, width, logits.shape[1]) for name, number in self.stages.items()]
         self.branches = nn.ModuleList(made)
@@ -120,6 +120,8 @@ class OFA(Method):
         """Return the term of the student's own logits, then one per branch."""
         told, labels = step.teacher.logits, batch_labels(step.batch)
         *gammas, last = self._gammas()
+        if len(self.branches) != len(self.stages):
+            raise UserError("the exit branches are not built yet; call distiller.setup(batch) before the first step")
         terms = {"ofa": self.weight * ofa_loss(step.student.logits, told, labels, last, self.temperature)}
         for name, branch, gamma in zip(self.stages, self.branches, gammas, strict=True):
             loss = ofa_loss(branch(step.student.tap(name)), told, labels, gamma, self.temperature)
@@ -128,7 +130,8 @@ class OFA(Method):
 
     def _gammas(self) -> list[float]:
         count = len(self.stages) + 1
-        given = list(self.gamma) if isinstance(self.gamma, Sequence) else [self.gamma] * count
+        given = list(self.gamma) if isinstance(self.gamma, Sequence) else [self.gamma]
+        given = given * count if len(given) == 1 else given
         if len(given) != count:
             raise UserError(f"OFA takes one gamma, or {count}: one a stage and one for the logits; got {len(given)}")
         return given

@@ -1,7 +1,10 @@
-"""Parts that several methods share: looks at values before training, and a fade-in."""
+"""Parts that several methods share: looks at what they are given, and a fade-in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import torch
 from torch import Tensor
 
 from tutelage.core import Step
@@ -12,7 +15,6 @@ from tutelage.errors import UserError
 def check_finite(example: Step) -> None:
     """Refuse NaN and infinity in what both networks gave; for `setup`, since it makes an accelerator wait.
 
-    >>> import torch
     >>> from tutelage.core import Output
     >>> check_finite(Step(Output(torch.zeros(1)), Output(torch.tensor([torch.nan])), None, torch.sum))
     Traceback (most recent call last):
@@ -23,6 +25,8 @@ def check_finite(example: Step) -> None:
     """
     for whose, output in (("student", example.student), ("teacher", example.teacher)):
         named = {"output": output.out, **{f"tap {name!r}": value for name, value in output.taps.items()}}
+        if isinstance(output.out, Mapping):  # of which methods read the logits
+            named |= {f"output {name!r}": output.out[name] for name in ("logits", "out") if name in output.out}
         for name, value in named.items():
             if isinstance(value, Tensor) and not value.isfinite().all():
                 raise UserError(f"the {whose}'s {name} holds NaN or infinity; check its weights and input scaling")
@@ -31,7 +35,6 @@ def check_finite(example: Step) -> None:
 def check_floating(needs: str, student: Tensor, teacher: Tensor) -> None:
     """Refuse integers and booleans on either side; `needs` begins the message.
 
-    >>> import torch
     >>> check_floating("KD needs floating-point logits", torch.ones(1), torch.tensor([1]))
     Traceback (most recent call last):
     tutelage.errors.UserError: KD needs floating-point logits, got torch.float32 and torch.int64; use .float()
@@ -46,7 +49,6 @@ def check_layout(student: Tensor, teacher: Tensor, pair: str) -> None:
     Maps of the same images have the same proportions, up to rounding; one that has not, and whose second and third
     dimension are equal, is read the wrong way round.
 
-    >>> import torch
     >>> check_layout(torch.zeros(2, 96, 14, 14), torch.zeros(2, 14, 14, 192), "a → layers.1")
     Traceback (most recent call last):
     tutelage.errors.UserError: the pair a → layers.1 gives (2, 96, 14, 14) and (2, 14, 14, 192), of which one seems \
@@ -67,7 +69,6 @@ to have its channels last; tap a layer that gives (N, C, H, W), or wrap the netw
 def check_classes(labels: Tensor, classes: int) -> None:
     """Refuse labels (N,) that are neither a class nor -100; on the CPU only, elsewhere the look would make a step wait.
 
-    >>> import torch
     >>> check_classes(torch.tensor([0, -100, 3]), 3)
     Traceback (most recent call last):
     tutelage.errors.UserError: the label 3 is none of the 3 classes, nor -100
@@ -76,6 +77,30 @@ def check_classes(labels: Tensor, classes: int) -> None:
         wrong = (labels != IGNORED) & ((labels < 0) | (labels >= classes))
         if wrong.any():
             raise UserError(f"the label {int(labels[wrong][0])} is none of the {classes} classes, nor -100")
+
+
+def check_labels(method: str, labels: Tensor, logits: Tensor) -> None:
+    """Refuse labels that are not one class an item of logits (N, C), as int64; `method` begins the message.
+
+    >>> check_labels("DKD", torch.zeros(4), torch.zeros(4, 3))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: DKD needs labels (4,) of int64, one class an item, got (4,) of torch.float32
+    """
+    if labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
+        needs = f"{method} needs labels ({len(logits)},) of int64, one class an item"
+        raise UserError(f"{needs}, got {tuple(labels.shape)} of {labels.dtype}")
+    check_classes(labels, logits.shape[1])
+
+
+def check_any(method: str, terms: Mapping[str, Tensor]) -> None:
+    """Refuse weights that leave nothing of a method.
+
+    >>> check_any("DIST", {})
+    Traceback (most recent call last):
+    tutelage.errors.UserError: DIST has no term left with these weights and this number of classes; give one a weight
+    """
+    if not terms:
+        raise UserError(f"{method} has no term left with these weights and this number of classes; give one a weight")
 
 
 def check_positive(what: str, value: float) -> None:
