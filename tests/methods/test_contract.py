@@ -36,7 +36,7 @@ from tutelage import (
 )
 from tutelage.engine.preflight import buffers_hash
 from tutelage.methods.budget import Budget
-from tutelage.methods.residual_setup import Scheme
+from tutelage.methods.residual_scheme import Scheme
 from tutelage.models import small_cnn
 
 PAIRS = {"stage2": "stage2", "stage3": "stage3"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import subprocess
@@ -29,7 +30,7 @@ from tutelage.methods.narrow import narrow
 from tutelage.methods.residual_head import Joint
 from tutelage.methods.residual_loss import error_removed, feature_distance, residuals
 from tutelage.methods.residual_pair import ResidualPair
-from tutelage.methods.residual_setup import Scheme
+from tutelage.methods.residual_scheme import Scheme
 from tutelage.models import cifar_resnet, mobilenet_v2, shufflenet_v1, small_cnn, vgg8, wrn_16_2
 
 CASES = cases("residual_kd")
@@ -313,16 +314,32 @@ def test_settings_that_do_not_fit_are_named() -> None:
         with pytest.raises(UserError, match="share is the assistants' part of the budget, between 0 and 1, got"):
             Budget(share=share)
     for name in ("assistants", "multiple"):
-        with pytest.raises(UserError, match=f"{name} must be at least 1, got 0"):
+        with pytest.raises(UserError, match=f"{name} is a whole number from 1 on, got 0"):
             Budget(**{name: 0})
+        with pytest.raises(UserError, match=f"{name} is a whole number from 1 on, got 1.5"):
+            Budget(**{name: 1.5})
+    for image in (32, (3, "32", 32), (32, 32)):
+        with pytest.raises(UserError, match=r"image is .channels, height, width., got"):
+            Budget(image=image)
     with pytest.raises(UserError, match=r"scheme.name is one of \('joint', .*, got 'progressive'"):
         Scheme("progressive")
     with pytest.raises(UserError, match=r"scheme.warmup is a share of the run"):
         Scheme(warmup=1.5)
     with pytest.raises(UserError, match=r"scheme.phases are"):
         Scheme(phases=(0.9, 0.5))
-    with pytest.raises(UserError, match=r"give pairs such as"):
-        ResidualKD({})
+    with pytest.raises(UserError, match=r"scheme.phases are"):
+        Scheme(phases=(0.2, 0.4, 0.6))
+    for pairs in ({}, ["stage3"], "stage3"):
+        with pytest.raises(UserError, match=r"give pairs such as"):
+            ResidualKD(pairs)
+    with pytest.raises(UserError, match=r"scheme is a tutelage.methods.Scheme, such as .*, got 'stagewise'"):
+        ResidualKD(LAST, scheme="stagewise")
+    with pytest.raises(UserError, match=r"budget is a tutelage.methods.Budget, such as .*, got \{'share': 0.2\}"):
+        ResidualKD(LAST, budget={"share": 0.2})
+    with pytest.raises(UserError, match=r"distance is one of \('mse', 'attention'\), got 'l1'"):
+        ResidualKD(LAST, distance="l1")
+    with pytest.raises(UserError, match="the assistants learn nothing"):
+        ResidualKD(LAST, assistant=0.0, task_weight=0.0)
     with pytest.raises(UserError, match="'nearest'"):
         ResidualKD(LAST, resize="nearest")
     with pytest.raises(UserError, match=r"'stagewise' has the labels in its own term; set task_weight to 0, not 1.0"):
@@ -340,9 +357,9 @@ def test_at_the_first_step_the_assistant_adds_nothing_and_its_trunk_waits() -> N
     distiller = distil(ResidualKD(LAST)).train()
     pair = distiller.student
     terms = distiller(images())
-    assert all(not p.detach().any() for p in pair.joint.adapters[0][1].parameters())
+    assert all(not p.detach().any() for p in pair.joint().adapters[0][1].parameters())
     assert gradients(sum(terms.values()), pair.assistants[0]) == 0
-    assert gradients(sum(terms.values()), pair.joint.adapters[0][1]) > 0
+    assert gradients(sum(terms.values()), pair.joint().adapters[0][1]) > 0
     assert torch.equal(terms["task"], terms["residual_kd.alone"] * 2)
     run(distiller, 1)
     assert gradients(sum(distiller(images()).values()), pair.assistants[0]) > 0
@@ -354,7 +371,7 @@ def test_the_student_gets_no_gradient_from_the_assistants_loss() -> None:
         run(distiller, 2)
         pair, terms = distiller.student, distiller(images())
         loss = terms["residual_kd.assistant.stage3"]
-        assert gradients(loss, pair.student) == gradients(loss, pair.joint.adapters[0][0]) == 0
+        assert gradients(loss, pair.student) == gradients(loss, pair.joint().adapters[0][0]) == 0
         assert gradients(loss, pair.assistants) > 0
         assert gradients(terms["residual_kd.student.stage3"], pair.student) > 0
         assert gradients(terms["residual_kd.student.stage3"], pair.assistants) == 0
@@ -381,7 +398,7 @@ def test_an_assistant_can_correct_an_overshoot() -> None:
     distiller.setup(images())
     run(distiller, 30, start=0.2)
     raw = distiller.step(images()).student.tap("assistants.0.stage3")
-    fitted = distiller.student.joint.features([distiller.step(images()).student.tap("student.stage3"), raw])[1]
+    fitted = distiller.student.joint().features([distiller.step(images()).student.tap("student.stage3"), raw])[1]
     assert raw.min() >= 0
     assert fitted.min() < 0 < fitted.max()
 
@@ -395,7 +412,7 @@ def test_without_labels_both_fit_and_the_assistant_removes_error() -> None:
     assert all(last[name] < first[name] for name in first)
     assert last["residual_kd.assistant.stage3"] < last["residual_kd.student.stage3"]
     step = distiller.step(images())
-    mine = distiller.student.joint.features(
+    mine = distiller.student.joint().features(
         [step.student.tap("student.stage3"), step.student.tap("assistants.0.stage3")]
     )
     assert error_removed(mine[0], mine[1:], step.teacher.tap("stage3")) > 0
@@ -413,7 +430,7 @@ def test_stage_by_stage_every_part_is_frozen_to_the_last_statistic() -> None:
     """The trap: a frozen student in train mode, whose batch norms go on updating, or the reverse."""
     distiller = distil(ResidualKD(LAST, scheme=STAGEWISE, task_weight=0.0))
     pair = distiller.student
-    head, (mine, theirs) = pair.joint, pair.joint.adapters[0]
+    head, (mine, theirs) = pair.joint(), pair.joint().adapters[0]
     watched = {
         "student": pair.student,
         "assistant": pair.assistants,
@@ -482,12 +499,12 @@ def test_several_taps_have_adapters_of_their_own_which_are_not_shipped() -> None
 def test_the_head_starts_from_the_teachers_classifier_which_may_stay() -> None:
     for train_head in (True, False):
         distiller = distil(ResidualKD(LAST, train_head=train_head))
-        mine, theirs = distiller.student.joint.classifier, distiller.teacher.module("classifier")
+        mine, theirs = distiller.student.joint().classifier, distiller.teacher.module("classifier")
         assert torch.equal(mine.weight, theirs.weight)
         assert mine is not theirs
         assert mine.weight.requires_grad is train_head
         assert not theirs.weight.requires_grad
-    fresh = distil(ResidualKD(LAST, classifier=None)).student.joint.classifier
+    fresh = distil(ResidualKD(LAST, classifier=None)).student.joint().classifier
     assert not torch.equal(fresh.weight, theirs.weight)
     assert fresh.weight.shape == theirs.weight.shape
 
@@ -513,7 +530,7 @@ def test_other_sizes_need_a_word() -> None:
         distil(ResidualKD({"stage3": "stage2"}, classifier=None))
     distiller = distil(ResidualKD({"stage3": "stage2"}, classifier=None, resize="bilinear"))
     step = distiller.step(images())
-    mine = distiller.student.joint.features([step.student.tap(name) for name in distiller.method.student_taps])
+    mine = distiller.student.joint().features([step.student.tap(name) for name in distiller.method.student_taps])
     told = F.interpolate(step.teacher.tap("stage2"), (7, 7), mode="bilinear")
     expected = feature_distance(mine[0], told)
     assert torch.isclose(distiller.method(step)["residual_kd.student.stage3"], expected)
@@ -541,6 +558,43 @@ def test_a_tap_that_is_nan_is_refused_and_a_method_that_did_not_grow_says_so() -
         ResidualKD(LAST)(example)
     with pytest.raises(UserError, match="the adapters are not built yet"):
         distiller.method(example)
+    with pytest.raises(UserError, match=r"no module 'student.stage3' .*was the student grown"):
+        Distiller(small_cnn(), distiller.teacher, ResidualKD(LAST), Classification(num_classes=10))
+    method, teacher = ResidualKD(LAST), Network(small_cnn(width=12, num_classes=20))
+    student = method.grow(small_cnn(), teacher)
+    with pytest.raises(UserError, match="the teacher has 20 classes, the student 10; set classifier to None"):
+        Distiller(student, teacher, method, Classification(num_classes=10)).setup(images())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"student": 0.0},
+        {"assistant": 0.0},
+        {"student": 0.0, "assistant": 0.0},
+        {"alone": 0.0, "task_weight": 0.0},
+        {"scheme": Scheme("end_to_end"), "student": 0.0},
+    ],
+)
+def test_whatever_is_trained_gets_a_gradient(settings: dict[str, Any]) -> None:
+    """DDP waits for every parameter that has none."""
+    distiller = distil(ResidualKD({"stage2": "stage2", **LAST}, **settings))
+    sum(distiller.train()(images()).values()).backward()
+    assert [name for name, p in distiller.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_a_student_in_double_precision_trains() -> None:
+    method, teacher = ResidualKD(LAST, classifier=None), Network(small_cnn(width=12).double())
+    distiller = Distiller(method.grow(small_cnn().double(), teacher), teacher, method, Classification(num_classes=10))
+    x, y = images()
+    distiller.setup((x.double(), y))
+    assert distiller((x.double(), y))["residual_kd.student.stage3"].dtype == torch.float64
+
+
+def test_every_phase_is_tried_before_training() -> None:
+    method = ResidualKD(LAST, distance="attention", scheme=STAGEWISE, task_weight=0.0)
+    with pytest.raises(UserError, match=r"the attention distance of features .* is always 0"):
+        distil(method, size=4)  # maps of one position
 
 
 # What is shipped
@@ -550,7 +604,7 @@ def test_a_tap_that_is_nan_is_refused_and_a_method_that_did_not_grow_says_so() -
 def ship_and_compare(distiller: Distiller) -> None:
     x = images()[0]
     before, alone = distiller.eval().student(x), distiller.student.student_only().eval()
-    z, joint = [member((x - 0.3) / 0.2) for member in distiller.student.members], distiller.student.joint
+    z, joint = [member((x - 0.3) / 0.2) for member in distiller.student.members], distiller.student.joint()
     joined = [F.linear(v, a.weight, a.bias) for v, a in zip(z, joint.adapters[-1], strict=True)]
     assert torch.allclose(before, joint.classifier(sum(joined)), atol=1e-4)
     shipped = distiller.ship()
@@ -561,6 +615,29 @@ def ship_and_compare(distiller: Distiller) -> None:
     assert torch.equal(alone(x), joint.logits(0, z[0]))
     assert torch.equal(shipped.student_only()(x), alone(x))
     assert not torch.allclose(alone(x), before, atol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")  # deprecated, but what exporters still do
+def test_what_is_shipped_can_be_traced() -> None:
+    x, shipped = images()[0], distil(ResidualKD(LAST)).ship().eval()
+    assert torch.equal(torch.jit.trace(shipped, x)(x), shipped(x))
+
+
+def test_the_student_out_of_a_pair_in_training_is_a_network_of_its_own() -> None:
+    distiller = distil(ResidualKD(LAST))
+    distiller.student(images()[0])  # leaves a graph behind in the taps
+    alone = distiller.student.student_only()
+    alone(images()[0])
+    assert not any(module._forward_hooks for module in alone.modules())
+    copy.deepcopy(alone)
+    distiller(images())
+
+
+def test_a_grown_network_lies_where_the_given_one_lies() -> None:
+    student = normalize_inputs(small_cnn(), [0.3], [0.2])
+    with torch.device("meta"):
+        grown = ResidualKD(LAST).grow(student, Absent())
+    assert {value.device.type for value in (*grown.parameters(), *grown.buffers())} == {"cpu"}
 
 
 def test_shipped_logits_are_those_of_training_to_the_last_bit() -> None:

@@ -44,7 +44,13 @@ class Distiller(nn.Module):
         heard = task.in_training(teacher, student) if method.listens else Absent()
         self.teacher: Teacher = heard.tapped(method.teacher_taps)
         self.task = task
-        self._taps = Taps(student, (*method.student_taps, *(task.student_taps if method.listens else ())))
+        names = (*method.student_taps, *(task.student_taps if method.listens else ()))
+        try:
+            self._taps = Taps(student, names)
+        except UserError as error:
+            if not method.grows:
+                raise
+            raise UserError(f"{error}; was the student grown? Give method.grow(student, teacher) here") from error
 
     def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
         """Return the named, weighted scalar terms of one batch, whose sum is the loss.

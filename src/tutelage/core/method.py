@@ -41,12 +41,14 @@ class Method(nn.Module, ABC):
         card: what the list of methods says of it.
         task_weight: factor of the supervised loss.
         listens: False for a method that trains without a teacher; one that is given is only compared with at the end.
+        grows: True for a method whose `grow` has to be called before the `Distiller` is made.
         student_taps, teacher_taps: addresses of the submodule outputs that `forward` reads.
     """
 
     card: ClassVar[Card]
     task_weight: float = 1.0
     listens: bool = True
+    grows: bool = False
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()
 

@@ -20,7 +20,7 @@ def normalize_inputs(network: nn.Module, mean: Sequence[float], std: Sequence[fl
     """Make `network` compute `network((images - mean) / std)`; returns the same network.
 
     The statistics become two non-persistent buffers, so the `state_dict` and the names of the submodules stay as
-    they are. Calling it again replaces the statistics.
+    they are; they lie where its parameters do. Calling it again replaces the statistics.
 
     >>> net = normalize_inputs(nn.Identity(), mean=[0.5], std=[0.25])
     >>> net(torch.ones(1, 1, 1, 1)).item()
@@ -38,8 +38,10 @@ def normalize_inputs(network: nn.Module, mean: Sequence[float], std: Sequence[fl
     if min(std) <= 0:
         raise UserError(f"std must be positive in every channel, got {list(std)}")
     first = MEAN not in dict(network.named_buffers(recurse=False))
-    network.register_buffer(MEAN, torch.tensor(mean).view(-1, 1, 1), persistent=False)
-    network.register_buffer(STD, torch.tensor(std).view(-1, 1, 1), persistent=False)
+    parameter = next(network.parameters(), None)
+    for name, numbers in ((MEAN, mean), (STD, std)):
+        made = torch.tensor(numbers, device=None if parameter is None else parameter.device)
+        network.register_buffer(name, made.view(-1, 1, 1), persistent=False)
     if first:
         network.register_forward_pre_hook(_normalize)
     return network

@@ -108,6 +108,11 @@ class _Recorder:
                 self.recorded[address.text] = self.keep(address.pick(output))
         self.calls += 1
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Recorder:
+        """Return a recorder for a copy of the network, without what was recorded: that hangs on this one's graph."""
+        memo[id(self)] = made = _Recorder(self.addresses, self.keep)
+        return made
+
     def take(self) -> dict[str, Tensor]:
         """Hand over what was recorded and be ready for the next pass."""
         missing = [a for a in self.addresses if a.text not in self.recorded]
@@ -178,6 +183,14 @@ class Taps:
         for handle in self._handles:
             handle.remove()
         self._handles, self._recorders = [], []
+
+
+def untapped(network: nn.Module) -> None:
+    """Take off the taps that a copy of a tapped network has brought along."""
+    for module in network.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, _Recorder):
+                del module._forward_hooks[key]
 
 
 def call(network: nn.Module, inputs: tuple[Any, ...]) -> Any:

@@ -32,7 +32,7 @@ class Together(Method):
         self.methods = nn.ModuleList(methods)
         self.members = list(methods)
         self.task_weight = math.prod(m.task_weight for m in methods) if task_weight is None else task_weight
-        self.listens = any(m.listens for m in methods)
+        self.listens, self.grows = any(m.listens for m in methods), any(m.grows for m in methods)
         self.student_taps = tuple(dict.fromkeys(name for m in methods for name in m.student_taps))
         self.teacher_taps = tuple(dict.fromkeys(name for m in methods for name in m.teacher_taps))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tutelage.methods.afd import AFD, afd_loss
 from tutelage.methods.alone import Alone
+from tutelage.methods.budget import Budget
 from tutelage.methods.ckd import CKD
 from tutelage.methods.contrast import ckd_agreement, ckd_cosines, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
@@ -17,6 +18,7 @@ from tutelage.methods.ranges import Ranges
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 from tutelage.methods.residual import ResidualKD
 from tutelage.methods.residual_loss import residual_kd_loss
+from tutelage.methods.residual_scheme import Scheme
 from tutelage.methods.rtk import RTK, rtk_loss
 from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
 from tutelage.methods.ssim import SSIM, ssim_loss
@@ -35,10 +37,12 @@ __all__ = [
     "SRD",
     "SSIM",
     "Alone",
+    "Budget",
     "Mimic",
     "Patches",
     "Ranges",
     "ResidualKD",
+    "Scheme",
     "Structure",
     "afd_loss",
     "ckd_agreement",

@@ -33,7 +33,6 @@ from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import Card
-from tutelage.errors import UserError
 from tutelage.methods import attention as shared
 from tutelage.methods.energies import distances, energies, size_of, values
 from tutelage.similarity.gram import full_precision
@@ -116,8 +115,7 @@ class AFD(Method):
         width: int = 128, task_weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not student_taps or not teacher_taps:
-            raise UserError("AFD needs student_taps and teacher_taps, such as ['stage1', 'stage2'] for both")
+        shared.check_settings("AFD", student_taps, teacher_taps, width)
         self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
         self.weight, self.width, self.task_weight = weight, width, task_weight
         self.attention: nn.Module = shared.Unbuilt()

@@ -65,6 +65,19 @@ def attention_use(attention: Tensor) -> tuple[Tensor, Tensor]:
     return torch.special.entr(a).sum(-1).mean(), a.mean((0, 1))
 
 
+def check_settings(method: str, student_taps: object, teacher_taps: object, width: object) -> None:
+    """Refuse taps that are no lists of names, and a width that is no number of features.
+
+    >>> check_settings("AFD", "stage1", ["stage1"], 128)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: AFD needs student_taps and teacher_taps, such as ['stage1', 'stage2'] for both
+    """
+    if any(isinstance(taps, str) or not taps for taps in (student_taps, teacher_taps)):
+        raise UserError(f"{method} needs student_taps and teacher_taps, such as ['stage1', 'stage2'] for both")
+    if not isinstance(width, int) or width < 1:
+        raise UserError(f"width is the length of queries and keys, a whole number from 1 on; got {width!r}")
+
+
 def maps_of(step: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> tuple[list[Tensor], list[Tensor]]:
     """Return both networks' tapped maps."""
     return [step.student.tap(name) for name in student_taps], [step.teacher.tap(name) for name in teacher_taps]

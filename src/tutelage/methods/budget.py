@@ -56,8 +56,11 @@ class Budget:
         if not 0 < self.share < 1:
             raise UserError(f"share is the assistants' part of the budget, between 0 and 1, got {self.share}")
         for name, value in (("assistants", self.assistants), ("multiple", self.multiple)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, got {value}")
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} is a whole number from 1 on, got {value!r}")
+        sizes = self.image if isinstance(self.image, Sequence) else [] if self.image is None else [self.image]
+        if self.image is not None and (len(sizes) != 3 or not all(isinstance(size, int) for size in sizes)):
+            raise UserError(f"image is (channels, height, width), got {self.image!r}")
 
     @property
     def widths(self) -> list[float]:

@@ -111,8 +111,10 @@ def _narrow_norm(layer: _BatchNorm, channels: int) -> None:
     layer.num_features = channels
     _redraw(layer, (channels,))
     if layer.running_mean is not None and layer.running_var is not None:
-        layer.running_mean = torch.zeros_like(layer.running_mean[:1]).repeat(channels)
-        layer.running_var = torch.ones_like(layer.running_var[:1]).repeat(channels)
+        layer.running_mean, layer.running_var = (
+            old[:1].repeat(channels) for old in (layer.running_mean, layer.running_var)
+        )
+        layer.reset_running_stats()
 
 
 def _redraw(layer: nn.Module, shape: Sequence[int]) -> None:

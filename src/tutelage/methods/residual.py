@@ -1,9 +1,8 @@
 """Residual knowledge distillation: an assistant learns what the student missed of the teacher's features.
 
 Source: M. Gao, Y. Shen, Q. Li, C. C. Loy, "Residual Knowledge Distillation", 2020, arXiv 2002.09168; journal version
-M. Gao, Y. Wang, L. Wan, Neurocomputing 2021, doi 10.1016/j.neucom.2020.10.113. No official code was found, and only
-abstract and introduction were at hand: the roles of student, assistant and teacher are theirs, the rest is **our
-design**. (The paper's own short name, RKD, is everybody's for relational distillation.)
+M. Gao, Y. Wang, L. Wan, Neurocomputing 2021, doi 10.1016/j.neucom.2020.10.113. No official code was found, and only the
+abstract and introduction: the roles of student, assistant and teacher are theirs, the rest is **our design**.
 
     f_S = P_S F_S, f_A = P_A F_A (1×1 with bias, P_A = 0 at first), f̂ = f_S + Σ f_A, logits = head(f̂)
     L_S = d(f_S, f_T),   L_A = Σ_k d(f_{A_k}, sg[f_T - f_S - Σ_{j<k} f_{A_j}]),   L_C = d(f̂, f_T)
@@ -20,6 +19,7 @@ network without adapters. Cost: narrow networks, often slower together than one 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,8 @@ from tutelage.methods.parts import check_finite
 from tutelage.methods.residual_head import pooled, same_size
 from tutelage.methods.residual_loss import feature_distance, residual_kd_loss
 from tutelage.methods.residual_pair import ResidualPair
-from tutelage.methods.residual_setup import Scheme, check_classifiers, join, teachers_head
+from tutelage.methods.residual_scheme import Scheme
+from tutelage.methods.residual_setup import check_classifiers, check_settings, first_head, join
 
 BUDGET, SCHEME = Budget(), Scheme()
 
@@ -50,8 +51,7 @@ class ResidualKD(Method):
         alone: factor of the supervised loss of the student without its assistants.
         scheme: what is trained when; "stagewise" has one term, `residual_kd`, with the labels in it.
         distance: "mse" or "attention".
-        classifier: the teacher's linear classifier, which the head starts from; None is a new one.
-        train_head: False keeps the teacher's classifier as it is.
+        classifier, train_head: the teacher's linear one, which the head starts from, None is new; False keeps it so.
         resize: "bilinear" brings the larger map to the size of the smaller one.
         task_weight: factor of the supervised loss.
     """
@@ -62,6 +62,7 @@ class ResidualKD(Method):
         needs="a convolutional student, which is split, with a linear classifier after global pooling; pairs of taps",
         trains="assistants, which are deployed, and a 1×1 adapter for each, folded into the classifiers at ship",
     )
+    grows = True
 
     def __init__(
         self, pairs: Mapping[str, str], budget: Budget = BUDGET, student: float = 1.0, assistant: float = 1.0,
@@ -69,13 +70,11 @@ class ResidualKD(Method):
         train_head: bool = True, resize: str | None = None, task_weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_settings(pairs, budget, scheme, distance, resize)
         self.pairs, self.budget, self.student, self.assistant = dict(pairs), budget, student, assistant
         self.alone, self.scheme, self.distance, self.classifier = alone, scheme, distance, classifier
         self.train_head, self.resize, self.task_weight = train_head, resize, task_weight
-        if not pairs or resize not in (None, "bilinear"):
-            raise UserError(f"give pairs such as {{'stage3': 'stage3'}}, and resize 'bilinear' or None, got {resize!r}")
-        if scheme.stagewise and task_weight:
-            raise UserError(f"'stagewise' has the labels in its own term; set task_weight to 0, not {task_weight}")
+        scheme.check_weights(task_weight, assistant)
         if not train_head and (distance == "attention" or scheme.stagewise or classifier is None):
             raise UserError("train_head=False needs a classifier, distance 'mse' and another scheme than 'stagewise'")
         self.student_taps = tuple(f"{member}.{tap}" for tap in self.pairs for member in budget.members)
@@ -94,11 +93,12 @@ class ResidualKD(Method):
         self.scheme.check_processes()
         rows, told = self._raw(example), [example.teacher.tap(name) for name in self.teacher_taps]
         check_classifiers(self.pair.fold().classifiers, rows[-1], example.student.logits, "the student")
-        head = nn.Linear(told[-1].shape[1], example.student.logits.shape[1], device=told[-1].device)
-        if self.classifier is not None:
-            head = teachers_head(teacher, self.classifier, told[-1], example.teacher)
-        join(self.pair, rows, told, head.requires_grad_(self.train_head))
-        self(example)
+        head = first_head(teacher, self.classifier, example, told[-1])
+        labels = bool(self.alone or self.task_weight or self.scheme.stagewise)
+        join(self.pair, rows, told, head.requires_grad_(self.train_head and labels))
+        self.pair.joint().rest(bool(self.student), bool(self.assistant))
+        for progress in self.scheme.tries:
+            self(replace(example, progress=progress))
 
     def begin(self, progress: float) -> None:
         """Keep members in eval mode whose phase of "stagewise" is over."""
@@ -108,7 +108,7 @@ class ResidualKD(Method):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the terms that have a weight."""
-        head, raw = self.pair.joint, self._raw(step)
+        head, raw = self.pair.joint(), self._raw(step)
         rows = zip(raw, self.teacher_taps, strict=True)
         fitted = [same_size(head.features(x, i), step.teacher.tap(t), self.resize) for i, (x, t) in enumerate(rows)]
         if self.scheme.stagewise:
@@ -128,12 +128,12 @@ class ResidualKD(Method):
         """Return the loss of the phase; what is frozen gets no gradient at all, so that no optimiser moves it."""
         phase = self.scheme.phase(step.progress)
         if phase == 2:
-            return step.task(self.pair.joint.classify([pooled(x) for x in last]))
+            return step.task(self.pair.joint().classify([pooled(x) for x in last]))
         if phase == 1:
             fits = [residual_kd_loss(m[0], m[1:], t, self.distance)["assistant"] for m, t in fitted]
             return self.assistant * torch.stack(fits).sum()
         fits = [feature_distance(m[0], t, self.distance) for m, t in fitted]
-        return step.task(self.pair.joint.logits(0, pooled(last[0]))) + self.student * torch.stack(fits).sum()
+        return step.task(self.pair.joint().logits(0, pooled(last[0]))) + self.student * torch.stack(fits).sum()
 
     def _raw(self, step: Step) -> list[list[Tensor]]:
         return [[step.student.tap(f"{member}.{tap}") for member in self.budget.members] for tap in self.pairs]

@@ -36,6 +36,16 @@ class Joint(nn.Module):
         self.adapters = nn.ModuleList(nn.ModuleList(row) for row in adapters)
         self.classifier = classifier
 
+    def rest(self, student: bool, assistants: bool) -> None:
+        """Freeze adapters that no loss reaches, of other pairs than the last: DDP waits for gradients of all others.
+
+        Args:
+            student, assistants: whether their features are compared with the teacher's.
+        """
+        for row in self.adapters[:-1]:
+            for member, adapter in enumerate(row.children()):
+                adapter.requires_grad_(assistants if member else student)
+
     def forward(self, vectors: Sequence[Tensor]) -> Tensor:
         """Return the logits of all members together."""
         return torch.stack([self.logits(member, z) for member, z in enumerate(vectors)]).sum(0)
@@ -94,8 +104,8 @@ def same_size(mine: list[Tensor], teacher: Tensor, resize: str | None) -> tuple[
     shapes = ", ".join(str(tuple(x.shape)) for x in mine)
     if resize is None or any(x.ndim != 4 for x in (*mine, teacher)):
         raise UserError(
-            f"the student and its assistants give {shapes}, the teacher {tuple(teacher.shape)}; pair layers of equal "
-            "size, or set resize to 'bilinear'"
+            f"the student and its assistants give {shapes}, the teacher {tuple(teacher.shape)}; pair maps of equal "
+            "size, or maps of any size and set resize to 'bilinear'"
         )
     size = min((x.shape[2:] for x in (*mine, teacher)), key=lambda s: s[0] * s[1])
     resized = [x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear") for x in (*mine, teacher)]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.normalization import normalization, normalize_inputs
+from tutelage.core.tap import untapped
 from tutelage.errors import UserError
 from tutelage.methods.narrow import classifier_of
 from tutelage.methods.residual_head import Joint
@@ -52,9 +53,8 @@ class ResidualPair(nn.Module):
         logits: Tensor = self.head([member(images) for member in self.members])
         return logits
 
-    @property
     def joint(self) -> Joint:
-        """The head in training."""
+        """Return the head in training."""
         if not isinstance(self.head, Joint):
             raise UserError("the adapters are not built yet; call distiller.setup(batch) before the first step")
         return self.head
@@ -81,6 +81,7 @@ class ResidualPair(nn.Module):
     def student_only(self) -> nn.Module:
         """Return the student without its assistants, as a network of its own; this one stays as it is."""
         alone = copy.deepcopy(self).fold()
+        untapped(alone)
         stated = normalization(self)
         return alone.student if stated is None else normalize_inputs(alone.student, *stated)
 

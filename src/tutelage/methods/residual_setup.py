@@ -1,74 +1,40 @@
-"""What is trained when in residual distillation; and its head, built from one real batch."""
+"""What residual distillation is made with: settings that fit, and a head built from one real batch."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core import Output, Teacher
+from tutelage.core import Step, Teacher
 from tutelage.errors import UserError
-from tutelage.methods.parts import fade_in
+from tutelage.methods.budget import Budget
 from tutelage.methods.residual_head import Joint, pooled
+from tutelage.methods.residual_loss import DISTANCES
 from tutelage.methods.residual_pair import ResidualPair
+from tutelage.methods.residual_scheme import Scheme
+from tutelage.similarity.gram import promote
 
 CLOSE = 1e-3
-SCHEMES = ("joint", "end_to_end", "stagewise")
 
 
-@dataclass(frozen=True)
-class Scheme:
-    """What is trained when; all points in time are shares of the run.
+def check_settings(pairs: object, budget: object, scheme: object, distance: str, resize: str | None) -> None:
+    """Refuse what residual distillation cannot be made with.
 
-    Args:
-        name: "joint", with L_A from `warmup` on, since the residual is noise before the student settles; "end_to_end",
-            with L_C in the place of L_A; "stagewise", one part after the other.
-        warmup: how long "joint" goes without L_A.
-        phases: when "stagewise" goes on from the student to the assistants, and to the head.
+    >>> check_settings({"stage3": "stage3"}, Budget(), Scheme(), "l1", None)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: distance is one of ('mse', 'attention'), got 'l1'
     """
-
-    name: str = "joint"
-    warmup: float = 0.1
-    phases: tuple[float, float] = (0.5, 0.9)
-
-    def __post_init__(self) -> None:
-        if self.name not in SCHEMES:
-            raise UserError(f"scheme.name is one of {SCHEMES}, got {self.name!r}")
-        if not 0 <= self.warmup <= 1:
-            raise UserError(f"scheme.warmup is a share of the run, 0 to 1, got {self.warmup}")
-        if not 0 < self.phases[0] <= self.phases[1] <= 1:
-            raise UserError(f"scheme.phases are (start of the assistants, of the head) in (0, 1], got {self.phases}")
-
-    def assistant(self, progress: float) -> float:
-        """Return the factor of L_A or L_C.
-
-        >>> Scheme().assistant(0.05), Scheme().assistant(0.1)
-        (0.0, 1.0)
-        """
-        return fade_in(progress, (self.warmup, self.warmup) if self.name == "joint" else None)
-
-    def phase(self, progress: float) -> int:
-        """Return 0, 1 or 2 for the student, the assistants or the head.
-
-        >>> [Scheme("stagewise").phase(p) for p in (0.0, 0.5, 0.9, 1.0)]
-        [0, 1, 2, 2]
-        """
-        return sum(progress >= start for start in self.phases)
-
-    @property
-    def stagewise(self) -> bool:
-        """Whether one part is trained after the other."""
-        return self.name == "stagewise"
-
-    def check_processes(self) -> None:
-        """Refuse parts that have no gradient for a while under several processes."""
-        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-        if self.stagewise and several:
-            raise UserError("the scheme 'stagewise' trains its parts in turn, in one process; take 'joint'")
+    if not isinstance(pairs, Mapping) or not pairs or resize not in (None, "bilinear"):
+        raise UserError(f"give pairs such as {{'stage3': 'stage3'}}, and resize 'bilinear' or None, got {resize!r}")
+    for name, value, kind in (("budget", budget, Budget), ("scheme", scheme, Scheme)):
+        if not isinstance(value, kind):
+            raise UserError(f"{name} is a tutelage.methods.{kind.__name__}, such as {kind()}, got {value!r}")
+    if distance not in DISTANCES:
+        raise UserError(f"distance is one of {DISTANCES}, got {distance!r}")
 
 
 def join(pair: ResidualPair, rows: Sequence[Sequence[Tensor]], told: Sequence[Tensor], head: nn.Linear) -> None:
@@ -85,17 +51,30 @@ def join(pair: ResidualPair, rows: Sequence[Sequence[Tensor]], told: Sequence[Te
 
 def adapters(raw: Sequence[Tensor], width: int) -> list[nn.Linear]:
     """Return an adapter to the teacher's width for every member; the assistants' start at zero, so that f̂ = f_S."""
-    made = [nn.Linear(x.shape[1], width, device=x.device) for x in raw]
+    made = [nn.Linear(x.shape[1], width, device=x.device, dtype=promote(x).dtype) for x in raw]
     for adapter in made[1:]:
         nn.init.zeros_(adapter.weight)
         nn.init.zeros_(adapter.bias)
     return made
 
 
-def teachers_head(teacher: Teacher, name: str, tap: Tensor, output: Output) -> nn.Linear:
-    """Return a copy of the teacher's classifier, which must give the teacher's logits of the pooled tap."""
+def first_head(teacher: Teacher, name: str | None, example: Step, told: Tensor) -> nn.Linear:
+    """Return the head that training starts from, from the teacher's width to the student's classes.
+
+    Args:
+        teacher: whose classifier is copied.
+        name: of that classifier, which must give the teacher's logits of the pooled tap; None makes a new one.
+        example: one batch's outputs.
+        told: the teacher's tap before the pooling.
+    """
+    theirs, mine = example.teacher.logits, example.student.logits
+    if name is None:
+        return nn.Linear(told.shape[1], mine.shape[1], device=told.device, dtype=promote(told).dtype)
+    if theirs.shape[1] != mine.shape[1]:
+        counts = f"the teacher has {theirs.shape[1]} classes, the student {mine.shape[1]}"
+        raise UserError(f"{counts}; set classifier to None for a new one")
     found = teacher.module(name)
-    check_classifiers([found], [tap], output.logits, "the teacher")
+    check_classifiers([found], [told], theirs, "the teacher")
     head = copy.deepcopy(found)
     assert isinstance(head, nn.Linear)
     return head

@@ -107,8 +107,7 @@ class RTK(Method):
         task_weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not student_taps or not teacher_taps:
-            raise UserError("RTK needs student_taps and teacher_taps, such as ['stage1', 'stage2'] for both")
+        shared.check_settings("RTK", student_taps, teacher_taps, width)
         if not 0 <= coverage <= 1:
             raise UserError(f"coverage is a share in [0, 1], got {coverage}")
         check_distance(distance)

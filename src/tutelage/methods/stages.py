@@ -58,7 +58,7 @@ def stage_attention(scores: Tensor, stages: Sequence[Sequence[int]], top_k: int 
     Raises:
         UserError: `top_k` is below 1 or above the number of stages.
     """
-    if top_k is not None and not 1 <= top_k <= len(stages):
+    if top_k is not None and (not isinstance(top_k, int) or not 1 <= top_k <= len(stages)):
         raise UserError(f"top_k is 1 to {len(stages)}, the number of the teacher's stages, or None; got {top_k}")
     parts = [scores[..., list(stage)] for stage in stages]
     within = [part.softmax(-1) for part in parts]
