@@ -62,7 +62,8 @@ def balanced(name: str, factor: float) -> tuple[str, list[str]]:
 
 
 METHODS = [name for name in ALL if name != "alone"]
-BALANCES = {f"{name}, labels × {factor}": balanced(name, factor) for name in METHODS for factor in (0.3, 1, 3, 10)}
+FACTORS = (0.3, 1, 3, 10)
+BALANCES = {f"{name}, labels × {factor}": balanced(name, factor) for name in METHODS for factor in FACTORS}
 FEWER_EPOCHS = ["--labels=4000", "--train.epochs=10", "--train.evaluate_every=2"]  # as many steps as with 1000
 EPOCHS_12 = ["--train.epochs=12", "--train.evaluate_every=3"]
 STUDIES = {

@@ -1,7 +1,7 @@
 """The tables of classification figures in README.md and docs: written from benchmarks/results, never by hand.
 
 A table stands between `<!-- figures NAME -->` and `<!-- end of figures -->`; NAME is `classification`, `settings`,
-`cost`, or a method such as `dkd`. A test compares what is there with what the results say.
+`cost`, `balance`, `outliers`, or a method such as `dkd`. A test compares what is there with what the results say.
 
 python -m benchmarks.tables    # rewrites every such table in README.md and docs
 """
@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.method_study import FACTORS, METHODS
 from benchmarks.timing import RESULTS
 from tutelage.engine.study import summarise
 
@@ -35,6 +36,17 @@ SETTINGS = {
     "vit-teacher-4000": "ViT → CNN, 4000",
     "mixer-student-1000": "CNN → Mixer, 1000",
 }
+
+OPEN = {
+    "alone": "student alone",
+    "kd": "KD",
+    "kd_open": "KD, also on shoes, bags, digits",
+    "srd_closed": "SRD",
+    "srd": "SRD, also on shoes, bags, digits",
+    "srd_logits": "the same without its feature term",
+    "srd_same": "SRD, also on unlabelled clothes",
+}
+OUTLIERS = ("auroc_near", "fpr95_near", "auroc_far", "fpr95_far")
 
 
 @cache
@@ -108,6 +120,32 @@ def _row(name: str, row: dict[str, Any]) -> list[str]:
     return [name, *cells, f"{row['test']['nll']['mean']:.2f}", *parameters, str(len(row["seeds"]))]
 
 
+def balance() -> str:
+    """Return what it is worth to choose how much the labels weigh: the same tries for every method, two other seeds."""
+    tried, recipes, chosen = (summary(name) for name in ("balances-4000", "fashion-4000", "balanced-4000"))
+    rows = []
+    for method in METHODS:
+        found = {f"{method}, labels × {factor}": factor for factor in FACTORS}
+        figures = {name: tried[name]["validation"]["top1"]["mean"] for name in found}
+        best = max(figures, key=lambda name: figures[name])
+        cells = [f"**{100 * figures[name]:.1f}**" if name == best else f"{100 * figures[name]:.1f}" for name in found]
+        tuned = recipes[method] if found[best] == 1 else chosen[best]
+        rows.append([NAMES[method], *cells, paired(recipes[method]), paired(tuned)])
+    head = [*(f"labels × {factor}" for factor in FACTORS), "recipe − alone [95 %]", "chosen − alone [95 %]"]
+    return table(["validation", *head], rows)
+
+
+def outliers() -> str:
+    """Return what unlabelled images of other classes are worth: accuracy on the known ones, and outliers told apart."""
+    found, (teacher,) = summary("open-1200"), result("open-1200")["teachers"].values()
+    rows = {"the teacher": summarise({"teacher": {0: teacher}})["teacher"]}
+    rows |= {title: found[name] for name, title in OPEN.items()}
+    head = ["", "accuracy", "− alone [95 %]", "AUROC, near", "FPR95, near", "AUROC, far", "FPR95, far"]
+    return table(
+        head, ([name, percent(row), paired(row), *(percent(row, f) for f in OUTLIERS)] for name, row in rows.items())
+    )
+
+
 def ece(row: dict[str, Any]) -> str:
     """Return the expected calibration error."""
     return f"{row['test']['ece']['mean']:.3f}"
@@ -142,6 +180,8 @@ WHOLE: dict[str, Callable[[], str]] = {
     "classification": classification,
     "settings": settings,
     "cost": cost,
+    "balance": balance,
+    "outliers": outliers,
 }
 
 

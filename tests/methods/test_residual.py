@@ -617,7 +617,7 @@ def ship_and_compare(distiller: Distiller) -> None:
     assert not torch.allclose(alone(x), before, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")  # deprecated, but what exporters still do
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")  # deprecated, but still in use
 def test_what_is_shipped_can_be_traced() -> None:
     x, shipped = images()[0], distil(ResidualKD(LAST)).ship().eval()
     assert torch.equal(torch.jit.trace(shipped, x)(x), shipped(x))
