@@ -16,7 +16,7 @@ from tutelage.cli import jobs
 from tutelage.cli.jobs import Job, run_jobs
 from tutelage.cli.recipes import parse_recipe
 from tutelage.cli.runs import write_memory
-from tutelage.cli.study import study_table
+from tutelage.cli.study import study_table, with_earlier, write_study
 from tutelage.engine.study import collect, summarise
 
 from .conftest import Run
@@ -227,3 +227,20 @@ def test_the_memory_of_a_run_lies_beside_its_figures(tmp_path: Path) -> None:
     found = collect(tmp_path, ["alone"], 1)["alone"][0]
     assert found["seed"] == 0
     assert found["peak_mib"] > 20
+
+
+def test_a_study_that_grows_keeps_its_earlier_methods_and_seeds(tmp_path: Path) -> None:
+    for method in ("alone", "kd"):
+        for seed in (0, 1):
+            run = tmp_path / method / f"seed{seed}"
+            run.mkdir(parents=True)
+            (run / "metrics.json").write_text(json.dumps(figures(0.5 + seed / 10, 1.0)))
+    assert with_earlier(tmp_path, ["alone"], 2, "ap") == (["alone"], 2)
+    write_study(tmp_path, ["alone"], 2, "ap")
+    methods, seeds = with_earlier(tmp_path, ["kd"], 1, "ap")
+    assert (methods, seeds) == (["alone", "kd"], 2)
+    assert "+0.00 [+0.00, +0.00]" in write_study(tmp_path, methods, seeds, "ap")
+    assert with_earlier(tmp_path, ["kd"], 1, "top1") == (["kd"], 1)
+    (tmp_path / "kd/seed1/metrics.json").write_text("{")
+    with pytest.raises(UserError, match=r"kd/seed1/metrics.json is not whole \(.*\); remove it"):
+        write_study(tmp_path, methods, seeds, "ap")

@@ -134,6 +134,15 @@ def test_a_folder_in_use_is_refused(refuse: Run) -> None:
     refuse("train", recipe, "--out", "mine.yaml/run", says=("mine.yaml/run cannot be made", "is no folder to write to"))
 
 
+def test_what_blows_up_in_its_last_step_is_not_finished(run: Run) -> None:
+    wild = {**TRAIN, "optimizer": part("torch.optim.SGD", lr=1e30)}  # one epoch of one step
+    answer = run("train", write_recipe("last.yaml", train=wild, labels=50), "--out", "last")
+    assert answer.code == 2
+    assert "the term 'task' became nan after the last step; lower the learning rate" in answer.err
+    assert "Traceback" not in answer.err
+    assert not Path("last/metrics.json").exists()
+
+
 def test_what_ends_before_its_first_epoch_leaves_nothing(refuse: Run, teacher: Path) -> None:
     silent = {"method": part("methods.KD", weight=0.0), "teacher": {**network(width=8), "weights": str(teacher)}}
     refuse("train", write_recipe("silent.yaml", **silent), says=("the term 'kd' sends no gradient",))

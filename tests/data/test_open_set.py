@@ -154,7 +154,9 @@ def test_what_does_not_fit_is_named() -> None:
         train.beside({"nearer": 1.0})
     with pytest.raises(UserError, match=r"the share of unlabelled images 'near' must be positive, got 0\.0"):
         train.beside({"near": 0.0})
-    with pytest.raises(UserError, match=r"knows no unlabelled images \['near'\]; use tutelage.data.OpenSet"):
+    with pytest.raises(UserError, match=r"the share of unlabelled images 'near' must be positive, got inf"):
+        train.beside({"near": float("inf")})
+    with pytest.raises(UserError, match=r"knows no unlabelled images \['near'\]; let it be a tutelage.data.OpenSet"):
         Digits().splits().train.beside({"near": 1.0})
     with pytest.raises(UserError, match=r"data\.known: there is no class '10'"):
         OpenSet(Digits(), ["1", "10"]).splits()

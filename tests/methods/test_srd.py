@@ -4,6 +4,7 @@ followed."""
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from tests.vectors import cases, tensor
 from tutelage import SRD, Absent, Classification, Distiller, Network, Output, Step, UserError
 from tutelage.engine.preflight import buffers_hash
 from tutelage.methods import kd_loss, srd_feature_loss, srd_loss
-from tutelage.methods.connector import Head, connector, pooled
+from tutelage.methods.connector import check_layer, connector, pooled
+from tutelage.methods.head import Head
 from tutelage.models import small_cnn, wrn_16_1
 
 GIVEN = cases("srd")
@@ -278,6 +280,48 @@ def test_a_head_that_pools_itself_gets_maps() -> None:
     assert type(distiller.method.connector[-1]) is nn.BatchNorm2d  # the feature has negative values
     assert all(term.isfinite() for term in distiller(given).values())
     assert Head(teacher.head, maps=True)(torch.rand(2, 12)).shape == (2, 7)
+
+
+def test_a_head_of_one_position_gets_maps_of_any_size() -> None:
+    """The head of torchvision's ConvNeXt norms, flattens and does not pool; its input is tapped after the pooling."""
+    head = nn.Sequential(nn.Flatten(1), nn.Linear(12, 7))
+    teacher = nn.Sequential(OrderedDict(body=nn.Conv2d(3, 12, 1), avgpool=nn.AdaptiveAvgPool2d(1), classifier=head))
+    task = Classification(num_classes=7)
+    distiller = Distiller(small_cnn(7, 3, width=4), Network(teacher), SRD(teacher_layer="avgpool"), task)
+    given = (torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
+    distiller.setup(given)
+    assert all(term.isfinite() for term in distiller(given).values())
+
+
+@pytest.mark.parametrize("size", [(64, 32), (32, 128)])
+def test_wide_images_are_taken_for_what_they_are(size: tuple[int, int]) -> None:
+    """Two of the sizes have as many channels as rows."""
+    networks = [small_cnn(7, 3, width=width) for width in (2, 4)]
+    distiller = Distiller(networks[0], Network(networks[1]), SRD(), Classification(num_classes=7))
+    distiller.setup((torch.rand(4, 3, *size), torch.tensor([0, 1, 2, 3])))
+    with pytest.raises(UserError, match=r"the teacher's layer 'norm' gives \(2, 2, 4, 512\)"):
+        check_layer(torch.zeros(2, 2, 4, 512), "teacher", "norm", (64, 128))
+
+
+def test_a_teacher_in_half_precision_teaches_under_autocast() -> None:
+    teacher = Network(small_cnn(7, 3, width=6).bfloat16())
+    distiller = Distiller(small_cnn(7, 3, width=4), teacher, SRD(), Classification(num_classes=7))
+    given = (torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
+    with torch.autocast("cpu", torch.bfloat16):
+        distiller.setup(given)
+        assert all(term.isfinite() for term in distiller(given).values())
+
+
+def test_every_setting_is_tried_before_training() -> None:
+    networks, task = [small_cnn(7, 3, width=width) for width in (4, 6)], Classification(num_classes=7)
+    given = (torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3]))
+    vectors = SRD(student_layer="flatten", teacher_layer="flatten", maps=True)
+    with pytest.raises(UserError, match=r"SRD's maps are \(N, C, H, W\), got .*; set maps to False"):
+        Distiller(networks[0], Network(networks[1]), vectors, task).setup(given)
+    with pytest.raises(UserError, match="SRD has no term left"):
+        Distiller(networks[0], Network(networks[1]), SRD(weight=None, feature_weight=0.0), task).setup(given)
+    with pytest.raises(UserError, match="the temperature of SRD must be positive, got 0"):
+        SRD(distance="kl", temperature=0)
 
 
 def test_vectors_are_connected_by_a_linear_layer() -> None:

@@ -27,6 +27,15 @@ def value(case: str, key: str, dtype: torch.dtype = torch.float64) -> Tensor:
     return tensor("srd", f"{case}_{key}", dtype)
 
 
+def test_classes_masks_and_half_precision() -> None:
+    assert OpenSetClassification(6).class_count() == 6
+    with pytest.raises(UserError, match=r"outliers is a mask of torch.bool, got torch.int64"):
+        auroc(torch.rand(4), torch.tensor([0, 1, 0, 1]))
+    pairs, labels = torch.tensor([[20.0, -20.0, -20.0, 20.0]]), torch.tensor([1])
+    for function, rest in ((one_vs_all_loss, (labels,)), (one_vs_all_entropy, ())):
+        assert function(pairs.half(), *rest).item() == pytest.approx(function(pairs, *rest).item(), rel=1e-3)
+
+
 @pytest.mark.parametrize("case", OPEN)
 def test_scores_and_losses_are_the_official_ones(case: str) -> None:
     pairs, logits, labels = value(case, "logits_open"), value(case, "logits"), value(case, "labels", torch.int64)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tutelage.cli.jobs import Job, run_jobs
 from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.cli.study import draw_study, write_study
+from tutelage.cli.study import draw_study, with_earlier, write_study
 from tutelage.cli.teachers import TeacherRun, rehearse_run, resolve_teacher
 from tutelage.engine.run_folder import RunFolder
 from tutelage.errors import UserError
@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     except KeyboardInterrupt:
         print("tutelage: interrupted; what is done is kept: give the same command to go on", file=sys.stderr)
         return 130
-    print(write_study(out, methods, arguments.seeds, select), flush=True)
+    methods, seeds = with_earlier(out, methods, arguments.seeds, select)
+    print(write_study(out, methods, seeds, select), flush=True)
     print("\n" + "  ".join(str(path) for path in (out / "results.json", *draw_study(out, methods))))
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from tutelage.report.numbers import NOTHING, figure, short, spread, unit
 from tutelage.tasks import Classification, OpenSetClassification
 
 MAP_IMAGES = 512
-OTHERS = ("agreement", "kl", "ece")  # figures that the table shows where a task has them
+OTHERS = ("agreement", "kl", "ece", "auroc_near", "fpr95_near")  # figures that the table shows where a task has them
 
 
 def write_study(out: Path, methods: Sequence[str], seeds: int, select: str) -> str:
@@ -35,6 +36,17 @@ def write_study(out: Path, methods: Sequence[str], seeds: int, select: str) -> s
     text = study_table(summary, select)
     write_text(out / "table.txt", text + "\n")
     return text
+
+
+def with_earlier(out: Path, methods: Sequence[str], seeds: int, select: str) -> tuple[list[str], int]:
+    """Return the methods and the number of seeds of a study, with those that earlier commands left in its folder."""
+    try:
+        earlier = json.loads((out / "results.json").read_text())
+        runs = earlier["runs"] if earlier["select"] == select else {}
+    except (OSError, ValueError, KeyError):  # there is none, or it is none of ours; it is made anew
+        runs = {}
+    there = [int(seed) + 1 for by_seed in runs.values() for seed in by_seed]
+    return list(dict.fromkeys([*runs, *methods])), max([seeds, *there])
 
 
 def draw_study(out: Path, methods: Sequence[str]) -> list[Path]:

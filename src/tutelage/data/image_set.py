@@ -64,7 +64,10 @@ class ImageSet(Dataset[Any], ABC):
         Raises:
             UserError: it knows no pool.
         """
-        raise UserError(f"the training data knows no unlabelled images {list(shares)}; use tutelage.data.OpenSet")
+        raise UserError(
+            f"the training data knows no unlabelled images {list(shares)}; let it be a tutelage.data.OpenSet (around "
+            "Resized, not in it), and give shares in one place"
+        )
 
     @abstractmethod
     def image(self, position: int) -> Tensor:

@@ -13,6 +13,7 @@ classes in brightness and resampling too, so a high score on it is cheap: look a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -132,9 +133,9 @@ class OpenImages(ImageSet):
                     "; all images have labels, set labels to fewer" if name == "same" else near_misses(name, self.pools)
                 )
                 raise UserError(f"the training data has no unlabelled images {name!r}{hint}")
-            if not share > 0:
+            if not isinstance(share, (int, float)) or not 0 < share < math.inf:
                 raise UserError(
-                    f"the share of unlabelled images {name!r} must be positive, got {share}; or leave it out"
+                    f"the share of unlabelled images {name!r} must be positive, got {share!r}; or leave it out"
                 )
         joined = [self.images, *(self.pools[name] for name in shares)]
         result = join(joined, [None] + [UNLABELLED] * len(shares))

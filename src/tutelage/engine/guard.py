@@ -6,6 +6,8 @@ hundred times harder than the labels is the second. Both are visible in one batc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -65,16 +67,11 @@ def check_terms(distiller: Distiller, batch: Any) -> list[TermScale]:
         NonFiniteError: a term is NaN or infinite.
         UserError: a term sends no gradient to the student, there and beside it, or all are silent.
     """
-    buffers = {name: value.detach().clone() for name, value in distiller.named_buffers()}
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
-    with torch.random.fork_rng(devices), torch.enable_grad():
+    with _untouched(distiller), torch.enable_grad():
         terms = _first_step(distiller, batch)
         norms = _gradient_norms(terms, parameters)
         beside = norms if all(norms.values()) or not any(norms.values()) else _nudged(distiller, batch, parameters)
-    with torch.no_grad():
-        for name, value in distiller.named_buffers():
-            value.copy_(buffers[name])
     values = {name: float(value.detach()) for name, value in terms.items()}
     refuse_non_finite(values, "before the first step")
     for name, norm in norms.items():
@@ -84,6 +81,30 @@ def check_terms(distiller: Distiller, batch: Any) -> list[TermScale]:
             )
     task = norms["task"] / distiller.method.task_weight if "task" in norms else None
     return [TermScale(name, values[name], norms[name], None if task is None else norms[name] / task) for name in terms]
+
+
+@torch.no_grad()
+def check_end(distiller: Distiller, batch: Any) -> None:
+    """Look at every term once more after the last step, which no later one judges; leaves all as it is.
+
+    Raises:
+        NonFiniteError: a term is NaN or infinite.
+    """
+    with _untouched(distiller):
+        terms = distiller(batch, progress=1.0)
+    refuse_non_finite({name: float(value) for name, value in terms.items()}, "after the last step")
+
+
+@contextmanager
+def _untouched(distiller: Distiller) -> Iterator[None]:
+    """Put buffers and random state back at the end."""
+    buffers = {name: value.detach().clone() for name, value in distiller.named_buffers()}
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        yield
+    with torch.no_grad():
+        for name, value in distiller.named_buffers():
+            value.copy_(buffers[name])
 
 
 def _first_step(distiller: Distiller, batch: Any) -> dict[str, Tensor]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from tutelage.errors import UserError
+
 BASELINE = "alone"
 MEMORY = ("peak_mib", "peak_gpu_mib")  # of a run's own process, in memory.json
 
@@ -59,9 +61,13 @@ def collect(folder: Path, methods: Sequence[str], seeds: int) -> dict[str, dict[
 
 
 def _figures(run: Path) -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads((run / "metrics.json").read_text())
-    memory = run / "memory.json"
-    return figures | json.loads(memory.read_text()) if memory.exists() else figures
+    figures: dict[str, Any] = {}
+    for path in (run / "metrics.json", run / "memory.json"):
+        try:
+            figures |= json.loads(path.read_text()) if path.exists() else {}
+        except ValueError as error:
+            raise UserError(f"{path} is not whole ({error}); remove it and give the command again") from error
+    return figures
 
 
 def summarise(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], select: str = "top1") -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tutelage.engine import checkpoint
 from tutelage.engine.assemble import Assembly
 from tutelage.engine.evaluate import evaluate
-from tutelage.engine.guard import refuse_non_finite
+from tutelage.engine.guard import check_end, refuse_non_finite
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.parameters import parameter_groups
 from tutelage.engine.progress import Progress
@@ -94,6 +94,8 @@ class Trainer:
                 self.seconds += time.monotonic() - started
                 return False
         self.seconds += time.monotonic() - started
+        if self.step == self.total:
+            check_end(self.distiller, self.parts.example)
         self._end_epoch(epoch + 1, progress)
         return not (self._agree(interrupt.asked) and self.step < self.total)
 

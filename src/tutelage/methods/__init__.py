@@ -20,7 +20,8 @@ from tutelage.methods.residual import ResidualKD
 from tutelage.methods.residual_loss import residual_kd_loss
 from tutelage.methods.residual_scheme import Scheme
 from tutelage.methods.rtk import RTK, rtk_loss
-from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
+from tutelage.methods.srd import SRD
+from tutelage.methods.srd_losses import srd_feature_loss, srd_loss
 from tutelage.methods.ssim import SSIM, ssim_loss
 from tutelage.methods.structure import Structure
 

@@ -133,6 +133,7 @@ def _check(student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape or student.ndim < 2 or not student.numel() or student.shape[1] < 2:
         raise UserError(
             f"DIST needs logits (N, C, ...) of one shape with two classes or more, got {tuple(student.shape)} from "
-            f"the student and {tuple(teacher.shape)} from the teacher; give both the same items, classes and positions"
+            f"the student and {tuple(teacher.shape)} from the teacher; give both the same batch, the same number "
+            "of classes and maps of one size"
         )
     check_floating("DIST needs floating-point logits", student, teacher)

@@ -121,6 +121,7 @@ def _check(student: Tensor, teacher: Tensor) -> None:
     if student.shape != teacher.shape or student.ndim < 2 or not student.numel():
         raise UserError(
             f"KD needs logits (N, C, ...) of one shape, got {tuple(student.shape)} from the student and "
-            f"{tuple(teacher.shape)} from the teacher; give both the same items, classes and positions"
+            f"{tuple(teacher.shape)} from the teacher; give both the same batch, the same number of "
+            "classes and maps of one size"
         )
     check_floating("KD needs floating-point logits", student, teacher)

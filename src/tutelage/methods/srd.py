@@ -26,64 +26,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
-from tutelage.core.batch import IGNORED, batch_labels
+from tutelage.core.batch import batch_inputs, batch_labels
+from tutelage.core.eval_mode import eval_mode
 from tutelage.core.method import Card
 from tutelage.errors import UserError
-from tutelage.methods.connector import Head, check_layer, connector, find_head, pooled
-from tutelage.methods.kd import kd_loss
-from tutelage.methods.mimic import mimic_loss
-from tutelage.methods.parts import check_finite
+from tutelage.methods.connector import check_layer, connector
+from tutelage.methods.head import Head, find_head
+from tutelage.methods.parts import check_any, check_finite, check_positive
+from tutelage.methods.srd_losses import DISTANCES, srd_feature_loss, srd_loss
 from tutelage.similarity.gather import joined
-from tutelage.similarity.gram import full_precision, promote, unit_rows
-
-DISTANCES = ("mse", "kl", "ce", "dist")
-
-
-def srd_loss(
-    crossed: Tensor, teacher: Tensor, distance: str = "mse", temperature: float = 4.0, labels: Tensor | None = None
-) -> Tensor:
-    """Return how far logits (N, K) of the student's features in the teacher's classifier are from the teacher's.
-
-    >>> import torch
-    >>> srd_loss(torch.zeros(2, 3), torch.full((2, 3), 2.0)).item()
-    4.0
-
-    Args:
-        crossed, teacher: ẑ and z_t, any floating dtype.
-        distance: "mse" (official); "kl": T² KL(z_t ‖ ẑ); "dist": 1 - Pearson's correlation over an image's classes plus
-            the same over a class's images; "ce": cross-entropy of ẑ with the labels.
-        temperature, labels: T of "kl"; (N,) for "ce", where -100 is left out.
-
-    Returns a scalar, float32 for half precision and inside autocast. Raises UserError where the arguments do not fit.
-    """
-    if distance not in DISTANCES or (distance == "ce" and labels is None):
-        raise UserError(f"SRD has a distance in {DISTANCES}, and 'ce' needs labels; got {distance!r}, labels {labels}")
-    if crossed.shape != teacher.shape or crossed.ndim != 2:
-        raise UserError(f"SRD needs logits (N, K) of one shape, got {tuple(crossed.shape)} and {tuple(teacher.shape)}")
-    with full_precision(crossed.device):
-        z, told = promote(crossed), promote(teacher)
-        if distance == "ce" and labels is not None:
-            total = F.cross_entropy(z, labels, ignore_index=IGNORED, reduction="sum")
-            return total / (labels != IGNORED).sum().clamp(min=1)
-        if distance == "dist":
-            a, b, c, d = (unit_rows(x - x.mean(1, keepdim=True)) for x in (z, told, z.mT, told.mT))
-            return 2.0 - (a * b).sum(1).mean() - (c * d).sum(1).mean()
-        return kd_loss(z, told, temperature) if distance == "kl" else mimic_loss(z, told)
-
-
-def srd_feature_loss(student: Tensor, teacher: Tensor, maps: bool = False) -> Tensor:
-    """Return the mean squared difference of pooled features (N, C) or (N, C, H, W); UserError where N or C differ.
-
-    With `maps`, of whole maps; larger ones are averaged to the size of smaller ones.
-    """
-    x, told = promote(student), promote(teacher)
-    if not maps:
-        return mimic_loss(pooled(x), pooled(told))
-    size = min(x.shape[-2], told.shape[-2]), min(x.shape[-1], told.shape[-1])
-    return mimic_loss(F.adaptive_avg_pool2d(x, size), F.adaptive_avg_pool2d(told, size))
+from tutelage.similarity.gram import full_precision, promote
 
 
 class SRD(Method):
@@ -116,6 +70,7 @@ class SRD(Method):
         super().__init__()
         if distance not in DISTANCES:
             raise UserError(f"SRD has a distance in {DISTANCES}, got {distance!r}")
+        check_positive("the temperature of SRD", temperature)
         self.student_layer, self.teacher_layer, self.classifier = student_layer, teacher_layer, classifier
         self.weight, self.feature_weight, self.distance = weight, feature_weight, distance
         self.temperature, self.maps, self.relu, self.task_weight = temperature, maps, relu, task_weight
@@ -130,10 +85,13 @@ class SRD(Method):
         """Find the teacher's classifier, check that it gives the teacher's logits, and build the connector."""
         check_finite(example)
         mine, theirs = example.student.tap(self.student_layer), example.teacher.tap(self.teacher_layer)
-        check_layer(mine, "student", self.student_layer)
-        check_layer(theirs, "teacher", self.teacher_layer)
+        images = next((x.shape for x in batch_inputs(example.batch) if isinstance(x, Tensor) and x.ndim == 4), None)
+        check_layer(mine, "student", self.student_layer, images)
+        check_layer(theirs, "teacher", self.teacher_layer, images)
         self._head = find_head(teacher, self.classifier, self.teacher_layer, theirs, example.teacher.logits)
         self.connector = connector(mine, theirs, self.relu)
+        with eval_mode(self.connector):
+            check_any("SRD", self(example))
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the terms that have a weight."""

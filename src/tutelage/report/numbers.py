@@ -42,6 +42,10 @@ _UNITS = {
     "ap_large": Unit("AP large, %", 100.0, 2),
     "ar": Unit("AR, %", 100.0, 2),
     "teacher_ap": Unit("teacher’s AP, %", 100.0, 2),
+    "auroc_near": Unit("AUROC near, %", 100.0, 2),
+    "fpr95_near": Unit("FPR95 near, %", 100.0, 2),
+    "auroc_far": Unit("AUROC far, %", 100.0, 2),
+    "fpr95_far": Unit("FPR95 far, %", 100.0, 2),
     "miou": Unit("mIoU, %", 100.0, 2),
     "accuracy": Unit("accuracy, %", 100.0, 2),
 }

@@ -17,7 +17,8 @@ from tutelage.tasks.open_set_metrics import SCORES, OpenSetMetrics
 class OpenSetClassification(Task):
     """`Classification`, with outliers in the evaluation data: how well student and teacher tell them apart.
 
-    Outliers have the labels -101, -102, …, as `tutelage.data.OpenSet` gives them; they leave the loss and the accuracy.
+    Outliers have the labels -101, -102, …, as `tutelage.data.OpenSet` gives them in evaluation data; they leave the
+    accuracy, and the loss refuses them.
 
     >>> OpenSetClassification(num_classes=6)
     OpenSetClassification(num_classes=6, label_smoothing=0.0, score='softmax', kinds=('near', 'far'))
@@ -55,6 +56,10 @@ class OpenSetClassification(Task):
         """Return fresh running metrics."""
         known = self._known
         return OpenSetMetrics(known.metrics(), known.logits, batch_labels, self.kinds, SCORES[self.score])
+
+    def class_count(self) -> int:
+        """Return the number of known classes."""
+        return self.num_classes
 
     def chance(self) -> float:
         """Return the accuracy of a guess."""

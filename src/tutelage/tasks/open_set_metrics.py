@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tutelage.core import Metrics
 from tutelage.errors import UserError
+from tutelage.similarity.gram import promote
 
 FIRST_KIND = -101
 TINY = 1e-8  # within logarithms, official
@@ -187,10 +188,12 @@ class OpenSetMetrics(Metrics):
 def _pairs(pairs: Tensor) -> Tensor:
     if pairs.ndim != 2 or pairs.shape[1] % 2:
         raise UserError(f"a one-vs-all head gives (N, 2 K), got {tuple(pairs.shape)}; flatten (N, 2, K) to rows")
-    return pairs.view(len(pairs), 2, -1).softmax(1)
+    return promote(pairs).view(len(pairs), 2, -1).softmax(1)
 
 
 def _counts(outliers: Tensor) -> int:
+    if outliers.dtype != torch.bool:
+        raise UserError(f"outliers is a mask of torch.bool, got {outliers.dtype}; compare the labels with 0")
     positive = int(outliers.sum())
     if not 0 < positive < len(outliers):
         raise UserError(f"{positive} of {len(outliers)} images are outliers; give both outliers and known images")
