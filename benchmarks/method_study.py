@@ -62,15 +62,19 @@ def balanced(name: str, factor: float) -> tuple[str, list[str]]:
 
 
 METHODS = [name for name in ALL if name != "alone"]
-FACTORS = (0.3, 1, 3, 10)
-BALANCES = {f"{name}, labels × {factor}": balanced(name, factor) for name in METHODS for factor in FACTORS}
+FACTORS = (1, 3, 10)
+BALANCES: Variants = {
+    **plain("alone"),
+    **{f"{name}, labels × {factor}": balanced(name, factor) for name in METHODS for factor in FACTORS},
+}
 FEWER_EPOCHS = ["--labels=4000", "--train.epochs=10", "--train.evaluate_every=2"]  # as many steps as with 1000
 EPOCHS_12 = ["--train.epochs=12", "--train.evaluate_every=3"]
 STUDIES = {
     "fashion-1000": Study("classification/fashion-mnist", LIKE),
     "fashion-1000-dkd": Study("classification/fashion-mnist", plain("alone", "dkd")),
     "fashion-4000": Study("classification/fashion-mnist", LIKE, FEWER_EPOCHS),
-    "balances-4000": Study("classification/fashion-mnist", BALANCES, FEWER_EPOCHS),
+    "balances-4000": Study("classification/fashion-mnist", BALANCES, FEWER_EPOCHS),  # with --first 100 --seeds 2
+    "balanced-4000": Study("classification/fashion-mnist", BALANCES, FEWER_EPOCHS),  # --only the best of those
     "vit-student-1000": Study("classification/fashion-mnist-vit", UNLIKE),
     "vit-student-4000": Study("classification/fashion-mnist-vit", UNLIKE, FEWER_EPOCHS),
     "vit-teacher-1000": Study("classification/fashion-mnist-from-vit", UNLIKE),
@@ -93,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, help="default: 5, and 3 of the full profile")
     parser.add_argument("--first", type=int, default=0, help="the first seed; 100 to choose weights")
     parser.add_argument("--share", default="0/1", help="which runs: k/n takes every n-th from the k-th on")
-    parser.add_argument("--only", help="these variants alone, with commas between")
+    parser.add_argument("--only", nargs="+", metavar="VARIANT", help="these variants alone")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="keys of all recipes")
     parser.add_argument("--collect", action="store_true")
     parser.add_argument("--out", help="file of the result, for one study; default: in benchmarks/results")
@@ -103,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = range(arguments.first, arguments.first + (arguments.seeds or seeds))
     if unknown := [name for name in names if name not in there]:
         parser.error(f"no study {unknown} of the profile {arguments.profile}; there are {list(there)}")
-    only, options = arguments.only and arguments.only.split(","), [f"--{pair}" for pair in arguments.set]
-    studies = {FOLDER / f"methods-{name}": there[name].changed(only, options) for name in names}
+    options = [f"--{pair}" for pair in arguments.set]
+    studies = {FOLDER / f"methods-{name}": there[name].changed(arguments.only, options) for name in names}
     if not arguments.collect:
         run_share(studies, seeds, arguments.share)
         return
