@@ -127,7 +127,7 @@ def balance() -> str:
     for method in METHODS:
         found = {f"{method}, labels × {factor}": factor for factor in FACTORS}
         figures = {name: tried[name]["validation"]["top1"]["mean"] for name in found}
-        best = max(figures, key=lambda name: figures[name])
+        best = max(figures, key=lambda name: round(figures[name], 3))  # of what is equal as shown, the recipe's
         cells = [f"**{100 * figures[name]:.1f}**" if name == best else f"{100 * figures[name]:.1f}" for name in found]
         tuned = recipes[method] if found[best] == 1 else chosen[best]
         rows.append([NAMES[method], *cells, paired(recipes[method]), paired(tuned)])
