@@ -55,6 +55,11 @@ RCKA_PARTS: Variants = {
 }
 
 
+def balance_name(method: str, factor: float) -> str:
+    """Return what a method is called whose labels weigh this many times as much."""
+    return f"{method}, labels × {factor}"
+
+
 def balanced(name: str, factor: float) -> tuple[str, list[str]]:
     """Return a recipe whose supervised loss weighs this many times as much: with Adam, its method that much less."""
     own = 0.1 if name == "kd" else 1.0  # all others of ALL weigh it by 1
@@ -65,7 +70,7 @@ METHODS = [name for name in ALL if name != "alone"]
 FACTORS = (1, 3, 10)
 BALANCES: Variants = {
     **plain("alone"),
-    **{f"{name}, labels × {factor}": balanced(name, factor) for name in METHODS for factor in FACTORS},
+    **{balance_name(name, factor): balanced(name, factor) for name in METHODS for factor in FACTORS},
 }
 FEWER_EPOCHS = ["--labels=4000", "--train.epochs=10", "--train.evaluate_every=2"]  # as many steps as with 1000
 EPOCHS_12 = ["--train.epochs=12", "--train.evaluate_every=3"]

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method_study import FACTORS, METHODS
+from benchmarks.method_study import FACTORS, METHODS, balance_name
 from benchmarks.timing import RESULTS
 from tutelage.engine.study import summarise
 
@@ -36,7 +36,6 @@ SETTINGS = {
     "vit-teacher-4000": "ViT → CNN, 4000",
     "mixer-student-1000": "CNN → Mixer, 1000",
 }
-
 OPEN = {
     "alone": "student alone",
     "kd": "KD",
@@ -125,7 +124,7 @@ def balance() -> str:
     tried, recipes, chosen = (summary(name) for name in ("balances-4000", "fashion-4000", "balanced-4000"))
     rows = []
     for method in METHODS:
-        found = {f"{method}, labels × {factor}": factor for factor in FACTORS}
+        found = {balance_name(method, factor): factor for factor in FACTORS}
         figures = {name: tried[name]["validation"]["top1"]["mean"] for name in found}
         best = max(figures, key=lambda name: round(figures[name], 3))  # of what is equal as shown, the recipe's
         cells = [f"**{100 * figures[name]:.1f}**" if name == best else f"{100 * figures[name]:.1f}" for name in found]

@@ -10,6 +10,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tutelage.errors import UserError
+
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
@@ -21,6 +23,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(value, indent=2, allow_nan=True) + "\n")
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Read a JSON object; `mend` ends the sentence with what to do about a file that was cut short."""
+    try:
+        result: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not whole ({error}); {mend}") from error
+    return result
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

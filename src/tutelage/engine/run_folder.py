@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tutelage.engine.files import write_json, write_text
+from tutelage.engine.files import read_json, write_json, write_text
 from tutelage.engine.provenance import provenance
 from tutelage.errors import UserError
 
@@ -50,12 +50,7 @@ class RunFolder:
 
     def metrics(self) -> dict[str, Any]:
         """Return the outcome of a finished run."""
-        path = self.path / "metrics.json"
-        try:
-            result: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not whole ({error}); remove it and add --resume") from error
-        return result
+        return read_json(self.path / "metrics.json", "remove it and add --resume")
 
     def check(self, recipe: str, resume: bool) -> None:
         """Make sure, before any work, that the folder can be claimed for this recipe.

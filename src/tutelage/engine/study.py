@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from tutelage.errors import UserError
+from tutelage.engine.files import read_json
 
 BASELINE = "alone"
 MEMORY = ("peak_mib", "peak_gpu_mib")  # of a run's own process, in memory.json
@@ -63,10 +62,7 @@ def collect(folder: Path, methods: Sequence[str], seeds: int) -> dict[str, dict[
 def _figures(run: Path) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for path in (run / "metrics.json", run / "memory.json"):
-        try:
-            figures |= json.loads(path.read_text()) if path.exists() else {}
-        except ValueError as error:
-            raise UserError(f"{path} is not whole ({error}); remove it and give the command again") from error
+        figures |= read_json(path, "remove it and give the command again") if path.exists() else {}
     return figures
 
 

@@ -122,8 +122,7 @@ class AFD(Method):
 
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Build the attention from the shapes of one batch."""
-        shared.check_example(example, self.student_taps, self.teacher_taps)
-        maps = shared.maps_of(example, self.student_taps, self.teacher_taps)
+        maps = shared.checked_maps(example, self.student_taps, self.teacher_taps)
         student, told = ([x.shape[1] for x in side] for side in maps)
         self.attention = Attention(student, told, self.width)
 

@@ -83,14 +83,17 @@ def maps_of(step: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]
     return [step.student.tap(name) for name in student_taps], [step.teacher.tap(name) for name in teacher_taps]
 
 
-def check_example(example: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]) -> None:
-    """Refuse taps that cannot be compared, under their names; for `setup`, as `check_finite`, which it does too."""
+def checked_maps(
+    example: Step, student_taps: Sequence[str], teacher_taps: Sequence[str]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return both networks' tapped maps, checked under their taps' names; for `setup`: `check_finite` is done too."""
     check_finite(example)
     student, teacher = maps_of(example, student_taps, teacher_taps)
     names = (*student_taps, *teacher_taps)
     check_maps(student, teacher, names)
     for name, x in zip(names, (*student, *teacher), strict=True):
         check_layout(student[0], x, f"{names[0]}, {name}")
+    return student, teacher
 
 
 def check_maps(student: Sequence[Tensor], teacher: Sequence[Tensor], names: Sequence[str] = ()) -> None:

@@ -58,8 +58,7 @@ class Budget:
         for name, value in (("assistants", self.assistants), ("multiple", self.multiple)):
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} is a whole number from 1 on, got {value!r}")
-        sizes = self.image if isinstance(self.image, Sequence) else [] if self.image is None else [self.image]
-        if self.image is not None and (len(sizes) != 3 or not all(isinstance(size, int) for size in sizes)):
+        if self.image is not None and not _three_numbers(self.image):
             raise UserError(f"image is (channels, height, width), got {self.image!r}")
 
     @property
@@ -71,6 +70,10 @@ class Budget:
     def members(self) -> list[str]:
         """How a `ResidualPair` names the student and the assistants."""
         return ["student", *(f"assistants.{k}" for k in range(self.assistants))]
+
+
+def _three_numbers(image: object) -> bool:
+    return isinstance(image, Sequence) and len(image) == 3 and all(isinstance(size, int) for size in image)
 
 
 def split(network: nn.Module, budget: Budget) -> list[nn.Module]:

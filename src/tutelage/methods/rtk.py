@@ -119,8 +119,7 @@ class RTK(Method):
 
     def setup(self, example: Step, teacher: Teacher) -> None:
         """Build the attention from the shapes of one batch."""
-        shared.check_example(example, self.student_taps, self.teacher_taps)
-        maps = shared.maps_of(example, self.student_taps, self.teacher_taps)
+        maps = shared.checked_maps(example, self.student_taps, self.teacher_taps)
         stage_attention(torch.zeros(1, 1, len(maps[1])), list(stages_of(maps[1]).values()), self.top_k)
         student, told = ([x.shape[1] for x in side] for side in maps)
         if self.coverage < 1:
