@@ -14,7 +14,7 @@ setup: .venv/installed
 	touch $@
 
 demo: setup
-	$(BIN)/tutelage bench recipes/classification/digits --methods alone,kd,rcka --seeds 3 --jobs 2 --out runs/demo
+	$(BIN)/tutelage study classification/digits --methods baseline,kd,rcka --seeds 3 --jobs 2 --out runs/demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow"

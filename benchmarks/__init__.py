@@ -1,1 +1,4 @@
-"""Speed, memory and accuracy, measured; each script writes JSON with its provenance into benchmarks/results."""
+"""Speed, memory and accuracy, measured.
+
+Each script writes JSON with its provenance to benchmarks/results.
+"""

@@ -1,18 +1,17 @@
-"""What starting costs: `import tutelage` against `import torch`, and `tutelage --help` against an empty program.
+"""What starting costs: `import tutelage` against `import torch`, and `tutelage --help`.
 
 python -m benchmarks.import_time [--rounds 7] [--out FILE]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import subprocess
 import sys
 from statistics import median
 
-from benchmarks.timing import ratio, write_result
+from benchmarks.timing import argument_parser, ratio, write_result
 
 CASES = {
     "python": ["-c", "pass"],
@@ -34,17 +33,15 @@ def cpu_seconds(arguments: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out")
-    arguments = parser.parse_args()
+    """Measure and write."""
+    arguments = argument_parser(__doc__, rounds=7).parse_args()
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
     for index in range(arguments.rounds + 1):
         names = list(CASES)
         random.Random(index).shuffle(names)
         for name in names:
             spent = cpu_seconds(CASES[name])
-            if index:
+            if index:  # the first round fills the disk cache
                 seconds[name].append(spent)
     content = {
         "cpu_seconds": {name: median(values) for name, values in seconds.items()},

@@ -1,4 +1,4 @@
-"""What the training studies share: variants of recipes, many seeds, done one after the other in one process."""
+"""What the training studies share: variants of recipes, with many seeds, run in one process."""
 
 from __future__ import annotations
 
@@ -8,90 +8,160 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tutelage.cli.recipes import Parsed, parse_recipe
+from tutelage.analysis.study import BASELINE, collect, summarize
+from tutelage.analysis.study_table import study_table_text
 from tutelage.cli.runs import train_run
-from tutelage.cli.study import study_table
-from tutelage.cli.teachers import resolve_teacher
-from tutelage.engine.study import collect, summarise
+from tutelage.cli.teachers import resolve_teachers
+from tutelage.io import read_json
+from tutelage.recipes import ParsedRecipe, parse_recipe
+from tutelage.recipes.shipped import find_folder, methods_in
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-TEACHERS = Path("runs/teachers")
-STUDIES = Path("runs/studies")
-Variants = dict[str, tuple[str, list[str]]]  # name: a recipe of the folder, and options of its own
+TEACHER_DIR = Path("runs/teachers")
+STUDY_DIR = Path("runs/studies")
+Variants = dict[str, tuple[str, list[str]]]  # by name: a recipe of the folder, and its overrides
+
+
+def recipes_as_they_are(*names: str) -> Variants:
+    """Return recipes without overrides."""
+    return {name: (name, []) for name in names}
+
+
+def all_recipes(folder: str, *, without: Sequence[str] = ()) -> Variants:
+    """Return all recipes of a folder but teachers, without overrides, the baseline first.
+
+    Args:
+        folder: of shipped recipes, such as "classification/digits".
+        without: names of recipes to leave out.
+    """
+    names = [name for name in methods_in(find_folder(folder)) if name not in without]
+    names.sort(key=lambda name: name != BASELINE)
+    return recipes_as_they_are(*names)
 
 
 @dataclass(frozen=True)
 class Study:
-    """A data set, a label budget, and what is compared on it.
+    """A data set, a number of labels, and what is compared on it.
 
-    Args:
-        folder: of recipes, such as "classification/digits".
-        variants: name: the recipe, and what is changed in it.
-        options: what is changed in all of them.
+    Attributes:
+        folder: of shipped recipes, such as "classification/digits".
+        variants: what is compared.
+        overrides: of all variants.
     """
 
     folder: str
     variants: Variants
-    options: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
 
-    def changed(self, names: Sequence[str] | None, options: Sequence[str] = ()) -> Study:
-        """Return the study of these variants alone (None: all), in its own order, with further options for all."""
-        variants = {n: v for n, v in self.variants.items() if names is None or n in names}
-        return replace(self, variants=variants, options=[*self.options, *options])
+    def changed(self, names: Sequence[str] | None, overrides: Sequence[str] = ()) -> Study:
+        """Return the study with fewer variants and further overrides.
 
-    def parsed(self, variant: str, seed: int) -> Parsed:
+        Args:
+            names: of the variants, in any order; None is all.
+            overrides: of all variants.
+        """
+        variants = {
+            name: variant
+            for name, variant in self.variants.items()
+            if names is None or name in names
+        }
+        return replace(self, variants=variants, overrides=[*self.overrides, *overrides])
+
+    def recipe(self, variant: str, seed: int) -> ParsedRecipe:
         """Return the recipe of one run."""
-        recipe, own = self.variants[variant]
-        return parse_recipe(RECIPES / self.folder / f"{recipe}.yaml", [*self.options, *own, f"--seed={seed}"])
+        name, overrides = self.variants[variant]
+        return parse_recipe(
+            f"{self.folder}/{name}", [*self.overrides, *overrides, f"--seed={seed}"]
+        )
 
     @property
-    def select(self) -> str:
-        """The task's own figure, by which epochs are chosen and variants compared."""
-        return self.parsed(next(iter(self.variants)), 0).select()
+    def monitor(self) -> str:
+        """The metric by which the best epoch is chosen and variants are compared."""
+        return self.recipe(next(iter(self.variants)), seed=0).monitor()
 
 
 def run_share(studies: Mapping[Path, Study], seeds: range, share: str = "0/1") -> None:
-    """Run every n-th run from the k-th on, of share k/n, in the order of seeds; studies are given by their folders."""
-    first, shares = map(int, share.split("/"))
-    jobs = [(out, variant, seed) for seed in seeds for out in studies for variant in studies[out].variants]
-    for out, variant, seed in jobs[first::shares]:
+    """Run a share of all runs, seed by seed.
+
+    Args:
+        studies: by the folder of their runs.
+        seeds: of every variant.
+        share: "k/n" takes every n-th run from the k-th on.
+
+    Raises:
+        KeyboardInterrupt: If a run was interrupted; it can be resumed.
+    """
+    first, step = map(int, share.split("/"))
+    runs = [
+        (out, variant, seed)
+        for seed in seeds
+        for out, study in studies.items()
+        for variant in study.variants
+    ]
+    for out, variant, seed in runs[first::step]:
         study = studies[out]
-        recipe = study.parsed(variant, seed)
-        teacher = resolve_teacher(recipe, TEACHERS)
-        if teacher is not None:
-            if not teacher.train():
-                raise KeyboardInterrupt
-            recipe.config.teacher.preflight = False  # its own figures tell how good it is
-        metrics = train_run(recipe, out / variant / f"seed{seed}", resume=True)
-        if metrics is None:
+        metrics = run_variant(study.recipe(variant, seed), out / variant / f"seed{seed}")
+        validation, test = (metrics[part][study.monitor] for part in ("validation", "test"))
+        print(
+            f"{out.name} {variant} seed {seed} validation {validation:.4f} test {test:.4f} "
+            f"{metrics['seconds']:.0f} s",
+            flush=True,
+        )
+
+
+def run_variant(recipe: ParsedRecipe, out: Path) -> dict[str, Any]:
+    """Run a recipe, and its teacher first if it is not trained yet; return the metrics.
+
+    Raises:
+        KeyboardInterrupt: If it was interrupted; it can be resumed.
+    """
+    recipe, teachers = resolve_teachers(recipe, TEACHER_DIR)
+    for teacher in teachers:
+        if not teacher.train():
             raise KeyboardInterrupt
-        chosen, tested = (f"{metrics[part][study.select]:.4f}" for part in ("validation", "test"))
-        seconds = f"{metrics['seconds']:.0f} s"
-        print(out.name, variant, f"seed {seed} validation {chosen} test {tested}", seconds, flush=True)
+    # The teacher's own metrics say how good it is.
+    sections = recipe.teachers()
+    recipe = recipe.replace({f"{section}.preflight": False for section in sections})
+    metrics = train_run(recipe, out, resume=True, teachers=teachers)
+    if metrics is None:
+        raise KeyboardInterrupt
+    return metrics
 
 
-def gather(study: Study, out: Path, seeds: range) -> dict[str, Any]:
-    """Return what a result holds of a study whose runs lie in `out`: options, summary, every run with its commit."""
+def study_result(study: Study, out: Path, seeds: range) -> dict[str, Any]:
+    """Return the result of a study: recipes, overrides, summary, every run with its commit.
+
+    Args:
+        study: what was compared.
+        out: folder of its runs.
+        seeds: the last one is the last that is read.
+    """
     runs = collect(out, list(study.variants), seeds.stop)
-    for name, found in runs.items():
-        found.update({seed: run | _environment(out / name / f"seed{seed}") for seed, run in found.items()})
-    select = study.select
-    summary = summarise(runs, select)
-    print(study_table(summary, select))
-    content: dict[str, Any] = {"recipes": study.folder, "options": study.options, "select": select, "summary": summary}
-    content["variants"] = {name: [recipe, *own] for name, (recipe, own) in study.variants.items()}
-    content["teachers"] = teacher_figures(study.parsed(name, 0) for name in study.variants)
-    content["runs"] = {name: dict(sorted(found.items())) for name, found in runs.items()}
-    return content
+    summary = summarize(runs, study.monitor)
+    print(study_table_text(summary, study.monitor))
+    return {
+        "recipes": study.folder,
+        "options": study.overrides,
+        "monitor": study.monitor,
+        "summary": summary,
+        "variants": {name: [recipe, *own] for name, (recipe, own) in study.variants.items()},
+        "teachers": teacher_metrics(study.recipe(name, seed=0) for name in study.variants),
+        "runs": {
+            name: {
+                seed: run | {"commit": _commit(out / name / f"seed{seed}")}
+                for seed, run in sorted(by_seed.items())
+            }
+            for name, by_seed in runs.items()
+        },
+    }
 
 
-def teacher_figures(recipes: Iterable[Parsed]) -> dict[str, Any]:
-    """Return the figures of the teachers that recipes learn from, by the folder of their run."""
-    teachers = (resolve_teacher(recipe, TEACHERS) for recipe in recipes)
-    there = {run.out for run in teachers if run is not None and run.ready}
-    return {out.name: json.loads((out / "metrics.json").read_text()) for out in sorted(there)}
+def teacher_metrics(recipes: Iterable[ParsedRecipe]) -> dict[str, Any]:
+    """Return the metrics of the teachers of some recipes, by the folder of their run."""
+    runs = [run for recipe in recipes for run in resolve_teachers(recipe, TEACHER_DIR)[1]]
+    folders = sorted({run.out for run in runs if run.ready})
+    return {folder.name: json.loads((folder / "metrics.json").read_text()) for folder in folders}
 
 
-def _environment(folder: Path) -> dict[str, Any]:
+def _commit(run: Path) -> Any:
     """Return the commit that a run was made with."""
-    return {"commit": json.loads((folder / "environment.json").read_text())["commit"]}
+    return read_json(run / "environment.json", "remove the run and repeat it")["commit"]

@@ -1,7 +1,8 @@
-"""The tables of classification figures in README.md and docs: written from benchmarks/results, never by hand.
+"""The tables of results in README.md and docs: written from benchmarks/results, never by hand.
 
-A table stands between `<!-- figures NAME -->` and `<!-- end of figures -->`; NAME is `classification`, `settings`,
-`cost`, `balance`, `outliers`, or a method such as `dkd`. A test compares what is there with what the results say.
+A table stands between `<!-- figures NAME -->` and `<!-- end of figures -->`, in any of these files.
+NAME is one of `TABLES`, a variant of the classification study such as `dkd`, or the name of a
+study's result such as `mni152`. A test compares what stands there with what the results say.
 
 python -m benchmarks.tables    # rewrites every such table in README.md and docs
 """
@@ -10,197 +11,251 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from benchmarks.method_study import FACTORS, METHODS, balance_name
+from benchmarks.study_results import (
+    SETTINGS,
+    result,
+    settings,
+    summary,
+    teacher_row,
+    title,
+    variants,
+)
 from benchmarks.timing import RESULTS
-from tutelage.engine.study import summarise
+from tutelage.analysis.formatting import MISSING, NUM_SAMPLES, format_metric, markdown_table
+from tutelage.analysis.study import BASELINE
+from tutelage.analysis.study_table import (
+    Cell,
+    Column,
+    Row,
+    StudyTable,
+    difference_column,
+    method_column,
+    metric_column,
+    parameters_column,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REGION = re.compile(r"(<!-- figures ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
-NAMES = {
-    "kd": "KD", "dkd": "DKD", "dkd_8": "DKD, β = 8", "dist": "DIST", "ckd": "CKD", "rcka": "RCKA",
-    "mimic": "Mimic", "ofa": "OFA-KD", "afd_kd": "AFD + KD", "rtk": "RTK-style", "residual": "residual KD",
-    "srd": "SRD",
-}  # fmt: skip
-SETTINGS = {
-    "fashion-1000": "CNN → CNN, 1000 labels",
-    "fashion-4000": "CNN → CNN, 4000",
-    "vit-student-1000": "CNN → ViT, 1000",
-    "vit-student-4000": "CNN → ViT, 4000",
-    "vit-teacher-1000": "ViT → CNN, 1000",
-    "vit-teacher-4000": "ViT → CNN, 4000",
-    "mixer-student-1000": "CNN → Mixer, 1000",
-}
-OPEN = {
-    "alone": "student alone",
+OPEN_TITLES = {
+    "baseline": "Baseline",
     "kd": "KD",
     "kd_open": "KD, also on shoes, bags, digits",
     "srd_closed": "SRD",
     "srd": "SRD, also on shoes, bags, digits",
     "srd_logits": "the same without its feature term",
-    "srd_same": "SRD, also on unlabelled clothes",
+    "srd_same": "SRD, also on unlabeled clothes",
 }
-OUTLIERS = ("auroc_near", "fpr95_near", "auroc_far", "fpr95_far")
+OUTLIER_METRICS = ("auroc_near", "fpr95_near", "auroc_far", "fpr95_far")
+FACTOR = ", labels × "  # between the method and the factor, in the names of the balance study
 
 
-@cache
-def result(setting: str) -> dict[str, Any]:
-    """Return what a study found; nothing at all if it was not run."""
-    path = RESULTS / f"methods_{setting}.json"
-    return json.loads(path.read_text()) if path.exists() else {"summary": {}}
+def accuracy(row: Row) -> str:
+    """Return the accuracy, mean ± standard deviation, in percent; the mean alone of one seed."""
+    return metric_column("top1", digits=1).cell("", row).text
 
 
-def summary(setting: str) -> dict[str, Any]:
-    """Return the summary of a setting by method; DKD's later study has a baseline of its own, which is left out."""
-    later = {name: row for name, row in result(f"{setting}-dkd")["summary"].items() if name != "alone"}
-    return result(setting)["summary"] | later
+def difference(row: Row) -> str:
+    """Return the difference to the baseline with its interval, bold where that is above 0."""
+    return difference_column("top1", digits=1).cell("", row).markdown()
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a table in Markdown."""
-    lines = [list(head), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def ece(row: Row) -> str:
+    """Return the expected calibration error."""
+    return format_metric("ece", row["test"]["ece"]["mean"])
 
 
-def percent(row: dict[str, Any], figure: str = "top1") -> str:
-    """Return mean ± standard deviation of a test figure, in percent; the mean alone of a single seed."""
-    found = row["test"][figure]
-    spread = f" ± {100 * found['sd']:.1f}" if len(row["seeds"]) > 1 else ""
-    return f"{100 * found['mean']:.1f}{spread}"
+def seeds_column() -> Column:
+    """Return the column of the number of seeds."""
+    return Column("seeds", lambda variant, row: Cell(str(len(row["seeds"]))))
 
 
-def paired(row: dict[str, Any]) -> str:
-    """Return the difference to the student alone with its interval, bold where that is above 0."""
-    if "difference" not in row:
-        return ""
-    low, high = row["difference"]["interval95"]
-    text = f"{_signed(row['difference']['mean'])} [{_signed(low)}, {_signed(high)}]"
-    return f"**{text}**" if low > 0 else text
+def gain(row: Row) -> str:
+    """Return the mean difference to the baseline alone, bold where its interval is above 0."""
+    cell = difference_column("top1", digits=1).cell("", row)
+    return Cell(cell.text.partition(" ")[0], cell.value, cell.strong).markdown()
 
 
-def _signed(share: float) -> str:
-    return f"{100 * share:+.1f}".replace("-", "−")
+def by_gain(rows: Mapping[str, Row]) -> list[str]:
+    """Return the variants in a setting but the baseline, the largest gain first."""
+    gains = {name: row["difference"]["mean"] for name, row in rows.items() if name != BASELINE}
+    return sorted(gains, key=lambda name: -gains[name])
 
 
-def classification() -> str:
-    """Return differences to the student alone, methods by settings."""
-    there = {setting: summary(setting) for setting in SETTINGS if summary(setting)}
-    first = next(iter(there.values()))
-    order = sorted(NAMES, key=lambda name: -first[name]["difference"]["mean"])
-    rows = [["student alone", *(percent(found["alone"]) for found in there.values()), ece(first["alone"])]]
-    for name in order:
-        cells = [paired(found[name]) if name in found else "–" for found in there.values()]
-        rows.append([NAMES[name], *cells, ece(first[name])])
-    return table(["", *(SETTINGS[setting] for setting in there), "ECE, first column"], rows)
+def classification_table() -> str:
+    """Return differences to the baseline, variants by settings, and calibration."""
+    summaries = settings()
+    first = next(iter(summaries.values()))
+    accuracies = [accuracy(rows[BASELINE]) for rows in summaries.values()]
+    lines = [[title(BASELINE), *accuracies, ece(first[BASELINE])]]
+    for variant in by_gain(first):
+        cells = [
+            difference(rows[variant]) if variant in rows else MISSING for rows in summaries.values()
+        ]
+        lines.append([title(variant), *cells, ece(first[variant])])
+    header = ["", *(SETTINGS[setting] for setting in summaries), "ECE, first column"]
+    return markdown_table(header, lines)
 
 
-def settings() -> str:
+def gains_table() -> str:
+    """Return mean differences to the baseline, variants by settings, in at most 100 columns."""
+    summaries = settings()
+    accuracies = [accuracy(rows[BASELINE]) for rows in summaries.values()]
+    lines = [[title(BASELINE), *accuracies]]
+    for variant in by_gain(next(iter(summaries.values()))):
+        cells = [gain(rows[variant]) if variant in rows else MISSING for rows in summaries.values()]
+        lines.append([title(variant), *cells])
+    titles = [SETTINGS[setting].replace(" → ", "→") for setting in summaries]
+    header = ["", *(name.removesuffix(" labels") for name in titles)]
+    return markdown_table(header, lines)
+
+
+def settings_tables() -> str:
     """Return everything of every setting, a table each."""
-    head = ["", "best epoch", "− alone [95 %]", "last epoch", "ECE", "NLL", "parameters", "of the method", "seeds"]
+    columns = [
+        method_column("", title),
+        metric_column("top1", header="best epoch", digits=1),
+        difference_column("top1", digits=1),
+        metric_column("top1", "last", header="last epoch", digits=1, with_std=False),
+        metric_column("ece", with_std=False),
+        metric_column("nll", digits=2, with_std=False),
+        parameters_column("student", header="parameters"),
+        parameters_column("method", header="of the method"),
+        seeds_column(),
+    ]
     parts = []
-    for setting, title in SETTINGS.items():
-        found, teachers = summary(setting), result(setting).get("teachers", {}).values()
-        rows = [_row("the teacher", summarise({"teacher": {0: run}})["teacher"]) for run in teachers]
-        rows += [_row(NAMES.get(name, "student alone"), found[name]) for name in ("alone", *NAMES) if name in found]
-        if found:
-            parts.append(f"### {title}\n\n`benchmarks/results/methods_{setting}.json`\n\n{table(head, rows)}")
+    for setting, rows in settings().items():
+        name = f"methods_{setting}"
+        table = StudyTable.of({**teacher_row(result(name)), **rows}, columns).markdown()
+        parts.append(f"### {SETTINGS[setting]}\n\n`benchmarks/results/{name}.json`\n\n{table}")
     return "\n".join(parts)
 
 
-def _row(name: str, row: dict[str, Any]) -> list[str]:
-    cells = [percent(row), paired(row), f"{100 * row['last']['top1']['mean']:.1f}", ece(row)]
-    parameters = [f"{row['parameters'][part]:,}" for part in ("student", "method")]
-    return [name, *cells, f"{row['test']['nll']['mean']:.2f}", *parameters, str(len(row["seeds"]))]
+def balance_table() -> str:
+    """Return what it is worth to choose how much the labels weigh.
+
+    Every method got the same tries, with two other seeds.
+    """
+    tries = summary("balances-4000")
+    recipes = summary("fashion-4000")
+    chosen = summary("balanced-4000")
+    factors = sorted({int(name.partition(FACTOR)[2]) for name in tries})
+    lines = []
+    for method in dict.fromkeys(name.partition(FACTOR)[0] for name in tries):
+        names = [f"{method}{FACTOR}{factor}" for factor in factors]
+        validation = {name: tries[name]["validation"]["top1"]["mean"] for name in names}
+        # Of those that are equal as shown, the first: the recipe's.
+        best = max(names, key=lambda name: round(validation[name], 3))
+        texts = {name: format_metric("top1", validation[name], digits=1) for name in names}
+        texts[best] = f"**{texts[best]}**"
+        tuned = recipes[method] if best == names[0] else chosen[best]
+        cells = [*texts.values(), difference(recipes[method]), difference(tuned)]
+        lines.append([title(method), *cells])
+    header = ["validation", *(f"labels × {factor}" for factor in factors)]
+    header += [f"recipe − {BASELINE} [95 %]", f"chosen − {BASELINE} [95 %]"]
+    return markdown_table(header, lines)
 
 
-def balance() -> str:
-    """Return what it is worth to choose how much the labels weigh: the same tries for every method, two other seeds."""
-    tried, recipes, chosen = (summary(name) for name in ("balances-4000", "fashion-4000", "balanced-4000"))
-    rows = []
-    for method in METHODS:
-        found = {balance_name(method, factor): factor for factor in FACTORS}
-        figures = {name: tried[name]["validation"]["top1"]["mean"] for name in found}
-        best = max(figures, key=lambda name: round(figures[name], 3))  # of what is equal as shown, the recipe's
-        cells = [f"**{100 * figures[name]:.1f}**" if name == best else f"{100 * figures[name]:.1f}" for name in found]
-        tuned = recipes[method] if found[best] == 1 else chosen[best]
-        rows.append([NAMES[method], *cells, paired(recipes[method]), paired(tuned)])
-    head = [*(f"labels × {factor}" for factor in FACTORS), "recipe − alone [95 %]", "chosen − alone [95 %]"]
-    return table(["validation", *head], rows)
+def outliers_table() -> str:
+    """Return what unlabeled images of other classes are worth, for accuracy and for outliers."""
+    rows = summary("open-1200")
+    rows = {variant: rows[variant] for variant in OPEN_TITLES}
+    columns = [
+        method_column("", lambda variant: OPEN_TITLES.get(variant, variant)),
+        metric_column("top1", header="accuracy", digits=1),
+        difference_column("top1", digits=1),
+        *(metric_column(metric, digits=1) for metric in OUTLIER_METRICS),
+    ]
+    return StudyTable.of({**teacher_row(result("methods_open-1200")), **rows}, columns).markdown()
 
 
-def outliers() -> str:
-    """Return what unlabelled images of other classes are worth: accuracy on the known ones, and outliers told apart."""
-    found, (teacher,) = summary("open-1200"), result("open-1200")["teachers"].values()
-    rows = {"the teacher": summarise({"teacher": {0: teacher}})["teacher"]}
-    rows |= {title: found[name] for name, title in OPEN.items()}
-    head = ["", "accuracy", "− alone [95 %]", "AUROC, near", "FPR95, near", "AUROC, far", "FPR95, far"]
-    return table(
-        head, ([name, percent(row), paired(row), *(percent(row, f) for f in OUTLIERS)] for name, row in rows.items())
+def cost_table(name: str | None = None) -> str:
+    """Return what the losses cost by themselves: all, or those of one class; empty if none."""
+    losses = json.loads((RESULTS / "loss_cost.json").read_text())["methods"]
+    lines = []
+    for loss, row in losses.items():
+        if name is None or loss.split(",")[0] == name:
+            share = f"{100 * row['share']['median']:.2f} %"
+            lines.append([loss, f"{row['ms']:.1f}", f"{row['extra_mib']:.0f}", share])
+    return (
+        markdown_table(["loss by itself", "ms", "MiB", "share of a step"], lines) if lines else ""
     )
 
 
-def ece(row: dict[str, Any]) -> str:
-    """Return the expected calibration error."""
-    return f"{row['test']['ece']['mean']:.3f}"
+def variant_tables(variant: str) -> str:
+    """Return what a method's page shows: its figures in every setting beside KD's, its cost."""
+    beside = [] if variant == "kd" else ["kd"]
+    lines = []
+    for setting, rows in settings().items():
+        if variant in rows:
+            row = rows[variant]
+            others = [difference(rows[name]) for name in beside]
+            cells = [accuracy(rows[BASELINE]), accuracy(row), difference(row), *others, ece(row)]
+            lines.append([SETTINGS[setting], *cells])
+    name = title(variant)
+    beside_headers = [f"{title(other)} − {BASELINE}" for other in beside]
+    gain_header = f"{name} − {BASELINE} [95 %]"
+    header = ["Fashion-MNIST", BASELINE, name, gain_header, *beside_headers, "ECE"]
+    parts = [markdown_table(header, lines), cost_table(name.split(" + ")[0])]
+    return "\n".join(part for part in parts if part)
 
 
-def cost(method: str | None = None) -> str:
-    """Return what the losses cost by themselves: all, or those of one method; empty if there is none."""
-    path = RESULTS / "loss_cost.json"
-    rows = []
-    for name, row in json.loads(path.read_text())["methods"].items():
-        if method is None or name.split(",")[0].lower() == method.removesuffix("_kd"):
-            share = 100 * row["share"]["median"]
-            rows.append([name, f"{row['ms']:.1f}", f"{row['extra_mib']:.0f}", f"{share:.2f} %"])
-    return table(["loss by itself", "ms", "MiB", "share of a step"], rows) if rows else ""
+def study_table(name: str) -> str:
+    """Return one study: every metric on test data, and the difference in the monitored one."""
+    rows = result(name)["summary"]
+    metrics = next(iter(rows.values()))["test"]
+    monitor = result(name).get("monitor", next(iter(metrics)))
+    others = [metric for metric in metrics if metric not in (monitor, NUM_SAMPLES)]
+    columns = [
+        method_column("", title),
+        metric_column(monitor),
+        difference_column(monitor),
+        *(metric_column(metric) for metric in others),
+        parameters_column("student", header="parameters"),
+        seeds_column(),
+    ]
+    return StudyTable.of({**teacher_row(result(name)), **rows}, columns).markdown()
 
 
-def page(method: str) -> str:
-    """Return what a method's page shows: its figures in every setting beside KD's, and its cost."""
-    name, others = NAMES[method], [] if method == "kd" else ["kd"]
-    rows = []
-    for setting, title in SETTINGS.items():
-        found = summary(setting)
-        if method in found:
-            mine, beside = found[method], [paired(found[other]) for other in others]
-            rows.append([title, percent(found["alone"]), percent(mine), paired(mine), *beside, ece(mine)])
-    beside = [f"{NAMES[other]} − alone" for other in others]
-    head = ["Fashion-MNIST", "alone", name, f"{name} − alone [95 %]", *beside, "ECE"]
-    return "\n".join(part for part in (table(head, rows), cost(method)) if part)
-
-
-WHOLE: dict[str, Callable[[], str]] = {
-    "classification": classification,
-    "settings": settings,
-    "cost": cost,
-    "balance": balance,
-    "outliers": outliers,
+TABLES: dict[str, Callable[[], str]] = {
+    "classification": classification_table,
+    "gains": gains_table,
+    "settings": settings_tables,
+    "cost": cost_table,
+    "balance": balance_table,
+    "outliers": outliers_table,
 }
 
 
+def table(name: str) -> str:
+    """Return the table, or the tables, of a name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name in TABLES:
+        return TABLES[name]()
+    if name in variants():
+        return variant_tables(name)
+    if result(name)["summary"]:
+        return study_table(name)
+    raise ValueError(f"no table {name!r}; there are {[*TABLES, *variants()]} and studies")
+
+
 def filled(text: str) -> str:
-    """Return a page with its tables made anew."""
-
-    def region(match: re.Match[str]) -> str:
-        name = match[2]
-        made = WHOLE[name]() if name in WHOLE else page(name)
-        return f"{match[1]}{made}{match[3]}"
-
-    return REGION.sub(region, text)
+    """Return a page with its tables written anew."""
+    return REGION.sub(lambda match: f"{match[1]}{table(match[2])}{match[3]}", text)
 
 
 def main() -> None:
     """Rewrite the tables of all pages."""
     for path in PAGES:
         text = path.read_text()
-        if (new := filled(text)) != text:
-            path.write_text(new)
+        if filled(text) != text:
+            path.write_text(filled(text))
             print(path.relative_to(ROOT))
 
 

@@ -1,4 +1,4 @@
-"""How alike are the layers of two networks, and is the number real? CKA on tensors of one's own, torch only.
+"""CKA of features that you have as tensors: how alike are they, and can that number be trusted?
 
 python examples/compare_features.py
 """
@@ -12,10 +12,15 @@ from torch.nn.functional import cross_entropy
 
 from tutelage.similarity import CKAMatrix, cka, reliability_report
 
+NUM_TRAIN = 1200  # of 1797 images; the features are compared on the others
+LAYERS = ["1", "3", "4"]  # both ReLUs and the logits
 
-def trained(width: int, images: Tensor, labels: Tensor) -> nn.Sequential:
+
+def trained_mlp(width: int, images: Tensor, labels: Tensor) -> nn.Sequential:
     """Return a network that has learned digits."""
-    network = nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+    network = nn.Sequential(
+        nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+    )
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for _ in range(200):
         batch = torch.randint(len(images), (64,))
@@ -26,39 +31,40 @@ def trained(width: int, images: Tensor, labels: Tensor) -> nn.Sequential:
 
 
 @torch.no_grad()
-def layers(network: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
-    """Return what every ReLU and the last layer say."""
-    seen = {}
+def features_of(network: nn.Sequential, images: Tensor) -> dict[str, Tensor]:
+    """Return the outputs of the layers by name."""
+    features = {}
     for name, module in network.named_children():
         images = module(images)
-        if isinstance(module, nn.ReLU) or name == "4":
-            seen[name] = images
-    return seen
+        features[name] = images
+    return {name: features[name] for name in LAYERS}
 
 
 def main() -> float:
-    """Print the map of two networks with intervals and p-values; return the CKA of their logits."""
+    """Print the CKA of all pairs of layers with intervals; return that of the logits."""
     torch.manual_seed(0)
     images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
     images = images.float() / 16
-    wide, narrow = trained(128, images[:1200], labels[:1200]), trained(32, images[:1200], labels[:1200])
+    wide = trained_mlp(128, images[:NUM_TRAIN], labels[:NUM_TRAIN])
+    narrow = trained_mlp(32, images[:NUM_TRAIN], labels[:NUM_TRAIN])
+    images, labels = images[NUM_TRAIN:], labels[NUM_TRAIN:]
 
-    names = ["1", "3", "4"]
-    matrix = CKAMatrix(left=names, right=names, permutations=99)
-    for start in range(1200, len(images), 64):
-        batch = images[start : start + 64]
-        matrix.update(layers(wide, batch), layers(narrow, batch), ids=range(start, start + len(batch)))
-    found = matrix.compute()
-    print(f"{found.samples} images in {found.batches} batches, {found.skipped} skipped")
-    for i, left in enumerate(found.left):
-        for j, right in enumerate(found.right):
-            low, value, high = (float(each[i, j]) for each in (found.low, found.value, found.high))
-            print(f"wide {left} and narrow {right}: {value:.3f} [{low:.3f}, {high:.3f}]", end="  ")
+    # All pairs of layers, batch by batch: only sums are kept.
+    matrix = CKAMatrix(left=LAYERS, right=LAYERS, permutations=99)
+    for batch in images.split(64):
+        matrix.update(features_of(wide, batch), features_of(narrow, batch))
+    result = matrix.compute()
+    for i, left in enumerate(result.left):
+        for j, right in enumerate(result.right):
+            interval = f"[{result.low[i, j]:.3f}, {result.high[i, j]:.3f}]"
+            print(f"wide {left}, narrow {right}: {result.value[i, j]:.3f} {interval}", end="  ")
         print()
 
-    one, two = layers(wide, images[1200:])["4"], layers(narrow, images[1200:])["4"]
-    print(reliability_report(one, two, labels=labels[1200:]))
-    return cka(one, two).item()
+    # One pair at once, and whether its CKA can be trusted.
+    wide_logits = features_of(wide, images)["4"]
+    narrow_logits = features_of(narrow, images)["4"]
+    print(reliability_report(wide_logits, narrow_logits, labels=labels))
+    return cka(wide_logits, narrow_logits).item()
 
 
 if __name__ == "__main__":

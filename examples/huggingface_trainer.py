@@ -1,4 +1,4 @@
-"""Distil inside Hugging Face's Trainer: a Distiller computes the loss, everything else is the Trainer's.
+"""Distillation inside Hugging Face's Trainer: a Distiller computes the loss, the Trainer trains.
 
 python examples/huggingface_trainer.py
 """
@@ -10,48 +10,51 @@ from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
-from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+from torch import nn
+from transformers import (
+    EvalPrediction,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 import tutelage
 
 
-class DigitSet(Dataset[dict[str, Tensor]]):
-    """Real 8×8 digits as the dicts that Hugging Face models take."""
-
-    def __init__(self, first: int, last: int) -> None:
-        images, labels = load_digits(return_X_y=True)
-        self.images = torch.tensor(images[first:last], dtype=torch.float32).view(-1, 1, 8, 8) / 16
-        self.labels = torch.tensor(labels[first:last])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.images[index], "labels": self.labels[index]}
-
-
 class DistillationTrainer(Trainer):
-    """A Trainer whose loss is the sum of a Distiller's terms."""
+    """A Trainer whose model is a Distiller; it evaluates the student alone."""
 
-    def __init__(self, distiller: tutelage.Distiller, **arguments: Any) -> None:
-        super().__init__(model=distiller, **arguments)
-
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **more: Any) -> Tensor:
-        """Return the loss of one batch."""
-        progress = self.state.global_step / max(1, self.state.max_steps)
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Return the sum of the Distiller's terms; in evaluation the student's loss and output."""
+        if return_outputs:
+            output = self.model.student(**inputs)
+            return output.loss, output
+        progress = self.state.global_step / self.state.max_steps
         return sum(model(inputs, progress).values())
 
 
-def vit(width: int, layers: int) -> ViTForImageClassification:
+def digits() -> list[dict[str, torch.Tensor]]:
+    """Return real digits of 8 x 8 pixels as the items that Hugging Face models take."""
+    images, labels = (torch.tensor(array) for array in load_digits(return_X_y=True))
+    images = images.float().view(-1, 1, 8, 8) / 16
+    return [{"pixel_values": i, "labels": n} for i, n in zip(images, labels, strict=True)]
+
+
+def vit(width: int, num_layers: int) -> ViTForImageClassification:
     """Return a small vision transformer for digits."""
     config = ViTConfig(
         image_size=8,
         patch_size=2,
         num_channels=1,
         hidden_size=width,
-        num_hidden_layers=layers,
+        num_hidden_layers=num_layers,
         num_attention_heads=4,
         intermediate_size=2 * width,
         num_labels=10,
@@ -59,42 +62,55 @@ def vit(width: int, layers: int) -> ViTForImageClassification:
     return ViTForImageClassification(config)
 
 
-def train(network: nn.Module, teacher: tutelage.Teacher, method: tutelage.Method, epochs: int) -> None:
-    """Train a network with Hugging Face's Trainer."""
-    distiller = tutelage.Distiller(network, teacher, method, tutelage.Classification(num_classes=10))
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            num_train_epochs=epochs,
-            per_device_train_batch_size=64,
-            learning_rate=2e-3,
-            report_to=[],
-            save_strategy="no",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            use_cpu=True,
-        )
-        DistillationTrainer(distiller, args=arguments, train_dataset=DigitSet(0, 1300)).train()
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """Return the share of images that are classified correctly."""
+    return {"accuracy": float((prediction.predictions.argmax(1) == prediction.label_ids).mean())}
 
 
-@torch.no_grad()
-def accuracy(network: nn.Module) -> float:
-    """Return the share of held-out digits that a network gets right."""
-    test = DigitSet(1300, 1797)
-    logits = network.eval()(pixel_values=test.images).logits
-    return float((logits.argmax(1) == test.labels).float().mean())
+def train(
+    network: nn.Module, teacher: tutelage.Teacher, method: tutelage.Method, epochs: int
+) -> float:
+    """Train a network with Hugging Face's Trainer and return its accuracy on held-out digits."""
+    items = digits()
+    task = tutelage.Classification(num_classes=10)
+    distiller = tutelage.Distiller(network, teacher, method, task)
+    distiller.setup({name: torch.stack([i[name] for i in items[:64]]) for name in items[0]})
+    arguments = TrainingArguments(
+        output_dir=f"{tempfile.gettempdir()}/huggingface_trainer",
+        num_train_epochs=epochs,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
+        label_names=["labels"],  # without it the Trainer computes no loss in evaluation
+        remove_unused_columns=False,  # it would look for the columns in the Distiller's forward
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = DistillationTrainer(
+        model=distiller,
+        args=arguments,
+        train_dataset=items[:1300],
+        eval_dataset=items[1300:],
+        compute_metrics=accuracy,
+    )
+    trainer.train()
+    return trainer.evaluate()["eval_accuracy"]
 
 
 def main(epochs: int = 8) -> float:
-    """Train a teacher, distil it, and return the student's accuracy on held-out digits."""
+    """Train a teacher, distill it, and return the student's accuracy on held-out digits."""
     torch.manual_seed(0)
-    teacher, student = vit(64, 3), vit(16, 2)
-    train(teacher, tutelage.Absent(), tutelage.Alone(), epochs)
-    features = {"vit.layernorm": "vit.layernorm"}
-    method = tutelage.Together([tutelage.KD(), tutelage.RCKA(intra=1.0, inter=1.0, pairs=features)])
-    train(student, tutelage.Network(teacher), method, epochs)
-    print(f"teacher {accuracy(teacher):.3f}  student {accuracy(student):.3f}")
-    return accuracy(student)
+    teacher = vit(64, num_layers=3)
+    student = vit(16, num_layers=2)
+    teacher_accuracy = train(teacher, tutelage.NoTeacher(), tutelage.Baseline(), epochs)
+    rcka = tutelage.RCKA(
+        layer_pairs={"vit.layernorm": "vit.layernorm"}, intra_weight=1.0, inter_weight=1.0
+    )
+    method = tutelage.CombinedMethod([tutelage.KD(), rcka])
+    student_accuracy = train(student, tutelage.FrozenTeacher(teacher), method, epochs)
+    print(f"teacher {teacher_accuracy:.3f}  student {student_accuracy:.3f}")
+    return student_accuracy
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.runs import make_recipe
-from tutelage import Alone
+from tests.helpers.runs import make_recipe
+from tutelage import Baseline
 from tutelage.engine import fit
 
 
@@ -22,8 +22,8 @@ def _one_thread_and_seed() -> None:
 def teacher_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run folder of a teacher that knows its digits."""
     out = tmp_path_factory.mktemp("teacher") / "run"
-    recipe = make_recipe(Alone(), None, width=16, epochs=3)
-    recipe.labels = None
+    recipe = make_recipe(Baseline(), None, width=16, epochs=3)
+    recipe.num_labels = None
     metrics = fit(recipe, out)
     assert metrics is not None
     assert metrics["test"]["top1"] > 0.9

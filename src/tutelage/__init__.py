@@ -2,54 +2,50 @@
 
 from __future__ import annotations
 
+from tutelage import methods
+from tutelage.cache import CachedTeacher
 from tutelage.core import (
-    Absent,
-    Cached,
+    Batch,
+    CombinedMethod,
     Distiller,
+    Evaluation,
+    FeatureTaps,
+    FrozenTeacher,
     Method,
+    MethodInfo,
     Metrics,
-    Network,
+    NoTeacher,
     Output,
     Step,
-    Taps,
     Task,
     Teacher,
-    Together,
+    Teachers,
 )
 from tutelage.errors import NonFiniteError, UserError
-from tutelage.methods import AFD, CKD, DIST, DKD, KD, OFA, PCKA, RCKA, RTK, SRD, SSIM, Alone, Mimic, ResidualKD
+from tutelage.methods import *  # noqa: F403  # a new method is listed in one place only
 from tutelage.tasks import Classification
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AFD",
-    "CKD",
-    "DIST",
-    "DKD",
-    "KD",
-    "OFA",
-    "PCKA",
-    "RCKA",
-    "RTK",
-    "SRD",
-    "SSIM",
-    "Absent",
-    "Alone",
-    "Cached",
+    "Batch",
+    "CachedTeacher",
     "Classification",
+    "CombinedMethod",
     "Distiller",
+    "Evaluation",
+    "FeatureTaps",
+    "FrozenTeacher",
     "Method",
+    "MethodInfo",
     "Metrics",
-    "Mimic",
-    "Network",
+    "NoTeacher",
     "NonFiniteError",
     "Output",
-    "ResidualKD",
     "Step",
-    "Taps",
     "Task",
     "Teacher",
-    "Together",
+    "Teachers",
     "UserError",
+    *methods.__all__,
 ]

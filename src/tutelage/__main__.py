@@ -1,4 +1,4 @@
-"""`python -m tutelage` is `tutelage`; `accelerate launch -m tutelage train …` runs it on several processes."""
+"""`python -m tutelage`, which `accelerate launch -m tutelage train ...` needs."""
 
 from __future__ import annotations
 

@@ -1,16 +1,27 @@
-"""The one exception that a person's mistake raises: its message is a sentence that says how to mend it."""
+"""Raised for user errors. The message states the problem and how to fix it."""
 
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+# Frames of these folders are not the user's own code.
+LIBRARIES = (
+    "site-packages",
+    "dist-packages",
+    sysconfig.get_paths()["stdlib"],
+    str(Path(__file__).parent),
+)
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: wrong shape, unknown name, missing file.
+    """A mistake that the user can fix: a wrong shape, an unknown name, a missing file.
 
-    The message is one sentence that says what is wrong, where, and how to mend it. The command line prints it
-    without a traceback and exits with code 2; library code sees a `ValueError`.
+    The message is one sentence that says what is wrong, where, and how to fix it. The command line
+    prints it without a traceback and exits with code 2; library code sees a `ValueError`.
     """
 
 
@@ -22,8 +33,8 @@ class NonFiniteError(UserError):
         self.term = term
 
 
-def near_misses(wrong: str, known: Iterable[str], most: int = 3) -> str:
-    """Return `"; did you mean [...]?"` with the names nearest to `wrong`, or the first few known ones.
+def near_misses(wrong: str, known: Iterable[str], maximum: int = 3) -> str:
+    """Return `"; did you mean [...]?"` with the nearest names, or the first known ones.
 
     >>> near_misses("layer5", ["layer3", "layer4", "fc"])
     "; did you mean ['layer4', 'layer3']?"
@@ -31,8 +42,28 @@ def near_misses(wrong: str, known: Iterable[str], most: int = 3) -> str:
     "; known are ['conv1', 'fc']"
     """
     names = [name for name in known if name]
-    close = difflib.get_close_matches(wrong, names, n=most, cutoff=0.5)
+    close = difflib.get_close_matches(wrong, names, n=maximum, cutoff=0.5)
     if close:
         return f"; did you mean {close}?"
     shown = names[:8] + (["…"] if len(names) > 8 else [])
     return f"; known are {shown}"
+
+
+def reason(error: BaseException) -> str:
+    """Return an error on one line: its type, its message, and the place in the user's own code.
+
+    >>> reason(ValueError("no\\n  such width"))
+    'ValueError: no such width'
+    """
+    text = str(error).strip()
+    if text.startswith("Caught ") and "Traceback" in text:
+        # The DataLoader wraps the whole traceback of a worker into the message.
+        return text.splitlines()[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(frame.filename)]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {' '.join(text.split())[:300]}{where}"
+
+
+def _is_own(file: str) -> bool:
+    return not any(part in file for part in LIBRARIES) and Path(file).is_file()

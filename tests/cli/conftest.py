@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import TEACHER, Answer, tree, write_recipe
 from tutelage.cli import main
-
-from .support import TEACHER, Answer, tree, write_recipe
 
 Run = Callable[..., Answer]
 
@@ -39,8 +38,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def refuse(run: Run) -> Run:
     """Return a function that runs a command and makes sure it ends as a user's mistake should.
 
-    One sentence on stderr, exit code 2, and not a byte on disk is another. The keyword `says` lists what the sentence
-    must tell.
+    One sentence on stderr, exit code 2, and not a byte on disk is another. The keyword `says` lists
+    what the sentence must say.
     """
 
     def call(*argv: object, says: tuple[str, ...]) -> Answer:
@@ -63,5 +62,15 @@ def refuse(run: Run) -> Run:
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run folder of a teacher with `small_cnn(width=8)` that knows its digits."""
     folder = tmp_path_factory.mktemp("cli-teacher")
-    assert main(["train", write_recipe(folder / "teacher.yaml", **TEACHER), "--out", str(folder / "run")]) == 0
+    assert (
+        main(
+            [
+                "train",
+                write_recipe(folder / "teacher.yaml", **TEACHER),
+                "--out",
+                str(folder / "run"),
+            ]
+        )
+        == 0
+    )
     return folder / "run"

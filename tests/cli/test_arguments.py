@@ -1,20 +1,35 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import tutelage
+from tests.cli.conftest import Run
+from tests.helpers.commands import write_recipe
 from tutelage import __version__
 from tutelage.cli import main
 
-from .conftest import Run
-from .support import write_recipe
-
-COMMANDS = ["train", "evaluate", "plan", "methods", "bench"]
+PACKAGE = Path(tutelage.__file__).parent
+COMMANDS = [
+    "train",
+    "evaluate",
+    "plan",
+    "study",
+    "compare",
+    "report",
+    "recipes",
+    "methods",
+    "prepare",
+]
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
-def test_a_help_fits_a_screen_and_has_examples(command: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_help_fits_a_screen_and_has_examples(
+    command: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"] if command else ["--help"])
     assert ended.value.code == 0
@@ -24,7 +39,7 @@ def test_a_help_fits_a_screen_and_has_examples(command: str | None, capsys: pyte
     assert max(map(len, lines)) <= 80
     examples = text.partition("examples:\n")[2].splitlines()
     assert examples
-    assert all(f"tutelage {command or 'train'}" in line for line in examples)
+    assert all(f"tutelage {command or ''}" in line for line in examples)
 
 
 def test_without_a_command_it_shows_the_help(run: Run) -> None:
@@ -39,14 +54,23 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert (ended.value.code, capsys.readouterr().out) == (0, f"tutelage {__version__}\n")
 
 
+def test_the_commands_are_registered_without_torch() -> None:
+    code = (
+        "import sys, types; root = types.ModuleType('tutelage'); root.__path__ = [sys.argv[1]]; "
+        "root.__version__ = ''; sys.modules['tutelage'] = root; import tutelage.cli.arguments; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(PACKAGE)]).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
         (["tain"], ("no command 'tain'", "did you mean ['train'")),
-        (["train"], ("required: recipe", "tutelage train --help")),
-        (["bench", "folder"], ("required: --out", "tutelage bench --help")),
-        (["bench", "folder", "--out", "x", "--seeds", "many"], ("--seeds", "'many'")),
-        (["evaluate", "run", "--part", "train"], ("--part", "'train'", "validation")),
+        (["train"], ("required: RECIPE", "tutelage train --help")),
+        (["study", "folder"], ("required: --out", "tutelage study --help")),
+        (["study", "folder", "--out", "x", "--seeds", "many"], ("--seeds", "'many'")),
+        (["evaluate", "run", "--split", "train"], ("--split", "'train'", "validation")),
         (["methods", "--verbose"], ("tutelage methods does not know --verbose",)),
         (["methods", "kd"], ("tutelage methods does not know kd",)),
         (["--verbose"], ("tutelage does not know --verbose",)),
@@ -58,12 +82,26 @@ def test_a_wrong_line_is_one_sentence(argv: list[str], says: tuple[str, ...], re
 
 def test_the_recipe_comes_before_the_keys(refuse: Run, here: Path) -> None:
     write_recipe("mine.yaml")
-    refuse("train", "--seed", 1, "mine.yaml", says=("mine.yaml comes before", "tutelage train mine.yaml --key value"))
+    refuse(
+        "train",
+        "--seed",
+        1,
+        "mine.yaml",
+        says=("mine.yaml comes before", "tutelage train mine.yaml --key value"),
+    )
 
 
 def test_the_methods_are_listed_with_paper_task_and_needs(run: Run) -> None:
     answer = run("methods")
     assert answer.code == 0
-    for words in ("KD  —", "RCKA  —", "Alone  —", "Mimic  —", "arXiv 1503.02531", "classification", "trains  nothing"):
+    for words in (
+        "KD  —",
+        "RCKA  —",
+        "Baseline  —",
+        "FitNet  —",
+        "arXiv 1503.02531",
+        "classification",
+        "trains  nothing",
+    ):
         assert words in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.commands import TEACHER, Answer, network, write_recipe
 from tutelage.similarity import CKAMatrix
-
-from .support import TEACHER, Answer, network, write_recipe
 
 Run = Callable[..., Answer]
 
@@ -26,13 +25,21 @@ def trained(run: Run) -> str:
 
 def test_a_run_and_a_recipe_are_compared_and_the_folder_tells_all(run: Run, trained: str) -> None:
     small = write_recipe("small.yaml")
-    answer = run("compare", trained, small, "--samples", 200, "--permutations", 20, "--out", "out")
+    answer = run(
+        "compare", trained, small, "--num-samples", 200, "--permutations", 20, "--out", "out"
+    )
     assert answer.code == 0, answer.err
-    assert "small.yaml names no weights: its network is compared as it starts, untrained" in answer.err
+    assert (
+        "small.yaml names no weights: its network is compared as it starts, untrained" in answer.err
+    )
     assert "closest right layer" in answer.out
     content = json.loads(Path("out/compare.json").read_text())
     assert content["rows"][:3] == ["stage1", "stage2", "stage3"]
-    assert (content["samples"], content["batches"], content["estimator"]) == (200, 2, "linear CKA, centred, debiased")
+    assert (content["samples"], content["batches"], content["estimator"]) == (
+        200,
+        2,
+        "linear CKA, centered, debiased",
+    )
     shape = (len(content["rows"]), len(content["columns"]))
     with np.load("out/compare.npz") as arrays:
         for name in ("value", "sd", "low", "high", "p_value"):
@@ -53,7 +60,9 @@ def test_a_run_and_a_recipe_are_compared_and_the_folder_tells_all(run: Run, trai
 
 def test_a_network_agrees_with_itself_and_chosen_layers_are_used(run: Run, trained: str) -> None:
     layers = ("--layers-left", "stage3,stage1", "--layers-right", "stage3,stage1")
-    assert run("compare", trained, trained, *layers, "--samples", 128, "--out", "same").code == 0
+    assert (
+        run("compare", trained, trained, *layers, "--num-samples", 128, "--out", "same").code == 0
+    )
     content = json.loads(Path("same/compare.json").read_text())
     assert content["rows"] == content["columns"] == ["stage3", "stage1"]
     assert np.allclose(np.diag(np.array(content["value"])), 1.0)
@@ -63,8 +72,29 @@ def test_mistakes_are_told_before_anything_is_written(refuse: Run, trained: str)
     refuse("compare", trained, "nowhere.yaml", says=("there is no recipe nowhere.yaml",))
     Path("empty").mkdir()
     refuse("compare", trained, "empty", says=("empty is no run folder",))
-    refuse("compare", trained, trained, "--layers-left", "stage9", says=("no module 'stage9'", "did you mean ['stage"))
-    refuse("compare", trained, trained, "--samples", 3, says=("--samples must be at least 4, got 3",))
-    refuse("compare", trained, trained, "--out", trained, says=(f"{trained} is there already; choose another --out",))
-    colour = write_recipe("colour.yaml", student=network(width=4, channels=3))
-    refuse("compare", trained, colour, says=("colour.yaml",))
+    refuse(
+        "compare",
+        trained,
+        trained,
+        "--layers-left",
+        "stage9",
+        says=("no module 'stage9'", "did you mean ['stage"),
+    )
+    refuse(
+        "compare",
+        trained,
+        trained,
+        "--num-samples",
+        3,
+        says=("--num-samples must be at least 4, got 3",),
+    )
+    refuse(
+        "compare",
+        trained,
+        trained,
+        "--out",
+        trained,
+        says=(f"{trained} is there already; choose another --out",),
+    )
+    color = write_recipe("color.yaml", student=network(width=4, channels=3))
+    refuse("compare", trained, color, says=("color.yaml",))

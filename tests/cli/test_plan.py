@@ -2,26 +2,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .conftest import Run
-from .support import TEACHER, network, part, tree, write_recipe
+from tests.cli.conftest import Run
+from tests.helpers.commands import TEACHER, network, part, tree, write_recipe
 
 
 def test_it_shows_what_would_be_done_and_does_nothing(run: Run) -> None:
     write_recipe("teacher.yaml", **TEACHER)
-    method = part("methods.Mimic", pairs={"stage1": "stage1", "stage3": "stage3"})
-    recipe = write_recipe("mine.yaml", method=method, teacher={"recipe": "teacher.yaml"}, labels=200)
+    method = part("methods.FitNet", layer_pairs={"stage1": "stage1", "stage3": "stage3"})
+    recipe = write_recipe(
+        "mine.yaml", method=method, teacher={"recipe": "teacher.yaml"}, num_labels=200
+    )
     before = tree()
     answer = run("plan", recipe)
     assert (answer.code, answer.err) == (0, "")
     assert tree() == before
     text = answer.out
     assert "the teacher has no weights yet" in text
-    assert "images      train 200  validation 359  test 359" in text
+    assert "samples     train 200  validation 359  test 359" in text
     rows = [" ".join(line.split()) for line in text.splitlines()]
     assert "student stage1 50×4×8×8" in rows
     assert "teacher stage3 50×32×2×2" in rows
     assert "projections.1.weight 32×16×1×1 512" in rows
-    assert any(row.startswith("mimic.stage3 ") for row in rows)
+    assert any(row.startswith("fitnet/stage3 ") for row in rows)
     assert "4 steps of" in text
 
 
@@ -34,5 +36,15 @@ def test_it_uses_a_teacher_that_is_there(run: Run, teacher: Path) -> None:
 
 
 def test_it_refuses_what_train_would_refuse(refuse: Run) -> None:
-    refuse("plan", write_recipe("mine.yaml", student=network(channels=3)), says=("the student (SmallCNN) fails",))
-    refuse("plan", write_recipe("mine.yaml"), "--out", "run", says=("--out is no option and no key of the recipe",))
+    refuse(
+        "plan",
+        write_recipe("mine.yaml", student=network(channels=3)),
+        says=("the student (SmallCNN) fails",),
+    )
+    refuse(
+        "plan",
+        write_recipe("mine.yaml"),
+        "--out",
+        "run",
+        says=("--out is no option and no key of the recipe",),
+    )

@@ -3,9 +3,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.coco import write_voc
-
-from .conftest import Run
+from tests.cli.conftest import Run
+from tests.helpers.coco import write_voc
 
 
 def test_voc_is_prepared_once(run: Run, refuse: Run) -> None:
@@ -18,8 +17,23 @@ def test_voc_is_prepared_once(run: Run, refuse: Run) -> None:
 
 
 def test_wrong_words_are_one_sentence(refuse: Run) -> None:
-    refuse("prepare", "deep", "--out", "a", says=("nothing to prepare called 'deep'", "did you mean ['deepforest']?"))
-    refuse("prepare", "voc", "--out", "a", says=("voc needs --source",))
-    refuse("prepare", "deepforest", "--seed", "1", "--out", "a", says=("deepforest does not take --seed",))
+    refuse(
+        "prepare",
+        "deep",
+        "--out",
+        "a",
+        says=("there is no source 'deep'", "did you mean ['deepforest']?"),
+    )
+    refuse("prepare", "voc", "--out", "a", says=("--source", "tutelage prepare voc --help"))
+    refuse(
+        "prepare",
+        "deepforest",
+        "--seed",
+        "1",
+        "--out",
+        "a",
+        says=("tutelage prepare deepforest does not know --seed 1", "'--stride'"),
+    )
     refuse("prepare", "voc", "--source", "nowhere", "--out", "a", says=("train.txt is missing",))
-    refuse("prepare", says=("--out",))
+    refuse("prepare", says=("SOURCE", "tutelage prepare --help"))
+    refuse("prepare", "mni152", says=("--out",))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tutelage import UserError
-from tutelage.cli.recipes import parse_recipe
-from tutelage.engine.run_folder import RunFolder
-
-from .conftest import Run
-from .support import (
+from tests.cli.conftest import Run
+from tests.helpers.commands import (
     TEACHER,
     TRAIN,
     network,
@@ -26,10 +23,20 @@ from .support import (
     write_image_folder,
     write_recipe,
 )
+from tutelage import UserError
+from tutelage.engine.run_folder import RunFolder
+from tutelage.recipes.read import parse_recipe
 
 KD = part("methods.KD")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
-FILES = ["environment.json", "log.jsonl", "loss_scale.json", "metrics.json", "recipe.yaml", "student.json"]
+FILES = [
+    "environment.json",
+    "log.jsonl",
+    "loss_scale.json",
+    "metrics.json",
+    "recipe.yaml",
+    "student.json",
+]
 
 
 def classification(count: int) -> dict[str, Any]:
@@ -41,12 +48,18 @@ def metrics(out: str | Path) -> dict[str, Any]:
     return read
 
 
-def test_a_teacher_is_trained_once_and_its_student_after_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tutelage.engine.progress.LINE_EVERY_SECONDS", 1e9)  # however slow the machine is
+def test_a_teacher_is_trained_once_and_its_student_after_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tutelage.engine.progress.LINE_EVERY_SECONDS", 1e9
+    )  # however slow the machine is
     write_recipe("recipes/teacher.yaml", **TEACHER)
     for seed in (0, 1):
-        recipe = write_recipe("recipes/kd.yaml", method=KD, teacher={"recipe": "teacher.yaml"}, seed=seed)
-        answer = run("train", recipe, "--out", f"kd{seed}", "--teachers", "teachers")
+        recipe = write_recipe(
+            "recipes/kd.yaml", method=KD, teacher={"recipe": "teacher.yaml"}, seed=seed
+        )
+        answer = run("train", recipe, "--out", f"kd{seed}", "--teacher-dir", "teachers")
         assert answer.code == 0
         assert answer.out.startswith(f"kd{seed}: test top1 ")
         assert ("training the teacher once: recipes/teacher.yaml" in answer.err) == (seed == 0)
@@ -55,21 +68,25 @@ def test_a_teacher_is_trained_once_and_its_student_after_it(run: Run, monkeypatc
         assert answer.err.count("\n") == (3 if seed == 0 else 1)
     assert len(list(Path("teachers").iterdir())) == 1
     assert metrics(next(Path("teachers").iterdir()))["test"]["top1"] > 0.9
-    assert sorted(path.name for path in Path("kd1").iterdir()) == sorted([*FILES, "memory.json", "student.safetensors"])
+    assert sorted(path.name for path in Path("kd1").iterdir()) == sorted(
+        [*FILES, "memory.json", "student.safetensors"]
+    )
     assert not Path("kd0/memory.json").exists()  # the teacher was trained in the same process
-    assert {"agreement", "kl"} < set(metrics("kd1")["test"])
+    assert {"agreement", "teacher_kl"} < set(metrics("kd1")["test"])
 
 
 def test_the_default_folder_names_recipe_and_seed(run: Run) -> None:
-    answer = run("train", write_recipe("classification/digits/alone.yaml"), "--seed", 3)
-    assert answer.out.startswith("runs/classification-digits-alone-seed3: test top1")
-    assert metrics("runs/classification-digits-alone-seed3")["seed"] == 3
+    answer = run("train", write_recipe("classification/digits/baseline.yaml"), "--seed", 3)
+    assert answer.out.startswith("runs/classification-digits-baseline-seed3: test top1")
+    assert metrics("runs/classification-digits-baseline-seed3")["seed"] == 3
 
 
-SIZES = {"labels": None, "train": {**TRAIN, "batch_size": 10}}
+SIZES = {"num_labels": None, "train": {**TRAIN, "batch_size": 10}}
 
 
-def test_an_image_folder_a_cifar_folder_and_fashion_mnist_take_the_same_path(run: Run, here: Path) -> None:
+def test_an_image_folder_a_cifar_folder_and_fashion_mnist_take_the_same_path(
+    run: Run, here: Path
+) -> None:
     write_image_folder(here / "photos")
     write_cifar10(here / "cifar")
     sources = {
@@ -82,13 +99,13 @@ def test_an_image_folder_a_cifar_folder_and_fashion_mnist_take_the_same_path(run
     for name, (data, classes, channels) in sources.items():
         small = network(num_classes=classes, channels=channels, width=4)
         sections = {"data": data, "task": classification(classes), "student": small, **SIZES}
-        sections["labels"] = 20
+        sections["num_labels"] = 20
         write_recipe(f"{name}/teacher.yaml", **sections, seed=1)
         kd = {**sections, "method": KD, "teacher": {"recipe": "teacher.yaml", "preflight": False}}
         answer = run("train", write_recipe(f"{name}/kd.yaml", **kd), "--out", f"{name}/run")
         assert answer.code == 0, answer.err
         figures = metrics(f"{name}/run")["test"]
-        assert figures["count"] == {"photos": 30, "cifar": 40, "clothes": 200}[name]
+        assert figures["num_samples"] == {"photos": 30, "cifar": 40, "clothes": 200}[name]
         assert ("top5" in figures) == (classes > 5)
         assert len(json.loads(Path(f"{name}/run/student.json").read_text())["classes"]) == classes
 
@@ -99,7 +116,7 @@ def test_two_classes_are_enough(run: Run, here: Path) -> None:
         "data": part("data.ImageFolder", root="photos", size=8, augment=False),
         "task": classification(2),
         "student": network(num_classes=2, channels=3, width=4),
-        "labels": None,
+        "num_labels": None,
         "train": {**TRAIN, "batch_size": 10, "epochs": 3},
     }
     answer = run("train", write_recipe("two.yaml", **two), "--out", "run")
@@ -109,18 +126,29 @@ def test_two_classes_are_enough(run: Run, here: Path) -> None:
     assert run("evaluate", "run").code == 0
 
 
-def test_a_finished_run_resumes_to_its_figures_and_is_never_overwritten(run: Run, refuse: Run) -> None:
+def test_a_finished_run_resumes_to_its_figures_and_is_never_overwritten(
+    run: Run, refuse: Run
+) -> None:
     recipe = write_recipe("mine.yaml")
     first = run("train", recipe, "--out", "run")
     before = tree()
     again = run("train", recipe, "--out", "run", "--resume")
     assert (again.code, again.out, again.err) == (0, first.out, "")
     assert tree() == before
-    refuse("train", recipe, "--out", "run", says=("run holds a finished run", "choose another --out"))
+    refuse(
+        "train", recipe, "--out", "run", says=("run holds a finished run", "choose another --out")
+    )
     says = ("run/recipe.yaml was run with 'seed: 0', now it is 'seed: 4'", "choose another --out")
     refuse("train", recipe, "--out", "run", "--seed", 4, "--resume", says=says)
     Path("run/metrics.json").write_text('{"kept": "be')
-    refuse("train", recipe, "--out", "run", "--resume", says=("run/metrics.json is not whole", "remove it"))
+    refuse(
+        "train",
+        recipe,
+        "--out",
+        "run",
+        "--resume",
+        says=("run/metrics.json is not whole", "remove it"),
+    )
     Path("run/metrics.json").unlink()
     refuse("train", recipe, "--out", "run", says=("run holds an unfinished run", "--resume"))
 
@@ -129,14 +157,26 @@ def test_a_folder_in_use_is_refused(refuse: Run) -> None:
     recipe = write_recipe("mine.yaml")
     Path("thesis").mkdir()
     Path("thesis/thesis.tex").write_text("x")
-    refuse("train", recipe, "--out", "thesis", says=("thesis exists and is no run of ours", "choose another --out"))
+    refuse(
+        "train",
+        recipe,
+        "--out",
+        "thesis",
+        says=("thesis exists and is no run of ours", "choose another --out"),
+    )
     refuse("train", recipe, "--out", "mine.yaml", says=("mine.yaml exists and is no run of ours",))
-    refuse("train", recipe, "--out", "mine.yaml/run", says=("mine.yaml/run cannot be made", "is no folder to write to"))
+    refuse(
+        "train",
+        recipe,
+        "--out",
+        "mine.yaml/run",
+        says=("mine.yaml/run cannot be made", "is no folder to write to"),
+    )
 
 
 def test_what_blows_up_in_its_last_step_is_not_finished(run: Run) -> None:
     wild = {**TRAIN, "optimizer": part("torch.optim.SGD", lr=1e30)}  # one epoch of one step
-    answer = run("train", write_recipe("last.yaml", train=wild, labels=50), "--out", "last")
+    answer = run("train", write_recipe("last.yaml", train=wild, num_labels=50), "--out", "last")
     assert answer.code == 2
     assert "the term 'task' became nan after the last step; lower the learning rate" in answer.err
     assert "Traceback" not in answer.err
@@ -144,10 +184,21 @@ def test_what_blows_up_in_its_last_step_is_not_finished(run: Run) -> None:
 
 
 def test_what_ends_before_its_first_epoch_leaves_nothing(refuse: Run, teacher: Path) -> None:
-    silent = {"method": part("methods.KD", weight=0.0), "teacher": {**network(width=8), "weights": str(teacher)}}
-    refuse("train", write_recipe("silent.yaml", **silent), says=("the term 'kd' sends no gradient",))
+    silent = {
+        "method": part("methods.KD", weight=0.0),
+        "teacher": {**network(width=8), "weights": str(teacher)},
+    }
+    refuse(
+        "train", write_recipe("silent.yaml", **silent), says=("the term 'kd' sends no gradient",)
+    )
     wild = {**TRAIN, "optimizer": part("torch.optim.SGD", lr=1e30)}
-    refuse("train", write_recipe("wild.yaml", train=wild), "--out", "wild", says=("the term 'task' became nan",))
+    refuse(
+        "train",
+        write_recipe("wild.yaml", train=wild),
+        "--out",
+        "wild",
+        says=("the term 'task' became nan",),
+    )
     below = {**TRAIN, "optimizer": part("torch.optim.SGD", lr=-0.1)}
     says = ("train.optimizer cannot be made", "Invalid learning rate: -0.1")
     refuse("train", write_recipe("below.yaml", train=below), "--out", "below", says=says)
@@ -155,20 +206,32 @@ def test_what_ends_before_its_first_epoch_leaves_nothing(refuse: Run, teacher: P
 
 def test_a_mistake_of_the_student_shows_before_its_teacher_is_trained(refuse: Run) -> None:
     write_recipe("teacher.yaml", **TEACHER)
-    taps = {"method": part("methods.RCKA", pairs={"stage9": "stage1"}), "teacher": {"recipe": "teacher.yaml"}}
-    says = ("mine.yaml: a tap of the student: no module 'stage9' in SmallCNN", "did you mean")
+    taps = {
+        "method": part("methods.RCKA", layer_pairs={"stage9": "stage1"}),
+        "teacher": {"recipe": "teacher.yaml"},
+    }
+    says = ("mine.yaml: a layer of the student: no module 'stage9' in SmallCNN", "did you mean")
     refuse("train", write_recipe("mine.yaml", **taps), says=says)
     write_recipe("teacher.yaml", **{**TEACHER, "student": network(width=8, channels=3)})
-    says = ("mine.yaml: the teacher (SmallCNN) fails on a batch of images (50, 1, 8, 8)", "check its channels")
-    refuse("train", write_recipe("mine.yaml", method=KD, teacher={"recipe": "teacher.yaml"}), says=says)
+    says = (
+        "mine.yaml: the teacher (SmallCNN) fails on a batch of inputs (50, 1, 8, 8)",
+        "check its channels",
+    )
+    refuse(
+        "train", write_recipe("mine.yaml", method=KD, teacher={"recipe": "teacher.yaml"}), says=says
+    )
     write_recipe("teacher.yaml", **{**TEACHER, "lables": 3})
     refuse("train", "mine.yaml", says=("teacher.yaml: the recipe has no key 'lables'",))
     write_recipe("teacher.yaml", **{**TEACHER, "teacher": network()})
     refuse("train", "mine.yaml", says=("teacher.yaml has a teacher of its own", "teacher.weights"))
     write_recipe("mine.yaml", method=KD, teacher={"recipe": "teacher.yaml", **network()})
-    refuse("train", "mine.yaml", says=("teacher has a network and a recipe",))
+    refuse("train", "mine.yaml", says=("teacher has a model and a recipe",))
     Path("teacher.yaml").unlink()
-    refuse("train", write_recipe("mine.yaml", teacher={"recipe": "teacher.yaml"}), says=("no recipe teacher.yaml",))
+    refuse(
+        "train",
+        write_recipe("mine.yaml", teacher={"recipe": "teacher.yaml"}),
+        says=("no recipe teacher.yaml",),
+    )
 
 
 def test_weights_that_are_given_spare_the_training_of_the_teacher(run: Run, teacher: Path) -> None:
@@ -186,7 +249,9 @@ def test_several_processes_are_told_how_to_train_the_teacher(
     recipe = write_recipe("study/mine.yaml", method=KD, teacher={"recipe": "teacher.yaml"})
     with monkeypatch.context() as two:
         two.setenv("WORLD_SIZE", "2")
-        answer = refuse("train", recipe, says=("several processes cannot train a teacher and then its student",))
+        answer = refuse(
+            "train", recipe, says=("several processes cannot train a teacher and then its student",)
+        )
     command = answer.err.strip().rpartition(": tutelage ")[2].split()
     assert command[:3] == ["train", "study/teacher.yaml", "--out"]
     assert run(*command).code == 0
@@ -195,12 +260,22 @@ def test_several_processes_are_told_how_to_train_the_teacher(
     assert "training the teacher" not in answer.err
     kept = next(Path("runs/teachers").iterdir()) / "recipe.yaml"
     kept.write_text(kept.read_text().replace("seed: 0", "seed: 7"))
-    refuse("train", recipe, "--out", "again", says=(f"{kept} was run with 'seed: 7', now it is 'seed: 0'",))
+    refuse(
+        "train",
+        recipe,
+        "--out",
+        "again",
+        says=(f"{kept} was run with 'seed: 7', now it is 'seed: 0'",),
+    )
 
 
 def test_teacher_and_student_may_differ_in_precision(run: Run) -> None:
     write_recipe("teacher.yaml", **TEACHER)
-    half = {"method": KD, "teacher": {"recipe": "teacher.yaml"}, "train": {**TRAIN, "precision": "bf16"}}
+    half = {
+        "method": KD,
+        "teacher": {"recipe": "teacher.yaml"},
+        "train": {**TRAIN, "precision": "bf16"},
+    }
     answer = run("train", write_recipe("mine.yaml", **half), "--out", "run")
     assert answer.code == 0, answer.err
 
@@ -223,12 +298,13 @@ def test_a_checkpoint_that_cannot_be_read_is_one_sentence(run: Run, refuse: Run)
     assert run("train", recipe, "--out", "run", "--resume").code == 0
 
 
-def test_an_interruption_before_the_first_step_leaves_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin(recipe: object, out: Path, resume: bool, text: str) -> None:
-        RunFolder(out).begin(text)
+def test_an_interruption_before_the_first_step_leaves_nothing(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(ready: object, folder: RunFolder) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tutelage.cli.runs.fit", begin)
+    monkeypatch.setattr(import_module("tutelage.engine.fit"), "_check_terms", interrupt)
     recipe = write_recipe("mine.yaml")
     before = tree()
     answer = run("train", recipe, "--out", "runs/deep/mine")
@@ -236,79 +312,105 @@ def test_an_interruption_before_the_first_step_leaves_nothing(run: Run, monkeypa
     assert tree() == before
 
 
-def test_a_run_that_was_there_before_outlives_an_error(refuse: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_there_before_outlives_an_error(
+    refuse: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = write_recipe("mine.yaml")
-    RunFolder(Path("run")).begin(parse_recipe(recipe).text())
+    RunFolder(Path("run")).create(parse_recipe(recipe).text())
 
-    def stop(recipe: object, out: Path, resume: bool, text: str) -> None:
+    def stop(ready: object, folder: RunFolder) -> None:
         raise UserError("stop")
 
-    monkeypatch.setattr("tutelage.cli.runs.fit", stop)
+    monkeypatch.setattr(import_module("tutelage.engine.fit"), "_check_terms", stop)
     refuse("train", recipe, "--out", "run", "--resume", says=("tutelage: stop",))
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to")
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="needs a folder that even root cannot write to"
+)
 def test_a_folder_that_cannot_be_made_is_one_sentence(refuse: Run) -> None:
     says = ("/proc/mine cannot be used (No such file or directory)", "check the path")
     refuse("train", write_recipe("mine.yaml"), "--out", "/proc/mine", says=says)
 
 
 FIT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "colour network on grey images": (
+    "color network on gray images": (
         {"student": network("models.resnet8", num_classes=10)},
-        ("the student (StagedNet) fails on a batch of images (50, 1, 8, 8)", "check its channels"),
+        ("the student (StagedNet) fails on a batch of inputs (50, 1, 8, 8)", "check its channels"),
     ),
     "network of another kind": (
         {"student": network("torch.nn.Linear", in_features=64, out_features=10)},
-        ("the student (Linear) fails on a batch of images (50, 1, 8, 8)", "shapes cannot be multiplied"),
+        (
+            "the student (Linear) fails on a batch of inputs (50, 1, 8, 8)",
+            "shapes cannot be multiplied",
+        ),
     ),
     "logits for other classes": (
         {"student": network(num_classes=7)},
         ("the network gives (50, 7), but the task has 10 classes", "num_classes"),
     ),
     "no logits": (
-        {"student": network("methods.Alone")},
-        ("the task cannot use what the student (Alone) gives, a dict", "check student.network"),
+        {"student": network("methods.Baseline")},
+        ("the task cannot use what the student (Baseline) gives, a dict", "check student.model"),
     ),
-    "statistics of colours": (
+    "statistics of colors": (
         {"student": {**network(), "mean": [0.1] * 3, "std": [1.0] * 3}},
         ("the student: the network expects images (N, 3, H, W), got (50, 1, 8, 8)",),
     ),
-    "too few labels": ({"labels": 3}, ("labels is 3", "10 classes", "choose 10 to 1079")),
-    "too many labels": ({"labels": 9999}, ("labels is 9999", "choose 10 to 1079")),
+    "too few labels": ({"num_labels": 3}, ("labels is 3", "10 classes", "choose 10 to 1079")),
+    "too many labels": ({"num_labels": 9999}, ("labels is 9999", "choose 10 to 1079")),
     "an augmentation that does not fit": (
-        {"data": part("data.Digits", augment=part("torchvision.transforms.v2.RandomCrop", size=16))},
-        ("the training images cannot be loaded: ValueError: Required crop size (16, 16)", "check the data"),
+        {
+            "data": part(
+                "data.Digits", augment=part("torchvision.transforms.v2.RandomCrop", size=16)
+            )
+        },
+        (
+            "the training data cannot be loaded: ValueError: Required crop size (16, 16)",
+            "check the data",
+        ),
     ),
     "no teacher": ({"method": KD}, ("needs a teacher's logits, but there is no teacher",)),
-    "no network of the teacher": ({"method": KD, "teacher": {}}, ("teacher.network is missing",)),
+    "no network of the teacher": ({"method": KD, "teacher": {}}, ("teacher.model is missing",)),
     "an untrained teacher": (
         {"method": KD, "teacher": network(width=8)},
         ("top1", "chance level", "check its weights"),
     ),
     "no such tap of the student": (
-        {"method": part("methods.RCKA", pairs={"stage5": "stage1"}), "teacher": network(width=8)},
-        ("a tap of the student: no module 'stage5' in SmallCNN", "did you mean ['stage3'"),
+        {
+            "method": part("methods.RCKA", layer_pairs={"stage5": "stage1"}),
+            "teacher": network(width=8),
+        },
+        ("a layer of the student: no module 'stage5' in SmallCNN", "did you mean ['stage3'"),
     ),
     "no such tap of the teacher": (
-        {"method": part("methods.Mimic", pairs={"stage1": "stagee1"}), "teacher": network(width=8)},
-        ("a tap of the teacher: no module 'stagee1' in SmallCNN", "did you mean ['stage1'"),
+        {
+            "method": part("methods.FitNet", layer_pairs={"stage1": "stagee1"}),
+            "teacher": network(width=8),
+        },
+        ("a layer of the teacher: no module 'stagee1' in SmallCNN", "did you mean ['stage1'"),
     ),
     "no tap at all": (
-        {"method": part("methods.RCKA", pairs={"stage1:x": "stage1"}), "teacher": network(width=8)},
-        ("a tap of the student: 'stage1:x' is not a tap address",),
+        {
+            "method": part("methods.RCKA", layer_pairs={"stage1:x": "stage1"}),
+            "teacher": network(width=8),
+        },
+        ("a layer of the student: 'stage1:x' is not a tap address",),
     ),
     "a teacher of other classes": (
         {"method": KD, "teacher": network(width=8, num_classes=7)},
         ("(50, 10) from the student and (50, 7) from the teacher", "same number of classes"),
     ),
     "a teacher of other classes for RCKA": (
-        {"method": part("methods.RCKA"), "teacher": {**network(width=8, num_classes=7), "preflight": False}},
+        {
+            "method": part("methods.RCKA"),
+            "teacher": {**network(width=8, num_classes=7), "preflight": False},
+        },
         ("(50, 7)", "(50, 10)"),
     ),
-    "a teacher for colour images": (
+    "a teacher for color images": (
         {"method": KD, "teacher": network(width=8, channels=3)},
-        ("the teacher (SmallCNN) fails on a batch of images (50, 1, 8, 8)",),
+        ("the teacher (SmallCNN) fails on a batch of inputs (50, 1, 8, 8)",),
     ),
 }
 
@@ -336,19 +438,37 @@ def test_wrong_weights_are_one_sentence(refuse: Run, teacher: Path) -> None:
     says("text.pt", "text.pt is no weights file")
     says("module.pt", "module.pt holds more than tensors and is refused", "state_dict()")
     says("list.pt", "list.pt holds no state dict")
-    says(teacher, "student.safetensors holds 'classifier.weight' of shape (10, 32)", "needs (10, 36)", width=9)
+    says(
+        teacher,
+        "student.safetensors holds 'classifier.weight' of shape (10, 32)",
+        "needs (10, 36)",
+        width=9,
+    )
     foreign = {**network("torchvision.models.resnet18", num_classes=10), "weights": str(teacher)}
-    says_foreign = ("student.safetensors does not fit ResNet: missing ['conv1.weight'", "unexpected")
+    says_foreign = (
+        "student.safetensors does not fit ResNet: missing ['conv1.weight'",
+        "unexpected",
+    )
     refuse("train", write_recipe("mine.yaml", method=KD, teacher=foreign), says=says_foreign)
-    refuse("train", write_recipe("mine.yaml", student={**network(), "weights": "nowhere.pt"}), says=("nowhere.pt",))
+    refuse(
+        "train",
+        write_recipe("mine.yaml", student={**network(), "weights": "nowhere.pt"}),
+        says=("nowhere.pt",),
+    )
 
 
 def test_weights_of_a_wrapped_network_are_taken(run: Run, teacher: Path) -> None:
-    state = {f"module.{name}": value for name, value in load_file(teacher / "student.safetensors").items()}
+    state = {
+        f"module.{name}": value
+        for name, value in load_file(teacher / "student.safetensors").items()
+    }
     torch.save({"state_dict": state}, "wrapped.pt")
     for name, weights in (("plain", str(teacher)), ("wrapped", "wrapped.pt")):
         spec = {**network(width=8), "weights": weights}
-        assert run("train", write_recipe("mine.yaml", method=KD, teacher=spec), "--out", name).code == 0
+        assert (
+            run("train", write_recipe("mine.yaml", method=KD, teacher=spec), "--out", name).code
+            == 0
+        )
     assert without_seconds(metrics("plain")) == without_seconds(metrics("wrapped"))
 
 
@@ -382,21 +502,27 @@ def test_wrong_image_folders_are_one_sentence(refuse: Run, here: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["train/class1/3.png", "val/class2/4.jpg", "test/class0/9.png"])
-def test_an_unreadable_image_stops_a_run_before_it_starts(broken: str, refuse: Run, here: Path) -> None:
+def test_an_unreadable_image_stops_a_run_before_it_starts(
+    broken: str, refuse: Run, here: Path
+) -> None:
     path = write_image_folder(here / "photos") / broken
     recipe = write_recipe("mine.yaml", **photos())
     whole = path.read_bytes()
     for content in (whole[: len(whole) * 2 // 3], b"", b"<html>404</html>"):
         path.write_bytes(content)
-        refuse("train", recipe, says=(f"photos/{broken} cannot be decoded as an image", "mend or remove the file"))
+        refuse(
+            "train",
+            recipe,
+            says=(f"photos/{broken} cannot be decoded as an image", "mend or remove the file"),
+        )
 
 
 def test_an_error_in_a_loading_process_is_one_sentence(refuse: Run, here: Path) -> None:
     write_image_folder(here / "photos")
     shapes = part("torchvision.transforms.v2.RandomCrop", size=16)
     recipe = photos(augment=shapes)
-    recipe["train"] = {**recipe["train"], "workers": 1}
-    says = ("the training images cannot be loaded: ValueError: Required crop size (16, 16)",)
+    recipe["train"] = {**recipe["train"], "num_workers": 1}
+    says = ("the training data cannot be loaded: ValueError: Required crop size (16, 16)",)
     refuse("train", write_recipe("mine.yaml", **recipe), says=says)
 
 
@@ -410,14 +536,22 @@ def test_images_of_unequal_shapes_are_one_sentence(refuse: Run, here: Path) -> N
 def test_wrong_files_of_known_data_sets_are_one_sentence(refuse: Run, here: Path) -> None:
     cifar = {"data": part("data.CIFAR10", root="cifar"), "student": network(channels=3)}
     recipe = write_recipe("mine.yaml", **cifar)
-    refuse("train", recipe, says=("CIFAR10 is not at cifar: there is no such folder", "download=True"))
+    refuse(
+        "train", recipe, says=("CIFAR10 is not at cifar: there is no such folder", "download=True")
+    )
     Path("cifar").mkdir()
     refuse("train", recipe, says=("CIFAR10 is not at cifar", "batches.meta"))
     batch = write_cifar10(here / "cifar2") / "cifar-10-batches-py/data_batch_3"
     recipe = write_recipe("mine.yaml", **{**cifar, "data": part("data.CIFAR10", root="cifar2")})
     batch.write_bytes(batch.read_bytes()[:1000])
-    refuse("train", recipe, says=("data_batch_3 cannot be read as a CIFAR batch", "download it again"))
+    refuse(
+        "train", recipe, says=("data_batch_3 cannot be read as a CIFAR batch", "download it again")
+    )
     batch.unlink()
     refuse("train", recipe, says=("data_batch_3", "download it again"))
     clothes = write_recipe("clothes.yaml", data=part("data.FashionMNIST", root="cifar"))
-    refuse("train", clothes, says=("FashionMNIST at cifar lacks train-images-idx3-ubyte", "dataset-fashion-mnist"))
+    refuse(
+        "train",
+        clothes,
+        says=("FashionMNIST at cifar lacks train-images-idx3-ubyte", "dataset-fashion-mnist"),
+    )

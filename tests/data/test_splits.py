@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
 from tutelage import UserError
-from tutelage.data import Digits, Splits
+from tutelage.data import Digits, ImageSet
 from tutelage.data.splits import label_subset, stratified
 
 
-def ids(splits: Splits) -> list[set[int]]:
-    return [set(part.index.tolist()) for part in (splits.train, splits.validation, splits.test)]
+def ids(splits: Mapping[str, ImageSet]) -> list[set[int]]:
+    assert list(splits) == ["train", "validation", "test"]
+    return [set(part.ids.tolist()) for part in splits.values()]
 
 
 def test_parts_are_disjoint_complete_balanced_and_the_same_for_every_seed() -> None:
@@ -20,13 +23,13 @@ def test_parts_are_disjoint_complete_balanced_and_the_same_for_every_seed() -> N
     assert not train & test
     assert not validation & test
     assert len(train | validation | test) == 1797
-    for part in (first.train, first.validation, first.test):
+    for part in first.values():
         counts = torch.bincount(part.labels, minlength=10)
         assert counts.max() - counts.min() <= 0.1 * counts.max() + 1
 
 
 def test_label_subsets_are_balanced_nested_and_drawn_by_the_seed() -> None:
-    labels = Digits().splits().train.labels
+    labels = Digits().splits()["train"].labels
     small, large = label_subset(labels, 100, seed=0), label_subset(labels, 205, seed=0)
     assert torch.bincount(labels[small]).tolist() == [10] * 10
     assert sorted(torch.bincount(labels[large]).tolist()) == [20] * 5 + [21] * 5
@@ -35,7 +38,7 @@ def test_label_subsets_are_balanced_nested_and_drawn_by_the_seed() -> None:
 
 
 def test_labels_do_not_touch_validation_and_test() -> None:
-    whole, few = ids(Digits().splits()), ids(Digits().splits(labels=50))
+    whole, few = ids(Digits().splits()), ids(Digits().splits(num_labels=50))
     assert whole[1:] == few[1:]
     assert len(few[0]) == 50
     assert few[0] < whole[0]
@@ -43,8 +46,8 @@ def test_labels_do_not_touch_validation_and_test() -> None:
 
 @pytest.mark.parametrize("count", [9, 100_000])
 def test_too_few_and_too_many_labels_are_refused(count: int) -> None:
-    with pytest.raises(UserError, match=f"labels is {count}, but the training part has 107"):
-        Digits().splits(labels=count)
+    with pytest.raises(UserError, match=f"num_labels is {count}, but the training part has 107"):
+        Digits().splits(num_labels=count)
 
 
 def test_stratified_parts_cover_small_classes() -> None:

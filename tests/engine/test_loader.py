@@ -27,8 +27,10 @@ def test_it_goes_on_in_mid_epoch() -> None:
 
 def test_ranks_share_the_batch_of_one_rank() -> None:
     whole = keys(EpochSampler(64, 16, seed=0), 0)
-    halves = [keys(EpochSampler(64, 16, 0, rank, 2), 0) for rank in range(2)]
-    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [sorted(batch) for batch in whole]
+    halves = [keys(EpochSampler(64, 16, 0, rank=rank, world=2), 0) for rank in range(2)]
+    assert [sorted(a + b) for a, b in zip(*halves, strict=True)] == [
+        sorted(batch) for batch in whole
+    ]
 
 
 def test_a_ragged_last_batch_is_left_out_unless_it_is_the_only_one() -> None:

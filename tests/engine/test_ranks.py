@@ -1,4 +1,4 @@
-"""Two real processes over gloo end with the same student, and see the global batch of one process."""
+"""Two real processes over gloo end with the same student as one process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.ranks import run_ranks
+from tests.helpers.ranks import run_ranks
 
 SCRIPT = """
 import os
@@ -15,15 +15,16 @@ import sys
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
-from tutelage import KD, RCKA, Together
+from tutelage import KD, RCKA, CombinedMethod
 from tutelage.engine import fit, trainer
-from tests.runs import make_recipe
-method = Together([KD(), RCKA(pairs={"3": "3"}, ramp=None)])  # RCKA relates the items of the whole batch
-recipe = make_recipe(method, Path(sys.argv[1]), epochs=2, keep="last")
-recipe.student.network[6] = torch.nn.Identity()
-recipe.student.network[1] = torch.nn.Identity()
+from tests.helpers.runs import make_recipe
+method = CombinedMethod([KD(), RCKA({"3": "3"}, ramp=None)])
+recipe = make_recipe(method, Path(sys.argv[1]), epochs=2, checkpoint="last")
+recipe.student.model[6] = torch.nn.Identity()
+recipe.student.model[1] = torch.nn.Identity()
 fit(recipe, sys.argv[2])
-save_file(recipe.student.network.state_dict(), f"{sys.argv[3]}/rank{os.environ.get('RANK', 0)}.safetensors")
+out = f"{sys.argv[3]}/rank{os.environ.get('RANK', 0)}.safetensors"
+save_file(recipe.student.model.state_dict(), out)
 """
 
 

@@ -40,10 +40,14 @@ def test_a_run_folder_means_its_student(tmp_path: Path) -> None:
 def test_missing_unexpected_and_misshapen_keys_are_named(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_file({"0.weight": torch.zeros(2, 3), "head": torch.zeros(1)}, path)
-    with pytest.raises(UserError, match=r"missing \['0.bias', .* 6 in all\], unexpected \['head'\]"):
+    with pytest.raises(
+        UserError, match=r"missing \['0.bias', .* 6 in all\], unexpected \['head'\]"
+    ):
         load_weights(net(), path)
     save_file({**net().state_dict(), "0.weight": torch.zeros(2, 4)}, path)
-    with pytest.raises(UserError, match=r"'0.weight' of shape \(2, 4\), but Sequential needs \(2, 3\)"):
+    with pytest.raises(
+        UserError, match=r"'0.weight' of shape \(2, 4\), but Sequential needs \(2, 3\)"
+    ):
         load_weights(net(), path)
 
 

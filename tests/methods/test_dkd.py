@@ -1,37 +1,39 @@
-"""DKD against the paper's equations, item by item, and where the official code must not be followed."""
+"""DKD against the paper's equations, item by item, and where the official code must not be
+followed."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tutelage import DKD, Classification, Distiller, Network, Output, Step, UserError
-from tutelage.methods import dkd_loss, kd_loss
+from tests.methods.harness import distill, gradient, kl_by_hand, softmax_by_hand
+from tutelage.core import Batch, Method, Output, Step
+from tutelage.errors import UserError
+from tutelage.methods import DKD, dkd_loss, kd_loss
 
-
-def softmax(logits: list[float]) -> list[float]:
-    top = max(logits)
-    powers = [math.exp(z - top) for z in logits]
-    return [p / sum(powers) for p in powers]
-
-
-def kl(q: list[float], p: list[float]) -> float:
-    return sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
+EXAMPLES: dict[str, Callable[[], Method]] = {"dkd": DKD}
+PLAIN = {"alpha": 1.0, "beta": 1.0, "temperature": 1.0}
 
 
-def by_hand(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float) -> tuple[float, float]:
-    """Return T² TCKD and T² NCKD from probabilities, averaged over the labelled items."""
+def by_hand(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+) -> tuple[float, float]:
+    """Return T² TCKD and T² NCKD from probabilities, averaged over the labeled items."""
     binary, rest, count = 0.0, 0.0, 0
     for s, t, y in zip(student.tolist(), teacher.tolist(), labels.tolist(), strict=True):
         if y == -100:
             continue
-        p, q = (softmax([z / temperature for z in row]) for row in (s, t))
-        binary += kl([q[y], sum(q[:y] + q[y + 1 :])], [p[y], sum(p[:y] + p[y + 1 :])])
-        others = [row[:y] + row[y + 1 :] for row in (q, p)]
-        rest += kl(*([r / sum(row) for r in row] for row in others))
+        p, q = softmax_by_hand(s, temperature), softmax_by_hand(t, temperature)
+        p_others, q_others = p[:y] + p[y + 1 :], q[:y] + q[y + 1 :]
+        binary += kl_by_hand([q[y], sum(q_others)], [p[y], sum(p_others)])
+        rest += kl_by_hand(
+            [value / sum(q_others) for value in q_others],
+            [value / sum(p_others) for value in p_others],
+        )
         count += 1
     return temperature**2 * binary / count, temperature**2 * rest / count
 
@@ -55,15 +57,21 @@ def test_both_terms_are_the_papers(temperature: float, classes: int) -> None:
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     student, teacher, labels = random_case(items=3, classes=4)
     labels[1] = -100
-    assert torch.autograd.gradcheck(lambda s: dkd_loss(s, teacher, labels)[name], student.requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda s: dkd_loss(s, teacher, labels)[name], student.requires_grad_()
+    )
 
 
 def test_together_they_are_plain_kd() -> None:
     """KL = TCKD + (1 - p_t[y]) NCKD, the paper's decomposition, for one item."""
     student, teacher, labels = random_case(items=1)
-    terms = dkd_loss(student, teacher, labels, 1.0, 1.0, temperature=2.0)
+    terms = dkd_loss(student, teacher, labels, alpha=1.0, beta=1.0, temperature=2.0)
     left = 1 - (teacher / 2.0).softmax(1)[0, labels[0]]
-    assert torch.isclose(terms["tckd"] + left * terms["nckd"], kd_loss(student, teacher, 2.0), rtol=1e-12)
+    assert torch.isclose(
+        terms["tckd"] + left * terms["nckd"],
+        kd_loss(student, teacher, temperature=2.0),
+        rtol=1e-12,
+    )
 
 
 def test_a_sure_teacher_silences_plain_kd_but_not_the_ranking_of_the_rest() -> None:
@@ -79,28 +87,31 @@ def official(student: Tensor, teacher: Tensor, labels: Tensor) -> tuple[Tensor, 
     p, q = student.softmax(1), teacher.softmax(1)
     log_b, b = (torch.stack((x[label], x.masked_fill(label, 0).sum(1)), 1) for x in (p, q))
     log_rest = (student - 1000 * label).log_softmax(1)
+    rest_target = (teacher - 1000 * label).softmax(1)
     binary = torch.nn.functional.kl_div(log_b.log(), b, reduction="sum")
-    rest = torch.nn.functional.kl_div(log_rest, (teacher - 1000 * label).softmax(1), reduction="sum")
+    rest = torch.nn.functional.kl_div(log_rest, rest_target, reduction="sum")
     return binary / len(labels), rest / len(labels)
 
 
 def test_the_official_form_is_the_same_where_it_is_sound() -> None:
     case = random_case()
-    for ours, theirs in zip(dkd_loss(*case, 1.0, 1.0, 1.0).values(), official(*case), strict=True):
-        assert torch.isclose(ours, theirs, rtol=1e-12)
+    terms = dkd_loss(*case, **PLAIN)
+    for actual, expected in zip(terms.values(), official(*case), strict=True):
+        assert torch.isclose(actual, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_large_gaps_are_safe_where_log_of_softmax_is_not(dtype: torch.dtype) -> None:
-    student = torch.tensor([[0.0, 900.0, 1.0], [500.0, -500.0, 0.0]], dtype=dtype, requires_grad=True)
-    teacher, labels = torch.tensor([[900.0, 0.0, 1.0], [-500.0, 500.0, 0.0]], dtype=dtype), torch.tensor([0, 1])
-    terms = dkd_loss(student, teacher, labels, 1.0, 1.0, temperature=1.0)
-    (gradient,) = torch.autograd.grad(sum(terms.values()), student)
+    student = torch.tensor([[0.0, 900.0, 1.0], [500.0, -500.0, 0.0]], dtype=dtype)
+    teacher = torch.tensor([[900.0, 0.0, 1.0], [-500.0, 500.0, 0.0]], dtype=dtype)
+    labels = torch.tensor([0, 1])
+    student.requires_grad_()
+    terms = dkd_loss(student, teacher, labels, **PLAIN)
     assert all(term.dtype == torch.float32 for term in terms.values())
     assert terms["tckd"].item() == pytest.approx((900 + 1000) / 2, rel=1e-2)
-    assert gradient.isfinite().all()
-    (theirs,) = torch.autograd.grad(official(student.float(), teacher.float(), labels)[0], student)
-    assert not theirs.isfinite().all()
+    assert gradient(sum(terms.values()), student).isfinite().all()
+    official_loss = official(student.float(), teacher.float(), labels)[0]
+    assert not gradient(official_loss, student).isfinite().all()
 
 
 def test_a_label_far_ahead_does_not_leak_into_the_rest() -> None:
@@ -108,7 +119,7 @@ def test_a_label_far_ahead_does_not_leak_into_the_rest() -> None:
     teacher = torch.tensor([[1500.0, 3.0, 0.0]])
     labels = torch.tensor([0])
     expected = by_hand(student[:, 1:], teacher[:, 1:], torch.tensor([0]), 1.0)[0]
-    terms = dkd_loss(student, teacher, labels, 1.0, 1.0, temperature=1.0)
+    terms = dkd_loss(student, teacher, labels, **PLAIN)
     assert terms["nckd"].item() == pytest.approx(expected, rel=1e-5)
     assert official(student, teacher, labels)[1] < 1e-3
 
@@ -126,15 +137,16 @@ def test_items_without_a_label_leave_both_terms() -> None:
     student, teacher, labels = random_case()
     labels[[0, 3, 4]] = -100
     student.requires_grad_()
-    kept = labels != -100
-    terms, alone = dkd_loss(student, teacher, labels), dkd_loss(student[kept], teacher[kept], labels[kept])
+    labeled = labels != -100
+    terms = dkd_loss(student, teacher, labels)
+    alone = dkd_loss(student[labeled], teacher[labeled], labels[labeled])
     target, rest = by_hand(student.detach(), teacher, labels, 4.0)
     assert terms["tckd"].item() == pytest.approx(target, rel=1e-12)
     assert terms["nckd"].item() == pytest.approx(8 * rest, rel=1e-12)
     assert all(torch.isclose(terms[name], alone[name], rtol=1e-12) for name in terms)
-    (gradient,) = torch.autograd.grad(sum(terms.values()), student)
-    assert (gradient[~kept] == 0).all()
-    assert (gradient[kept] != 0).any(1).all()
+    slope = gradient(sum(terms.values()), student)
+    assert (slope[~labeled] == 0).all()
+    assert (slope[labeled] != 0).any(1).all()
 
 
 def test_a_batch_without_any_label_gives_zero_with_a_gradient_of_zero() -> None:
@@ -152,60 +164,72 @@ def test_a_weight_of_none_or_zero_is_off_and_two_classes_have_no_rest() -> None:
     assert list(dkd_loss(*random_case(classes=2))) == ["tckd"]
 
 
-def run(method: DKD, progress: float, labels: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
+def run(method: DKD, progress: float, batch: Any) -> dict[str, Tensor]:
     student, teacher, _ = random_case()
-    batch = labels if isinstance(labels, dict) else (None, labels)
-    return method(Step(Output(student), Output(teacher), batch, lambda out: out, progress))
+    return method(
+        Step(Output(student), Output(teacher), Batch.of(batch), lambda out: out, progress)
+    )
 
 
 def test_the_warm_up_is_twenty_of_two_hundred_and_forty_epochs() -> None:
-    labels, values = torch.arange(12) % 7, []
+    batch, values = (None, torch.arange(12) % 7), []
     for epoch in (0, 10, 20, 240):
         torch.manual_seed(0)
-        values.append(run(DKD(), epoch / 240, labels)["dkd.nckd"].item())
+        values.append(run(DKD(), epoch / 240, batch)["dkd/nckd"].item())
     assert values[0] == 0
     assert values[1] == pytest.approx(values[2] / 2)
     assert values[2] == values[3] > 0
     torch.manual_seed(0)
-    assert run(DKD(ramp=None), 0.0, labels)["dkd.nckd"].item() == values[2]
+    assert run(DKD(ramp=None), 0.0, batch)["dkd/nckd"].item() == values[2]
 
 
 def test_labels_come_from_tuples_and_from_dicts() -> None:
     labels = torch.arange(12) % 7
     torch.manual_seed(0)
-    pair = run(DKD(), 1.0, labels)
+    pair = run(DKD(), 1.0, (None, labels))
     torch.manual_seed(0)
-    named = run(DKD(), 1.0, {"labels": labels})
-    assert list(pair) == ["dkd.tckd", "dkd.nckd"]
+    named = run(DKD(), 1.0, {"inputs": None, "labels": labels})
+    assert list(pair) == ["dkd/tckd", "dkd/nckd"]
     assert all(torch.equal(pair[name], named[name]) for name in pair)
     for batch in ({"pixels": labels}, (labels,)):
         with pytest.raises(UserError, match="the method needs labels; give batches as"):
-            DKD()(Step(Output(torch.zeros(12, 7)), Output(torch.zeros(12, 7)), batch, lambda out: out))
+            run(DKD(), 1.0, batch)
 
 
 def test_a_teacher_that_gives_nan_is_refused_before_training() -> None:
-    teacher = torch.nn.Linear(8, 3)
-    torch.nn.init.constant_(teacher.weight, float("nan"))
-    distiller = Distiller(torch.nn.Linear(8, 3), Network(teacher), DKD(), Classification(num_classes=3))
+    teacher = nn.Linear(8, 3)
+    nn.init.constant_(teacher.weight, float("nan"))
+    batch = (torch.randn(4, 8), torch.zeros(4, dtype=torch.int64))
     with pytest.raises(UserError, match="the teacher's output holds NaN or infinity"):
-        distiller.setup((torch.randn(4, 8), torch.zeros(4, dtype=torch.int64)))
+        distill(DKD(), student=nn.Linear(8, 3), teacher=teacher, batch=batch, num_classes=3)
+
+
+ZEROS = torch.zeros(4, 3)
+NO_LABELS = torch.zeros(4, dtype=torch.int64)
 
 
 @pytest.mark.parametrize(
     ("student", "teacher", "labels", "message"),
     [
-        (torch.zeros(4, 3), torch.zeros(4, 5), torch.zeros(4).long(), r"got \(4, 3\) from the student and \(4, 5\)"),
-        (torch.zeros(4, 3, 2), torch.zeros(4, 3, 2), torch.zeros(4).long(), "the same items and classes, no maps"),
-        (torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0).long(), "DKD needs logits"),
-        (torch.zeros(4, 1), torch.zeros(4, 1), torch.zeros(4).long(), "two classes or more"),
-        (torch.zeros(4, 3).long(), torch.zeros(4, 3), torch.zeros(4).long(), "torch.int64 and torch.float32"),
-        (torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(3).long(), r"labels \(4,\) of int64"),
-        (torch.zeros(4, 3), torch.zeros(4, 3), torch.zeros(4), r"got \(4,\) of torch.float32"),
-        (torch.zeros(4, 3), torch.zeros(4, 3), torch.tensor([0, 1, 3, 0]), "the label 3 is none of the 3 classes"),
-        (torch.zeros(4, 3), torch.zeros(4, 3), torch.tensor([0, 1, -1, 0]), "the label -1 is none of the 3 classes"),
+        (ZEROS, torch.zeros(4, 5), NO_LABELS, r"got \(4, 3\) from the student and \(4, 5\)"),
+        (
+            torch.zeros(4, 3, 2),
+            torch.zeros(4, 3, 2),
+            NO_LABELS,
+            "the same items and classes, no maps",
+        ),
+        (torch.zeros(0, 3), torch.zeros(0, 3), NO_LABELS[:0], "DKD needs logits"),
+        (torch.zeros(4, 1), torch.zeros(4, 1), NO_LABELS, "two classes or more"),
+        (ZEROS.long(), ZEROS, NO_LABELS, "torch.int64 and torch.float32"),
+        (ZEROS, ZEROS, NO_LABELS[:3], r"labels \(4,\) of int64"),
+        (ZEROS, ZEROS, torch.zeros(4), r"got \(4,\) of torch.float32"),
+        (ZEROS, ZEROS, torch.tensor([0, 1, 3, 0]), "the label 3 is none of the 3 classes"),
+        (ZEROS, ZEROS, torch.tensor([0, 1, -1, 0]), "the label -1 is none of the 3 classes"),
     ],
 )
-def test_inputs_that_do_not_fit_are_named(student: Tensor, teacher: Tensor, labels: Tensor, message: str) -> None:
+def test_inputs_that_do_not_fit_are_named(
+    student: Tensor, teacher: Tensor, labels: Tensor, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         dkd_loss(student, teacher, labels)
 
@@ -214,6 +238,19 @@ def test_settings_that_do_not_fit_are_named() -> None:
     with pytest.raises(UserError, match="the temperature of DKD must be positive, got 0"):
         DKD(temperature=0.0)
     with pytest.raises(UserError, match="the temperature of DKD must be positive, got nan"):
-        dkd_loss(torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor([0]), temperature=float("nan"))
+        dkd_loss(ZEROS[:1], ZEROS[:1], torch.tensor([0]), temperature=float("nan"))
     with pytest.raises(UserError, match=r"ramp is \(start, stop\)"):
         DKD(ramp=(0.5, 0.1))
+
+
+def test_weights_that_leave_nothing_are_refused_before_training() -> None:
+    batch = torch.randn(6, 4), torch.tensor([0, 1] * 3)
+    for method in (DKD(alpha=None), DKD(alpha=0, beta=0)):
+        with pytest.raises(UserError, match="DKD has no term left with these weights"):
+            distill(
+                method,
+                student=nn.Linear(4, 2),
+                teacher=nn.Linear(4, 2),
+                batch=batch,
+                num_classes=2,
+            )

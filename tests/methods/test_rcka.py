@@ -2,50 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.vectors import cases, tensor
-from tutelage import RCKA, Output, Step, UserError
-from tutelage.methods import rcka_feature_loss, rcka_loss
-from tutelage.similarity import Kernel, alignment
+from tests.methods.harness import LAYER_PAIRS, cases, make_step, setup_method, tensor
+from tutelage.core import Method
+from tutelage.errors import UserError
+from tutelage.methods import RCKA, rcka_feature_loss, rcka_loss
+from tutelage.similarity import alignment
 
+EXAMPLES: dict[str, Callable[[], Method]] = {
+    "rcka": lambda: RCKA(LAYER_PAIRS),
+    "rcka centered": lambda: RCKA(LAYER_PAIRS, center=True),
+}
+RANK_EXAMPLES: dict[str, Callable[[], Method]] = {
+    "rcka logits": lambda: RCKA(task_weight=0.0, ramp=None),
+    "rcka centered": lambda: RCKA({"0": "0"}, task_weight=0.0, center=True, ramp=None),
+    "rcka normalized": lambda: RCKA({"0": "0"}, task_weight=0.0, gram="normalized", ramp=None),
+}
 CASES = cases("rcka_logits")
 
 
 def official(case: dict[str, Any]) -> tuple[RCKA, float]:
-    """Return our method with a case's settings, and what our value exceeds the official one by (w for each term)."""
-    given = case["hyperparameters"]
-    weight = given["intra_weight"]
-    inter = weight if given["inter_weight"] else None  # official: a switch, the weight is that of the intra term
-    scale = "rows" if given["with_l2_norm"] else None
-    soften = "intra" if given.get("soften") else None
-    method = RCKA(intra=weight, inter=inter, scale=scale, soften=soften, temperature=4.0, ramp=None)
-    return method, weight * (2 if inter else 1)
+    """Return our method with a case's settings, and what its value exceeds the official one by.
 
-
-def run(method: RCKA, student: Tensor, teacher: Tensor, progress: float = 1.0) -> dict[str, Tensor]:
-    return method(Step(Output(student), Output(teacher), None, lambda out: out, progress))
+    The excess is the weight of every term. The official inter weight is a switch; the term has the
+    intra weight.
+    """
+    settings = case["hyperparameters"]
+    weight = settings["intra_weight"]
+    inter_weight = weight if settings["inter_weight"] else None
+    method = RCKA(
+        intra_weight=weight,
+        inter_weight=inter_weight,
+        scale="rows" if settings["with_l2_norm"] else None,
+        soften="intra" if settings.get("soften") else None,
+        temperature=4.0,
+        ramp=None,
+    )
+    return method, weight * (2 if inter_weight else 1)
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize(
-    ("dtype", "value_error", "gradient_error"), [(torch.float64, 1e-10, 1e-10), (torch.float32, 1e-5, 1e-5)]
+    ("dtype", "value_error", "gradient_error"),
+    [(torch.float64, 1e-10, 1e-10), (torch.float32, 1e-5, 1e-5)],
 )
 def test_values_and_gradients_are_the_official_ones(
     name: str, dtype: torch.dtype, value_error: float, gradient_error: float
 ) -> None:
     student = tensor("rcka_logits", f"{name}_student", dtype).requires_grad_()
-    method, shift = official(CASES[name])
-    loss = sum(run(method, student, tensor("rcka_logits", f"{name}_teacher", dtype)).values())
+    teacher = tensor("rcka_logits", f"{name}_teacher", dtype)
+    method, excess = official(CASES[name])
+    loss = sum(method(make_step(student, teacher)).values())
     loss.backward()
-    expected = tensor("rcka_logits", f"{name}_loss", torch.float64).item() + shift
-    assert loss.item() == pytest.approx(expected, abs=value_error * (1 if dtype == torch.float64 else shift))
-    assert torch.allclose(
-        student.grad.double(), tensor("rcka_logits", f"{name}_grad_student"), rtol=0, atol=gradient_error
+    expected = tensor("rcka_logits", f"{name}_loss", torch.float64).item() + excess
+    scale = 1 if dtype == torch.float64 else excess
+    assert loss.item() == pytest.approx(expected, abs=value_error * scale)
+    torch.testing.assert_close(
+        student.grad.double(),
+        tensor("rcka_logits", f"{name}_grad_student"),
+        rtol=0,
+        atol=gradient_error,
     )
 
 
@@ -53,45 +75,79 @@ def test_values_and_gradients_are_the_official_ones(
 def test_bf16_autocast_changes_little(name: str) -> None:
     student = tensor("rcka_logits", f"{name}_student", torch.float32).requires_grad_()
     teacher = tensor("rcka_logits", f"{name}_teacher", torch.float32)
-    method, shift = official(CASES[name])
+    method, excess = official(CASES[name])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = sum(run(method, student, teacher).values())
+        loss = sum(method(make_step(student, teacher)).values())
     loss.backward()
+    expected = tensor("rcka_logits", f"{name}_loss").item() + excess
     assert loss.dtype == torch.float32
-    assert loss.item() == pytest.approx(tensor("rcka_logits", f"{name}_loss").item() + shift, abs=1e-2)
-    assert torch.allclose(student.grad.double(), tensor("rcka_logits", f"{name}_grad_student"), rtol=0, atol=1e-2)
+    assert loss.item() == pytest.approx(expected, abs=1e-2)
+    torch.testing.assert_close(
+        student.grad.double(), tensor("rcka_logits", f"{name}_grad_student"), rtol=0, atol=1e-2
+    )
 
 
 def test_inter_has_a_weight_of_its_own_and_each_term_its_own_name() -> None:
     student, teacher = torch.randn(2, 16, 10)
-    terms = rcka_loss(student, teacher, intra=2.0, inter=3.0)
+    terms = rcka_loss(student, teacher, intra_weight=2.0, inter_weight=3.0)
     assert list(terms) == ["intra", "inter"]
-    assert torch.isclose(terms["intra"], 2.0 * (1 - alignment(student, teacher, scale="rows")))
-    assert torch.isclose(terms["inter"], 3.0 * (1 - alignment(student.T, teacher.T, scale="rows")))
-    for name, settings in (("intra", {"intra": 2.0, "inter": None}), ("inter", {"intra": 0.0, "inter": 3.0})):
-        alone = rcka_loss(student, teacher, **settings)
-        assert list(alone) == [name]
-        assert torch.isclose(alone[name], terms[name], atol=1e-6)
-    assert rcka_loss(student, teacher, None, None) == {}
+    intra = alignment(student, teacher, scale="rows")
+    inter = alignment(student.T, teacher.T, scale="rows")
+    assert torch.isclose(terms["intra"], 2.0 * (1 - intra))
+    assert torch.isclose(terms["inter"], 3.0 * (1 - inter))
+    for name, weights in (
+        ("intra", {"intra_weight": 2.0, "inter_weight": None}),
+        ("inter", {"intra_weight": 0.0, "inter_weight": 3.0}),
+    ):
+        single = rcka_loss(student, teacher, **weights)
+        assert list(single) == [name]
+        assert torch.isclose(single[name], terms[name], atol=1e-6)
+    assert rcka_loss(student, teacher, intra_weight=None, inter_weight=None) == {}
 
 
 def test_softening_reaches_what_it_says() -> None:
-    student, teacher = torch.randn(2, 16, 10)
-    raw, intra, both = (run(RCKA(soften=s, ramp=None), student, teacher) for s in (None, "intra", "both"))
-    assert torch.isclose(raw["rcka.inter"], intra["rcka.inter"], atol=1e-6)
-    assert torch.isclose(intra["rcka.intra"], both["rcka.intra"], atol=1e-6)
-    assert not torch.isclose(raw["rcka.intra"], intra["rcka.intra"])
-    assert not torch.isclose(intra["rcka.inter"], both["rcka.inter"])
+    step = make_step(*torch.randn(2, 16, 10))
+    raw, intra, both = (RCKA(soften=s, ramp=None)(step) for s in (None, "intra", "both"))
+    assert torch.isclose(raw["rcka/inter"], intra["rcka/inter"], atol=1e-6)
+    assert torch.isclose(intra["rcka/intra"], both["rcka/intra"], atol=1e-6)
+    assert not torch.isclose(raw["rcka/intra"], intra["rcka/intra"])
+    assert not torch.isclose(intra["rcka/inter"], both["rcka/inter"])
+
+
+def test_softened_maps_are_softened_over_classes() -> None:
+    student, teacher = torch.randn(2, 6, 5, 2, 2)
+    soft = [(x / 3.0).softmax(1).flatten(1) for x in (student, teacher)]
+    terms = rcka_loss(student, teacher, soften="both", temperature=3.0)
+    for name, expected in rcka_loss(*soft).items():
+        assert torch.equal(terms[name], expected)
 
 
 def test_the_ramp_fades_in_the_logit_terms_only() -> None:
     student, teacher = torch.randn(2, 16, 10)
-    method = RCKA(pairs={"a": "b"}, ramp=(0.3, 0.7))
-    taps = Output(student, {"a": torch.randn(16, 3)}), Output(teacher, {"b": torch.randn(16, 5)})
-    early, middle, late = (method(Step(*taps, None, lambda out: out, p)) for p in (0.3, 0.5, 0.7))
-    assert early["rcka.intra"] == early["rcka.inter"] == 0
-    assert torch.isclose(2 * middle["rcka.inter"], late["rcka.inter"])
-    assert torch.equal(early["rcka.a"], late["rcka.a"])
+    method = RCKA({"a": "b"}, ramp=(0.3, 0.7))
+    features = {
+        "student_features": {"a": torch.randn(16, 3)},
+        "teacher_features": {"b": torch.randn(16, 5)},
+    }
+    early, middle, late = (
+        method(make_step(student, teacher, progress=progress, **features))
+        for progress in (0.3, 0.5, 0.7)
+    )
+    assert early["rcka/intra"] == early["rcka/inter"] == 0
+    assert torch.isclose(2 * middle["rcka/inter"], late["rcka/inter"])
+    assert torch.equal(early["rcka/a"], late["rcka/a"])
+
+
+def test_a_weight_of_none_or_zero_reads_no_logits_and_taps_no_layers() -> None:
+    features = {
+        "student_features": {"a": torch.randn(16, 3)},
+        "teacher_features": {"b": torch.randn(16, 5)},
+    }
+    method = RCKA({"a": "b"}, intra_weight=None, inter_weight=0.0)
+    assert list(method(make_step(None, None, **features))) == ["rcka/a"]
+    method = RCKA({"a": "b"}, feature_weight=None)
+    assert method.student_layers == method.teacher_layers == ()
+    assert list(method(make_step(*torch.randn(2, 16, 10)))) == ["rcka/intra", "rcka/inter"]
 
 
 def test_features_of_any_width_and_shape_are_related() -> None:
@@ -101,7 +157,7 @@ def test_features_of_any_width_and_shape_are_related() -> None:
     assert rcka_feature_loss(student, 3 * student.flatten(1)) == pytest.approx(0.0, abs=1e-6)
 
 
-def normalised_by_hand(student: Tensor, teacher: Tensor) -> Tensor:
+def normalized_by_hand(student: Tensor, teacher: Tensor) -> Tensor:
     """Return 1 - A of the unit rows of both Grams, as the official feature term is described."""
     s, t = (x @ x.T for x in (student, teacher))
     s, t = (g / g.norm(dim=1, keepdim=True) for g in (s, t))
@@ -109,27 +165,35 @@ def normalised_by_hand(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - (k * l).sum() / (k.norm() * l.norm())
 
 
-def test_normalised_grams_are_the_official_form_and_carry_little_signal_after_relu() -> None:
+def test_normalized_grams_are_the_official_form_and_carry_little_signal_after_relu() -> None:
     student, teacher = torch.randn(2, 12, 30, dtype=torch.float64)
-    expected = normalised_by_hand(student, teacher)
-    assert torch.isclose(rcka_feature_loss(student, teacher, gram="normalised"), expected)
+    expected = normalized_by_hand(student, teacher)
+    assert torch.isclose(rcka_feature_loss(student, teacher, gram="normalized"), expected)
     student, teacher = torch.randn(2, 64, 4096).relu()
-    assert rcka_feature_loss(student, teacher, gram="normalised") < 1e-4
-    assert rcka_feature_loss(student, teacher, Kernel(center=True)) > 1e-2
+    assert rcka_feature_loss(student, teacher, gram="normalized") < 1e-4
+    assert rcka_feature_loss(student, teacher, center=True) > 1e-2
 
 
 @pytest.mark.parametrize("offset", [0.0, 20.0, 1000.0])
-def test_centring_survives_offsets_inside_autocast(offset: float) -> None:
+def test_centering_survives_offsets_inside_autocast(offset: float) -> None:
     student, teacher = torch.randn(2, 64, 32)
-    exact = rcka_feature_loss(student.double(), teacher.double(), Kernel(center=True))
+    exact = rcka_feature_loss(student.double(), teacher.double(), center=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = rcka_feature_loss(student + offset, teacher + offset, Kernel(center=True))
-    assert found.item() == pytest.approx(exact.item(), abs=1e-3)
+        loss = rcka_feature_loss(student + offset, teacher + offset, center=True)
+    assert loss.item() == pytest.approx(exact.item(), abs=1e-3)
 
 
-@pytest.mark.parametrize("kernel", [Kernel(), Kernel(scale="rows"), Kernel(center=True), Kernel(estimator="debiased")])
-@pytest.mark.parametrize("constant", ["zero student", "zero row", "constant student", "zero teacher"])
-def test_dead_inputs_give_finite_terms_and_gradients(kernel: Kernel, constant: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"scale": None}, {"scale": "rows"}, {"center": True}, {"estimator": "debiased"}],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "constant", ["zero student", "zero row", "constant student", "zero teacher"]
+)
+def test_dead_inputs_give_finite_terms_and_gradients(
+    options: dict[str, Any], constant: str
+) -> None:
     student, teacher = torch.randn(2, 8, 5)
     if constant == "zero student":
         student = torch.zeros_like(student)
@@ -140,7 +204,7 @@ def test_dead_inputs_give_finite_terms_and_gradients(kernel: Kernel, constant: s
     else:
         teacher = torch.zeros_like(teacher)
     student.requires_grad_()
-    terms = rcka_loss(student, teacher, kernel=kernel)
+    terms = rcka_loss(student, teacher, **{"scale": None, **options})
     sum(terms.values()).backward()
     assert all(term.isfinite() for term in terms.values())
     assert student.grad.isfinite().all()
@@ -150,7 +214,11 @@ def test_dead_inputs_give_finite_terms_and_gradients(kernel: Kernel, constant: s
     ("student", "teacher", "message"),
     [
         (torch.zeros(8, 5), torch.zeros(7, 5), r"got shapes \(7, 5\) and \(8, 5\)"),
-        (torch.zeros(8, 5), torch.zeros(8, 6), "the inter alignment needs the same columns on both sides"),
+        (
+            torch.zeros(8, 5),
+            torch.zeros(8, 6),
+            "the inter alignment needs the same columns on both sides",
+        ),
         (torch.zeros(1, 5), torch.zeros(1, 5), "at least 2 rows to relate"),
         (torch.zeros(0, 5), torch.zeros(0, 5), "at least 2 rows to relate"),
         (torch.zeros(8, 1), torch.zeros(8, 1), "at least 2 rows to relate"),
@@ -163,23 +231,31 @@ def test_inputs_that_do_not_fit_are_named(student: Tensor, teacher: Tensor, mess
 
 
 def test_settings_that_do_not_fit_are_named() -> None:
-    with pytest.raises(UserError, match="gram is 'plain' or 'normalised', got 'cosine'"):
+    with pytest.raises(UserError, match="gram is 'plain' or 'normalized', got 'cosine'"):
         rcka_feature_loss(torch.eye(4), torch.eye(4), gram="cosine")
-    with pytest.raises(UserError, match="soften is None, 'intra' or 'both'"):
+    with pytest.raises(UserError, match="gram is 'plain' or 'normalized', got 'cosine'"):
+        RCKA(gram="cosine")
+    with pytest.raises(UserError, match="soften is None, 'intra' or 'both', got 'inter'"):
         RCKA(soften="inter")
-    with pytest.raises(UserError, match=r"ramp is \(start, stop\) with 0 <= start <= stop <= 1, got \(0.7, 0.3\)"):
+    with pytest.raises(UserError, match="the temperature of RCKA must be positive, got 0"):
+        RCKA(soften="both", temperature=0.0)
+    with pytest.raises(
+        UserError,
+        match=r"ramp is \(start, stop\) with 0 <= start <= stop <= 1, got \(0.7, 0.3\)",
+    ):
         RCKA(ramp=(0.7, 0.3))
-    with pytest.raises(UserError, match="alignment knows scale in"):
-        RCKA(scale="columns").setup(Step(Output(torch.eye(4)), Output(torch.eye(4)), None, lambda out: out), None)
+    with pytest.raises(UserError, match="scale is None, 'rows' or 'cosine', got 'columns'"):
+        RCKA(scale="columns")
+    with pytest.raises(UserError, match="estimator is 'biased' or 'debiased', got 'exact'"):
+        RCKA(estimator="exact")
 
 
 def test_nan_is_refused_before_training_and_never_hidden() -> None:
     student, teacher = torch.randn(2, 8, 5)
     student[0, 0] = float("nan")
     assert rcka_loss(student, teacher)["intra"].isnan()
-    example = Step(Output(student), Output(teacher), None, lambda out: out)
     with pytest.raises(UserError, match="the student's output holds NaN or infinity"):
-        RCKA().setup(example, None)
+        setup_method(RCKA(), make_step(student, teacher))
 
 
 def test_two_classes_are_enough() -> None:

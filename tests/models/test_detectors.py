@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 import pytest
 import torch
+from torch import nn
 
 from tutelage import UserError
 from tutelage.models import faster_rcnn, fcos, fpn_backbone, retinanet
@@ -17,15 +21,19 @@ from tutelage.models import faster_rcnn, fcos, fpn_backbone, retinanet
         ("resnet10t", (2, 3), "p6p7", {"0": 16, "1": 8, "p6": 4, "p7": 2}),
     ],
 )
-def test_a_pyramid_has_the_levels_that_are_asked_for(
-    name: str, levels: tuple[int, ...], extra: str | None, sizes: dict[str, int]
+def test_a_pyramid_has_the_requested_levels(
+    name: str,
+    levels: tuple[int, ...],
+    extra: Literal["p6p7", "pool"] | None,
+    sizes: dict[str, int],
 ) -> None:
     backbone = fpn_backbone(name, 32, levels, extra).eval()
     maps = backbone(torch.rand(1, 3, 64, 64))
-    assert {key: tuple(value.shape) for key, value in maps.items()} == {k: (1, 32, s, s) for k, s in sizes.items()}
+    shapes = {level: tuple(feature.shape) for level, feature in maps.items()}
+    assert shapes == {level: (1, 32, size, size) for level, size in sizes.items()}
 
 
-def test_nothing_is_frozen_unless_it_is_asked_for() -> None:
+def test_nothing_is_frozen_by_default() -> None:
     assert all(p.requires_grad for p in fpn_backbone("resnet18", 32).parameters())
     frozen = fpn_backbone("resnet18", 32, frozen=True)
     assert not any(p.requires_grad for p in frozen.body.layer1.parameters())
@@ -33,19 +41,27 @@ def test_nothing_is_frozen_unless_it_is_asked_for() -> None:
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in frozen.modules())
 
 
-@pytest.mark.parametrize("make", [fcos, retinanet, faster_rcnn])
-def test_anchors_suit_the_strides(make) -> None:
-    network = make(fpn_backbone("resnet18", 32, extra=None), 3, [64], strides=[8, 16, 32]).eval()
-    found = network([torch.rand(3, 64, 80)])
-    assert set(found[0]) == {"boxes", "labels", "scores"}
+@pytest.mark.parametrize("build_detector", [fcos, retinanet, faster_rcnn])
+def test_anchors_suit_the_strides(build_detector: Callable[..., nn.Module]) -> None:
+    network = build_detector(
+        fpn_backbone("resnet18", 32, extra=None), 3, [64], strides=[8, 16, 32]
+    ).eval()
+    detections = network([torch.rand(3, 64, 80)])
+    assert set(detections[0]) == {"boxes", "labels", "scores"}
 
 
-def test_mistakes_are_sentences() -> None:
-    with pytest.raises(UserError, match="extra is one of"):
+def test_wrong_arguments_are_refused() -> None:
+    with pytest.raises(UserError, match=r"extra must be one of .*, got 'p8'"):
         fpn_backbone("resnet18", extra="p8")
-    with pytest.raises(UserError, match="levels are out of 2 to 5"):
+    with pytest.raises(
+        UserError, match=r"levels must be one or more of \(2, 3, 4, 5\), got \[1, 2\]"
+    ):
         fpn_backbone("resnet18", levels=(1, 2))
-    with pytest.raises(UserError, match=r"there is no network 'resnet19'; did you mean .*'resnet18'"):
+    with pytest.raises(
+        UserError, match=r"there is no network 'resnet19'; did you mean .*'resnet18'"
+    ):
         fpn_backbone("resnet19")
-    with pytest.raises(UserError, match="32 groups, so that divides the width, which is 48"):
+    with pytest.raises(
+        UserError, match=r"32 groups, so the .* width must be a multiple of 32, got 48"
+    ):
         fcos(fpn_backbone("resnet18", 48), 2)

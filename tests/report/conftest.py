@@ -1,4 +1,4 @@
-"""Folders to report on: real short runs on digits, and a comparison by its documented format with hostile names."""
+"""Folders to report on: short runs on real digits, and a comparison with hostile names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from tests.report.pictured import NOTHING, STUDENT, TEACHER, write_boxes
-from tests.runs import make_recipe
-from tutelage import KD, Alone
+from tests.helpers.pictured import NOTHING, STUDENT, TEACHER, write_boxes
+from tests.helpers.runs import make_recipe
+from tutelage import KD, Baseline
+from tutelage.analysis.study import collect, summarize
 from tutelage.engine import fit, provenance
-from tutelage.engine.files import write_json
-from tutelage.engine.study import collect, summarise
+from tutelage.io import write_json
 
 LAYERS = ["0", "3", "<b>5</b>"]
-HOSTILE = "</script><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
+TAKE_OVER = "document.title = 'taken'"
+HOSTILE = f'</script><script>{TAKE_OVER}</script><img src=x onerror="{TAKE_OVER}">'
 
 
 def matrix(start: float) -> list[list[float]]:
@@ -26,30 +27,43 @@ def matrix(start: float) -> list[list[float]]:
 
 @pytest.fixture(scope="session")
 def study(teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a study of two methods and two seeds, as `tutelage bench` leaves it."""
+    """Return the folder of a study of two methods and two seeds, as `tutelage study` leaves it."""
     out = tmp_path_factory.mktemp("study")
-    for method in ("alone", "kd"):
+    for method in ("baseline", "kd"):
         for seed in (0, 1):
-            recipe = make_recipe(KD() if method == "kd" else Alone(), teacher_run if method == "kd" else None)
+            recipe = make_recipe(
+                KD() if method == "kd" else Baseline(), teacher_run if method == "kd" else None
+            )
             recipe.seed = seed
             fit(recipe, out / method / f"seed{seed}")
-    runs = collect(out, ["alone", "kd"], 2)
-    write_json(out / "results.json", {"provenance": provenance(), "summary": summarise(runs), "runs": runs})
-    maps = {"before training": matrix(0.2), "alone": matrix(0.4), "kd": matrix(0.7)}
+    runs = collect(out, ["baseline", "kd"], 2)
+    results = {
+        "provenance": provenance(),
+        "monitor": "top1",
+        "summary": summarize(runs),
+        "runs": runs,
+    }
+    write_json(out / "results.json", results)
+    maps = {"before training": matrix(0.2), "baseline": matrix(0.4), "kd": matrix(0.7)}
     maps["kd"][0][0] = float("nan")
-    write_json(out / "layer_maps.json", {"rows": LAYERS, "columns": LAYERS, "samples": 64, "maps": maps})
+    write_json(
+        out / "layer_maps.json", {"rows": LAYERS, "columns": LAYERS, "samples": 64, "maps": maps}
+    )
     return out
 
 
 @pytest.fixture(scope="session")
 def run(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a run that recorded three maps; the last line of the maps is being written."""
+    """Return the folder of a run that recorded three maps and is writing the next one."""
     out = tmp_path_factory.mktemp("runs") / "kd"
     shutil.copytree(study / "kd/seed0", out)
     records = [
-        {"epoch": e, "rows": LAYERS, "columns": LAYERS, "samples": 64, "value": matrix(0.2 * e)} for e in (0, 1, 2)
+        {"epoch": e, "rows": LAYERS, "columns": LAYERS, "samples": 64, "value": matrix(0.2 * e)}
+        for e in (0, 1, 2)
     ]
-    (out / "layer_maps.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records) + '{"epoch": 3, "ro')
+    (out / "layer_maps.jsonl").write_text(
+        "".join(json.dumps(r) + "\n" for r in records) + '{"epoch": 3, "ro'
+    )
     return out
 
 
@@ -70,10 +84,18 @@ def compared() -> dict[str, Any]:
         "high": [[0.92, 0.3], [None, 0.6], [0.1, 0.72]],
         "p_value": [[0.01, 0.02], [None, 0.03], [0.4, 0.01]],
         "verdict": [["trust", "caution"], [None, "caution"], ["do not trust", "trust"]],
-        "reason": [["Enough samples.", "Few & far <between>."], [None, "Few."], ["No better than chance.", "Enough."]],
+        "reason": [
+            ["Enough samples.", "Few & far <between>."],
+            [None, "Few."],
+            ["No better than chance.", "Enough."],
+        ],
         "left": "teacher.yaml",
         "right": "student.yaml",
-        "provenance": {"tutelage": "0.1.0", "packages": {"torch": "2.4"}, "time": "2026-11-25T02:08:28+00:00"},
+        "provenance": {
+            "tutelage": "0.1.0",
+            "packages": {"torch": "2.4"},
+            "time": "2026-11-25T02:08:28+00:00",
+        },
     }
 
 
@@ -88,10 +110,10 @@ def comparison(compared: dict[str, Any], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pictured(study: Path, tmp_path: Path) -> Path:
-    """Return a study whose runs kept pictures; only the one that a teacher taught has one, and a map."""
+    """Return a study whose runs kept pictures; only those with a teacher show it, and a map."""
     folder = tmp_path / "pictured"
     shutil.copytree(study, folder)
     for seed in (0, 1):
-        write_boxes(folder / f"alone/seed{seed}", NOTHING, None)
+        write_boxes(folder / f"baseline/seed{seed}", NOTHING, None)
         write_boxes(folder / f"kd/seed{seed}", STUDENT, TEACHER, maps=True)
     return folder

@@ -1,4 +1,4 @@
-"""The pages in a real browser: no request, no error, hover, keyboard, sorting, slider, paper, narrow windows."""
+"""The pages in a real browser: requests, errors, hover, keyboard, sorting, sliders, paper."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.browser import Browser
+from tests.helpers.browser import Browser
 from tests.report.conftest import HOSTILE
 from tutelage.report import write_report
-from tutelage.report.colours import contrast
+from tutelage.report.colors import contrast
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,9 @@ def test_a_page_loads_itself_alone_and_says_nothing(
     assert browser.errors() == []
     assert browser.all("main h2")
     browser.open(page, width=380)
-    assert browser.run("return document.documentElement.scrollWidth") <= 380  # wide parts scroll by themselves
+    assert (
+        browser.run("return document.documentElement.scrollWidth") <= 380
+    )  # wide parts scroll by themselves
     assert browser.errors() == []
 
 
@@ -50,7 +52,9 @@ def test_names_are_text_and_never_code(browser: Browser, comparison: Path, tmp_p
     assert not browser.all("main img")
 
 
-def test_the_pointer_shows_all_that_is_known_about_a_cell(browser: Browser, comparison: Path, tmp_path: Path) -> None:
+def test_the_pointer_shows_all_that_is_known_about_a_cell(
+    browser: Browser, comparison: Path, tmp_path: Path
+) -> None:
     opened(browser, comparison, tmp_path)
     browser.find("figure.map")
     cells = browser.all("figure.map td[tabindex]")
@@ -87,35 +91,46 @@ def test_the_keyboard_shows_it_too(browser: Browser, comparison: Path, tmp_path:
     assert browser.tip == []
 
 
-def test_a_verdict_has_a_shape_and_a_cell_can_be_read(browser: Browser, comparison: Path, tmp_path: Path) -> None:
+def test_a_verdict_has_a_shape_and_a_cell_can_be_read(
+    browser: Browser, comparison: Path, tmp_path: Path
+) -> None:
     opened(browser, comparison, tmp_path)
     shapes = [use.get_attribute("href") for use in browser.all("figure.map tbody use")]
     assert shapes == ["#trust", "#caution", "#caution", "#do-not-trust", "#trust"]
-    colours = "return [...document.querySelectorAll('figure.map tbody td:not(.none)')].map(getComputedStyle)"
-    for paper, ink in browser.run(f"{colours}.map((s) => [s.backgroundColor, s.color])"):
+    cells = "[...document.querySelectorAll('figure.map tbody td:not(.none)')]"
+    colors = f"return {cells}.map(getComputedStyle)"
+    for paper, ink in browser.run(f"{colors}.map((s) => [s.backgroundColor, s.color])"):
         assert contrast(_hexadecimal(paper), _hexadecimal(ink)) >= 4.5
 
 
-def test_a_table_sorts_by_number_both_ways_with_the_missing_last(browser: Browser, study: Path, tmp_path: Path) -> None:
+def test_a_table_sorts_by_number_both_ways_with_the_missing_last(
+    browser: Browser, study: Path, tmp_path: Path
+) -> None:
     from selenium.webdriver import Keys
 
     opened(browser, study, tmp_path)
     headers = browser.all("table.sortable thead th")
-    column = [header.text for header in headers].index("− alone [95 %]")
+    column = [header.text for header in headers].index("− baseline [95 %]")
 
     def methods() -> list[str]:
-        return [name.text for name in browser.all("table.sortable")[0].find_elements("css selector", "tbody th")]
+        return [
+            name.text
+            for name in browser.all("table.sortable")[0].find_elements("css selector", "tbody th")
+        ]
 
-    assert methods() == ["alone", "kd"]
+    assert methods() == ["baseline", "kd"]
     headers[column].find_element("css selector", "button").click()
     assert headers[column].get_attribute("aria-sort") == "ascending"
-    assert methods() == ["kd", "alone"]
+    assert methods() == ["kd", "baseline"]
     headers[column].find_element("css selector", "button").send_keys(Keys.ENTER)
     assert headers[column].get_attribute("aria-sort") == "descending"
-    assert methods() == ["kd", "alone"]
+    assert methods() == ["kd", "baseline"]
     headers[0].find_element("css selector", "button").click()
-    assert (headers[column].get_attribute("aria-sort"), headers[0].get_attribute("aria-sort")) == (None, "ascending")
-    assert methods() == ["alone", "kd"]
+    assert (headers[column].get_attribute("aria-sort"), headers[0].get_attribute("aria-sort")) == (
+        None,
+        "ascending",
+    )
+    assert methods() == ["baseline", "kd"]
 
 
 def test_numbers_are_not_sorted_as_words(browser: Browser, study: Path, tmp_path: Path) -> None:
@@ -125,9 +140,16 @@ def test_numbers_are_not_sorted_as_words(browser: Browser, study: Path, tmp_path
     texts = [cell.text for cell in table.find_elements("css selector", "thead th")]
     seconds = texts.index("seconds")
     cells = "[...arguments[0].tBodies[0].rows].map((row) => row.cells[arguments[1]].dataset)"
-    browser.run(f"{cells}.forEach((data, i) => {{ data.value = [10, 9, 1e2, -1][i]; }})", table, seconds)
+    browser.run(
+        f"{cells}.forEach((data, i) => {{ data.value = [10, 9, 1e2, -1][i]; }})", table, seconds
+    )
     table.find_elements("css selector", "thead button")[seconds].click()
-    assert browser.run(f"return {cells}.map((data) => Number(data.value))", table, seconds) == [-1, 9, 10, 100]
+    assert browser.run(f"return {cells}.map((data) => Number(data.value))", table, seconds) == [
+        -1,
+        9,
+        10,
+        100,
+    ]
 
 
 def test_the_slider_moves_the_map(browser: Browser, run: Path, tmp_path: Path) -> None:
@@ -149,45 +171,62 @@ def test_the_slider_moves_the_map(browser: Browser, run: Path, tmp_path: Path) -
     assert browser.tip[1:] == ["CKA 0.5000", "epoch 2", "epoch 0: 0.1000"]
 
 
-def test_a_curve_is_read_off_by_pointer_and_keys(browser: Browser, study: Path, tmp_path: Path) -> None:
+def test_a_curve_is_read_off_by_pointer_and_keys(
+    browser: Browser, study: Path, tmp_path: Path
+) -> None:
     from selenium.webdriver import Keys
 
     opened(browser, study, tmp_path)
     plot = browser.find(".plot[tabindex]")
     browser.point(plot)
     assert browser.tip[0].startswith("epoch ")
-    assert [line.split()[0] for line in browser.tip[1:]] == ["alone", "kd"]
+    assert [line.split()[0] for line in browser.tip[1:]] == ["baseline", "kd"]
     plot.send_keys(Keys.HOME)
     assert browser.tip[0] == "epoch 1"
     plot.send_keys(Keys.ARROW_RIGHT)
     assert browser.tip[0] == "epoch 2"
 
 
-def test_paper_has_no_controls_and_the_recipe_is_unfolded(browser: Browser, run: Path, tmp_path: Path) -> None:
+def test_paper_has_no_controls_and_the_recipe_is_unfolded(
+    browser: Browser, run: Path, tmp_path: Path
+) -> None:
     opened(browser, run, tmp_path)
     shown = "return getComputedStyle(document.querySelector(arguments[0])).display !== 'none'"
     assert browser.run(shown, ".control")
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         assert not browser.run(shown, ".control")
-        arrow = "return getComputedStyle(document.querySelector('.sortable button'), '::after').display"
+        arrow = (
+            "return getComputedStyle(document.querySelector('.sortable button'), '::after').display"
+        )
         assert browser.run(arrow) == "none"
         assert browser.run(shown, "figure.map output")  # which map it is, is still said
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    unfolded = "dispatchEvent(new Event(arguments[0])); return document.querySelector('details[data-printed]').open"
+    unfolded = (
+        "dispatchEvent(new Event(arguments[0])); "
+        "return document.querySelector('details[data-printed]').open"
+    )
     assert browser.run(unfolded, "beforeprint")
     assert not browser.run(unfolded, "afterprint")
 
 
-def test_the_slider_sets_how_sure_a_network_must_be(browser: Browser, pictured: Path, tmp_path: Path) -> None:
+def test_the_slider_sets_how_sure_a_network_must_be(
+    browser: Browser, pictured: Path, tmp_path: Path
+) -> None:
     from selenium.webdriver import Keys
 
     opened(browser, pictured, tmp_path)
     slider = browser.find(".pictures input")
-    panel = browser.all(".panel")[3]  # truth, teacher, student alone, and this one
-    drawing, count = panel.find_element("css selector", ".picture"), panel.find_element("css selector", ".count")
-    shown = "return [...arguments[0].querySelectorAll('.shape')].filter((s) => getComputedStyle(s).display !== 'none')"
+    panel = browser.all(".panel")[3]  # truth, teacher, baseline, and this one
+    drawing, count = (
+        panel.find_element("css selector", ".picture"),
+        panel.find_element("css selector", ".count"),
+    )
+    shown = (
+        "return [...arguments[0].querySelectorAll('.shape')]"
+        ".filter((s) => getComputedStyle(s).display !== 'none')"
+    )
     assert browser.run(f"{shown}.map((s) => s.classList[1])", drawing) == ["missed", "hit"]
     slider.send_keys(Keys.ARROW_RIGHT * 2)  # to the very score of the box, which is still shown
     assert count.text == "1 of 2 found, 0 false"
@@ -195,7 +234,11 @@ def test_the_slider_sets_how_sure_a_network_must_be(browser: Browser, pictured: 
     slider.send_keys(Keys.ARROW_LEFT * 4)
     assert count.text == "1 of 2 found, 1 false"
     slider.send_keys(Keys.ARROW_LEFT)
-    assert browser.all(".pictures output")[0].text == slider.get_attribute("aria-valuetext") == "score ≥ 0.55"
+    assert (
+        browser.all(".pictures output")[0].text
+        == slider.get_attribute("aria-valuetext")
+        == "score ≥ 0.55"
+    )
     assert count.text == "1 of 2 found, 1 false"
     assert drawing.get_attribute("aria-label") == "test image 0, kd: 1 of 2 found, 1 false"
     slider.send_keys(Keys.END)
@@ -203,11 +246,15 @@ def test_the_slider_sets_how_sure_a_network_must_be(browser: Browser, pictured: 
     assert browser.run(f"{shown}.map((s) => s.classList[1])", drawing) == ["missed", "missed"]
     slider.send_keys(Keys.HOME)
     assert count.text == "1 of 2 found, 2 false"
-    assert browser.all(".panel")[0].find_element("css selector", "figcaption span").text == "2 boxes"
+    assert (
+        browser.all(".panel")[0].find_element("css selector", "figcaption span").text == "2 boxes"
+    )
     assert browser.errors() == []
 
 
-def test_a_box_is_read_by_pointer_and_keys(browser: Browser, pictured: Path, tmp_path: Path) -> None:
+def test_a_box_is_read_by_pointer_and_keys(
+    browser: Browser, pictured: Path, tmp_path: Path
+) -> None:
     from selenium.webdriver import Keys
 
     opened(browser, pictured, tmp_path)
@@ -235,26 +282,37 @@ def test_pictures_load_nothing_and_fit_narrow_windows_paper_and_the_dark(
     browser: Browser, pictured: Path, tmp_path: Path
 ) -> None:
     page = opened(browser, pictured, tmp_path, width=380)
-    assert all(address == page.as_uri() or address.startswith("data:") for address in browser.requests())
+    assert all(
+        address == page.as_uri() or address.startswith("data:") for address in browser.requests()
+    )
     assert browser.run("return document.documentElement.scrollWidth") <= 380
-    ink = "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    ink = (
+        "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    )
     dark = [{"name": "prefers-color-scheme", "value": "dark"}]
     try:
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": dark})
-        colour, paper = (_hexadecimal(value) for value in browser.run(ink))
-        assert contrast(colour, paper) >= 7
+        color, paper = (_hexadecimal(value) for value in browser.run(ink))
+        assert contrast(color, paper) >= 7
         assert paper < "#222222"
         quiet = browser.run("return getComputedStyle(document.querySelector('.panel span')).color")
         assert contrast(_hexadecimal(quiet), paper) >= 4.5
-        browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": dark})
+        browser.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia", {"media": "print", "features": dark}
+        )
         assert [_hexadecimal(value) for value in browser.run(ink)][1] == "#ffffff"  # paper is white
-        assert browser.run("return getComputedStyle(document.querySelector('.pictures input')).display") == "none"
+        assert (
+            browser.run(
+                "return getComputedStyle(document.querySelector('.pictures input')).display"
+            )
+            == "none"
+        )
         assert browser.all(".pictures output")[0].is_displayed()  # which score it is, is still said
     finally:
         browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
     assert browser.errors() == []
 
 
-def _hexadecimal(colour: str) -> str:
-    channels = colour.removeprefix("rgb(").rstrip(")").split(",")
+def _hexadecimal(color: str) -> str:
+    channels = color.removeprefix("rgb(").rstrip(")").split(",")
     return "#" + "".join(f"{int(channel):02x}" for channel in channels)

@@ -43,7 +43,9 @@ def test_a_long_row_of_panels_wraps_and_titles_do_not_overlap(tmp_path: Path) ->
 
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         draw_layer_maps(source, tmp_path / "map.svg")
-    texts = {text.text: _height(text) for text in ElementTree.parse(tmp_path / "map.svg").iter(TEXT)}
+    texts = {
+        text.text: _height(text) for text in ElementTree.parse(tmp_path / "map.svg").iter(TEXT)
+    }
     heading = next(y for text, y in texts.items() if text and text.startswith("Layers of teacher"))
     assert texts["before training"] - heading > 14  # points: more than a line of the panel's title
     assert texts["method6"] > texts["method0"] + 100

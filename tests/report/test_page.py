@@ -1,4 +1,4 @@
-"""What the pages say, and what happens to folders that are none of ours, missing or half-written."""
+"""What the pages say, and how folders that are none of ours or incomplete are refused."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pytest
 
 from tests.report.conftest import HOSTILE
 from tutelage import UserError
+from tutelage.analysis.study import collect, summarize
 from tutelage.cli import main
+from tutelage.io import write_json
 from tutelage.report import write_report
-from tutelage.report.colours import LEVELS, background, contrast, ink
-from tutelage.report.maps import LayerMaps, View
+from tutelage.report.colors import LEVELS, background, contrast, text_color
+from tutelage.report.maps import LayerMaps, MapView
 
 
 class Reader(HTMLParser):
@@ -49,14 +51,24 @@ def test_a_study_tells_its_spread_differences_and_costs(study: Path, tmp_path: P
     page = read(study, tmp_path)
     results = json.loads((study / "results.json").read_text())
     top1 = results["summary"]["kd"]["test"]["top1"]
-    assert f"{100 * top1['mean']:.2f} ± {100 * top1['sd']:.2f}" in page.text
-    assert f"{100 * results['summary']['kd']['difference']['mean']:+.2f} [".replace("-", "−") in page.text
+    assert f"{100 * top1['mean']:.2f} ± {100 * top1['std']:.2f}" in page.text
+    assert (
+        f"{100 * results['summary']['kd']['difference']['mean']:+.2f} [".replace("-", "−")
+        in page.text
+    )
     assert f"{results['summary']['kd']['parameters']['student']:,}" in page.text
-    headers = ("last epoch, top-1, %", "best epoch", "validation, top-1, %", "seconds", "ms per step", "KL to teacher")
-    for header in (*headers, "method’s parameters", "step / alone", "more memory, MiB"):
+    headers = (
+        "last epoch, top-1, %",
+        "best epoch",
+        "validation, top-1, %",
+        "seconds",
+        "ms per step",
+        "KL to teacher",
+    )
+    for header in (*headers, "method’s parameters", "step / baseline", "more memory, MiB"):
         assert header in page.text
     for seed in ("0", "1"):
-        assert f"{100 * results['runs']['alone'][seed]['test']['top1']:.2f}" in page.text
+        assert f"{100 * results['runs']['baseline'][seed]['test']['top1']:.2f}" in page.text
     assert page.tags.count("pre") == 2  # a recipe a method
     assert "before training" in page.text
 
@@ -66,7 +78,7 @@ def test_a_cost_that_is_new_gets_a_column_of_its_own(study: Path, tmp_path: Path
     folder.mkdir()
     results = json.loads((study / "results.json").read_text())
     results["runs"]["kd"]["0"]["memory_mb"] = 81.5
-    results["summary"]["kd"]["cost"]["extra_peak_mib"] = {"mean": 317.0, "sd": 1.0}
+    results["summary"]["kd"]["cost"]["extra_peak_mib"] = {"mean": 317.0, "std": 1.0}
     (folder / "results.json").write_text(json.dumps(results))
     page = read(folder, tmp_path)  # without the runs beside it there are no curves and no recipes
     assert "memory mb" in page.text
@@ -76,16 +88,16 @@ def test_a_cost_that_is_new_gets_a_column_of_its_own(study: Path, tmp_path: Path
 
 
 def test_one_seed_has_no_spread_and_no_interval(study: Path, tmp_path: Path) -> None:
-    from tutelage.engine.files import write_json
-    from tutelage.engine.study import collect, summarise
-
     results = json.loads((study / "results.json").read_text())
-    runs = collect(study, ["alone", "kd"], 1)
+    runs = collect(study, ["baseline", "kd"], 1)
     folder = tmp_path / "study"
     folder.mkdir()
-    write_json(folder / "results.json", {**results, "summary": summarise(runs), "runs": runs})
+    summary = summarize(runs)
+    write_json(folder / "results.json", {**results, "summary": summary, "runs": runs})
     page = read(folder, tmp_path)
-    assert "[–]" in page.text
+    difference = f"{100 * summary['kd']['difference']['mean']:+.2f}".replace("-", "−")
+    assert f">{difference}</td>" in (tmp_path / "page.html").read_text()
+    assert "±" not in page.text.split("Every run")[0].split("Mean ±")[0]
     assert "nan" not in page.text.lower()
 
 
@@ -101,7 +113,7 @@ def test_a_run_tells_its_figures_terms_and_recipe(run: Path, tmp_path: Path) -> 
 
 
 def test_a_run_without_a_teacher_has_a_page(study: Path, tmp_path: Path) -> None:
-    page = read(study / "alone/seed0", tmp_path)
+    page = read(study / "baseline/seed0", tmp_path)
     assert "shipped student" in page.text
     assert "of the teacher’s" not in page.text
 
@@ -113,7 +125,9 @@ def test_a_comparison_tells_the_closest_partners(comparison: Path, tmp_path: Pat
     assert "fc head 0.710 0.700 … 0.720 0.010 trust Enough." in page.text
 
 
-def test_a_comparison_without_certainty_is_a_map_alone(compared: dict[str, Any], tmp_path: Path) -> None:
+def test_a_comparison_without_certainty_is_a_map_alone(
+    compared: dict[str, Any], tmp_path: Path
+) -> None:
     nothing = dict.fromkeys(("sd", "low", "high", "p_value", "verdict", "reason"))
     (tmp_path / "compare.json").write_text(json.dumps({**compared, **nothing}))
     page = read(tmp_path, tmp_path)
@@ -123,7 +137,9 @@ def test_a_comparison_without_certainty_is_a_map_alone(compared: dict[str, Any],
 
 
 @pytest.mark.parametrize("kind", ["run", "study", "comparison"])
-def test_a_page_holds_nothing_but_itself(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_page_holds_nothing_but_itself(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     page = read(request.getfixturevalue(kind), tmp_path)
     assert {load for load in page.loads if not load.startswith("#")} == {"data:,"}
     assert page.tags.count("style") == 1
@@ -136,7 +152,9 @@ def test_a_page_holds_nothing_but_itself(kind: str, request: pytest.FixtureReque
 def test_every_text_is_escaped(compared: dict[str, Any], study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "hostile"
     folder.mkdir()
-    (folder / "compare.json").write_text(json.dumps({**compared, "left": HOSTILE, "estimator": HOSTILE}))
+    (folder / "compare.json").write_text(
+        json.dumps({**compared, "left": HOSTILE, "estimator": HOSTILE})
+    )
     page = read(folder, tmp_path)
     assert "img" not in page.tags
     assert page.tags.count("script") == 2  # the page's own, and the map's numbers
@@ -153,27 +171,33 @@ def test_a_big_map_has_smaller_cells() -> None:
     for count in (6, 16, 40, 80):
         names = [f"layer{i}" for i in range(count)]
         values: list[list[float | None]] = [[0.5] * count for _ in names]
-        sizes[count] = View(LayerMaps(names, names, 64, {"": values}), ("teacher", "student")).size
+        sizes[count] = MapView(
+            LayerMaps(names, names, 64, {"": values}), ("teacher", "student")
+        ).size
     assert sizes == {6: "roomy", 16: "close", 40: "small", 80: "tiny"}
 
 
 @pytest.mark.parametrize("at", range(LEVELS + 1))
-def test_text_can_be_read_on_every_colour(at: int) -> None:
-    assert contrast(ink(background(at)), background(at)) >= 4.5
+def test_text_can_be_read_on_every_color(at: int) -> None:
+    assert contrast(text_color(background(at)), background(at)) >= 4.5
 
 
 def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """Return the one sentence with which the command refuses a folder."""
     before = sorted(folder.rglob("*")) if folder.is_dir() else []
     assert main(["report", str(folder)]) == 2
-    assert (sorted(folder.rglob("*")) if folder.is_dir() else []) == before  # nothing is left behind
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1
-    assert str(folder) in told
-    return told
+    assert (
+        sorted(folder.rglob("*")) if folder.is_dir() else []
+    ) == before  # nothing is left behind
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert str(folder) in message
+    return message
 
 
-def test_a_folder_that_is_none_of_ours_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_none_of_ours_or_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     assert "does not exist" in refused(tmp_path / "none", capsys)
@@ -181,7 +205,9 @@ def test_a_folder_that_is_none_of_ours_or_not_there(tmp_path: Path, capsys: pyte
     assert "no run, study or comparison" in refused(tmp_path / "empty", capsys)
 
 
-def test_a_run_or_a_study_that_is_not_finished(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_or_a_study_that_is_not_finished(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(study, tmp_path / "study")
     (tmp_path / "study/results.json").unlink()
     assert "study that is not finished" in refused(tmp_path / "study", capsys)
@@ -189,7 +215,9 @@ def test_a_run_or_a_study_that_is_not_finished(study: Path, tmp_path: Path, caps
     assert "run that is not finished" in refused(tmp_path / "study/kd/seed0", capsys)
 
 
-@pytest.mark.parametrize("name", ["metrics.json", "loss_scale.json", "log.jsonl", "environment.json"])
+@pytest.mark.parametrize(
+    "name", ["metrics.json", "loss_scale.json", "log.jsonl", "environment.json"]
+)
 @pytest.mark.parametrize("harm", ["cut", "emptied", "other", "gone"])
 def test_a_file_of_a_run_is_broken(
     name: str, harm: str, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -210,7 +238,11 @@ def test_a_file_of_a_run_is_broken(
 @pytest.mark.parametrize("key", ["rows", "value", "verdict", "low", "left", "provenance"])
 @pytest.mark.parametrize("value", ["missing", [[0.5]], 3])
 def test_a_comparison_is_broken(
-    key: str, value: Any, compared: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    key: str,
+    value: Any,
+    compared: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     content = {**compared, key: value}
     if value == "missing":
@@ -224,7 +256,12 @@ def test_a_comparison_is_broken(
 def test_a_study_is_broken(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = json.loads((study / "results.json").read_text())
     path = tmp_path / "results.json"
-    for broken in ([], {**results, "summary": {}}, {**results, "runs": {}}, {"summary": results["summary"]}):
+    for broken in (
+        [],
+        {**results, "summary": {}},
+        {**results, "runs": {}},
+        {"summary": results["summary"]},
+    ):
         path.write_text(json.dumps(broken))
         assert "results.json" in refused(tmp_path, capsys)
     path.write_text(json.dumps(results))
@@ -234,7 +271,9 @@ def test_a_study_is_broken(study: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "1 x 1" in refused(tmp_path, capsys)
 
 
-def test_the_page_is_whole_or_as_it_was(study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_is_whole_or_as_it_was(
+    study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "new/page.html"
     assert main(["report", str(study), "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)

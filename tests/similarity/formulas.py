@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def centring(k: Tensor) -> Tensor:
+def centering(k: Tensor) -> Tensor:
     """Return HKH with an explicit H."""
     n = k.shape[-1]
     h = torch.eye(n, dtype=k.dtype) - 1 / n
@@ -26,7 +26,7 @@ def cka_of(k: Tensor, l: Tensor, estimator: str) -> Tensor:  # noqa: E741
     """Return the CKA of two kernel matrices."""
     if estimator == "debiased":
         return song(k, l) / (song(k, k) * song(l, l)).sqrt()
-    k, l = centring(k), centring(l)  # noqa: E741
+    k, l = centering(k), centering(l)  # noqa: E741
     return (k * l).sum() / ((k * k).sum() * (l * l).sum()).sqrt()
 
 
@@ -43,19 +43,19 @@ def aligned(x: Tensor, y: Tensor, center: bool, scale: str | None, estimator: st
     """Return the alignment of two matrices."""
     k, l = kernel_matrix(x, scale), kernel_matrix(y, scale)  # noqa: E741
     if estimator == "debiased":
-        k, l = u_centring(k), u_centring(l)  # noqa: E741
+        k, l = u_centering(k), u_centering(l)  # noqa: E741
     elif center:
-        k, l = centring(k), centring(l)  # noqa: E741
+        k, l = centering(k), centering(l)  # noqa: E741
     return (k * l).sum() / (k.norm() * l.norm())
 
 
-def u_centring(k: Tensor) -> Tensor:
-    """Return the U-centred matrix entry by entry; of an asymmetric one too, by its rows and columns.
+def u_centering(k: Tensor) -> Tensor:
+    """Return the U-centered matrix entry by entry, by its rows and columns if it is asymmetric.
 
-    A row-scaled kernel is centred first, as the library centres features before it relates them.
+    A row-scaled kernel is centered first, as the library centers features before it relates them.
     """
     n = k.shape[-1]
-    k = centring(k)
+    k = centering(k)
     k = k * (1 - torch.eye(n, dtype=k.dtype))
     rows, columns, total = k.sum(1, keepdim=True), k.sum(0, keepdim=True), k.sum()
     u = k - rows / (n - 2) - columns / (n - 2) + total / ((n - 1) * (n - 2))

@@ -1,4 +1,7 @@
-"""Every option of the alignment against its definition: values, gradients, paths, scales, dead inputs, autocast."""
+"""Every option of the alignment against its definition.
+
+Values, gradients, paths, scales, dead inputs, autocast.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.vectors import cases, tensor
 from tests.similarity.formulas import aligned
-from tests.vectors import cases, tensor
 from tutelage import UserError
-from tutelage.similarity import Kernel, alignment, alignment_pair, gram
+from tutelage.similarity import alignment, alignment_pair
+from tutelage.similarity._gram import gram
 
 MODULE = sys.modules[alignment.__module__]  # its name is that of the function
 OPTIONS = [
     {"center": center, "scale": scale, "estimator": estimator}
-    for center, scale, estimator in itertools.product((False, True), (None, "rows", "cosine"), ("biased", "debiased"))
+    for center, scale, estimator in itertools.product(
+        (False, True), (None, "rows", "cosine"), ("biased", "debiased")
+    )
 ]
 SHAPES = {"gram": (7, 30, 40), "features": (40, 3, 5)}  # n, p, q: which space is the cheaper one
 
@@ -34,27 +40,37 @@ def sides(n: int, p: int, q: int, offset: float = 0.5) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_value_and_gradients_are_those_of_the_definition(options: dict, shape: tuple[int, int, int]) -> None:
+def test_value_and_gradients_are_those_of_the_definition(
+    options: dict, shape: tuple[int, int, int]
+) -> None:
     x, y = (side.requires_grad_() for side in sides(*shape))
     found, expected = alignment(x, y, **options), aligned(x, y, **options)
     assert torch.isclose(found, expected, rtol=0, atol=1e-12)
-    for mine, true in zip(torch.autograd.grad(found, (x, y)), torch.autograd.grad(expected, (x, y)), strict=True):
+    for mine, true in zip(
+        torch.autograd.grad(found, (x, y)), torch.autograd.grad(expected, (x, y)), strict=True
+    ):
         assert torch.allclose(mine, true, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 @pytest.mark.parametrize("shape", [(6, 4), (2, 3, 6, 4), (2, 3, 4, 6)], ids=str)
-def test_the_pair_relates_rows_and_columns_of_every_matrix(options: dict, shape: tuple[int, ...]) -> None:
+def test_the_pair_relates_rows_and_columns_of_every_matrix(
+    options: dict, shape: tuple[int, ...]
+) -> None:
     x, y = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(2))
     intra, inter = alignment_pair(x, y, **options)
     assert intra.shape == inter.shape == shape[:-2]
-    flat = [(a, b) for a, b in zip(x.reshape(-1, *shape[-2:]), y.reshape(-1, *shape[-2:]), strict=True)]
+    flat = [
+        (a, b) for a, b in zip(x.reshape(-1, *shape[-2:]), y.reshape(-1, *shape[-2:]), strict=True)
+    ]
     rows = torch.stack([aligned(a, b, **options) for a, b in flat])
     columns = torch.stack([aligned(a.mT, b.mT, **options) for a, b in flat])
     assert torch.allclose(intra.flatten(), rows, rtol=0, atol=1e-12)
     assert torch.allclose(inter.flatten(), columns, rtol=0, atol=1e-12)
     weights = torch.randn(2, len(rows), dtype=torch.float64)
-    mine = torch.autograd.grad((torch.stack([intra.flatten(), inter.flatten()]) * weights).sum(), (x, y))
+    mine = torch.autograd.grad(
+        (torch.stack([intra.flatten(), inter.flatten()]) * weights).sum(), (x, y)
+    )
     true = torch.autograd.grad((torch.stack([rows, columns]) * weights).sum(), (x, y))
     for a, b in zip(mine, true, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-11)
@@ -62,7 +78,10 @@ def test_the_pair_relates_rows_and_columns_of_every_matrix(options: dict, shape:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 def test_leading_dimensions_are_batched(options: dict) -> None:
-    x, y = torch.randn(2, 3, 6, 5, dtype=torch.float64), torch.randn(2, 3, 6, 9, dtype=torch.float64)
+    x, y = (
+        torch.randn(2, 3, 6, 5, dtype=torch.float64),
+        torch.randn(2, 3, 6, 9, dtype=torch.float64),
+    )
     found = alignment(x, y, **options)
     each = [aligned(a, b, **options) for a, b in zip(x.view(6, 6, 5), y.view(6, 6, 9), strict=True)]
     assert torch.allclose(found.flatten(), torch.stack(each), rtol=0, atol=1e-12)
@@ -138,15 +157,17 @@ DEAD = {
 @pytest.mark.parametrize("options", OPTIONS, ids=name_of)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("dead", DEAD)
-def test_dead_inputs_give_finite_values_and_gradients(options: dict, shape: tuple[int, int, int], dead: str) -> None:
+def test_dead_inputs_give_finite_values_and_gradients(
+    options: dict, shape: tuple[int, int, int], dead: str
+) -> None:
     x, y = (side.float() for side in sides(*shape))
     for left, right in ((DEAD[dead](x), y), (x, DEAD[dead](y)), (DEAD[dead](x), DEAD[dead](y))):
         leaves = left.requires_grad_(), right.requires_grad_()
         value = alignment(*leaves, **options)
         assert torch.isfinite(value)
         assert all(torch.isfinite(grad).all() for grad in torch.autograd.grad(value, leaves))
-        centred_out = options["center"] or options["estimator"] == "debiased"
-        if dead == "zero" or (dead == "constant" and centred_out):
+        centered_out = options["center"] or options["estimator"] == "debiased"
+        if dead == "zero" or (dead == "constant" and centered_out):
             assert value.item() == pytest.approx(0.0, abs=1e-6)
 
 
@@ -184,13 +205,33 @@ def test_nan_in_nan_out(bad: float) -> None:
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (torch.zeros(8, 5), torch.zeros(7, 5), {}, r"of the same N items, got shapes \(8, 5\) and \(7, 5\)"),
+        (
+            torch.zeros(8, 5),
+            torch.zeros(7, 5),
+            {},
+            r"of the same N items, got shapes \(8, 5\) and \(7, 5\)",
+        ),
         (torch.zeros(8), torch.zeros(8), {}, "flattened to one row per item"),
         (torch.zeros(1, 5), torch.zeros(1, 5), {}, "biased alignment needs at least 2 rows"),
-        (torch.zeros(3, 5), torch.zeros(3, 5), {"estimator": "debiased"}, "debiased alignment needs at least 4 rows"),
-        (torch.zeros(8, 5).long(), torch.zeros(8, 5), {}, "needs floating-point inputs, got torch.int64"),
+        (
+            torch.zeros(3, 5),
+            torch.zeros(3, 5),
+            {"estimator": "debiased"},
+            "debiased alignment needs at least 4 rows",
+        ),
+        (
+            torch.zeros(8, 5).long(),
+            torch.zeros(8, 5),
+            {},
+            "needs floating-point inputs, got torch.int64",
+        ),
         (torch.zeros(8, 5), torch.zeros(8, 5), {"scale": "columns"}, "alignment knows scale in"),
-        (torch.zeros(8, 5), torch.zeros(8, 5), {"estimator": "unbiased"}, "alignment knows scale in"),
+        (
+            torch.zeros(8, 5),
+            torch.zeros(8, 5),
+            {"estimator": "unbiased"},
+            "alignment knows scale in",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(x: Tensor, y: Tensor, options: dict, message: str) -> None:
@@ -203,16 +244,16 @@ def test_the_pair_needs_equal_columns() -> None:
         alignment_pair(torch.zeros(8, 5), torch.zeros(8, 6))
 
 
-def test_kernel_holds_the_options() -> None:
+def test_the_pair_of_every_option_is_two_alignments() -> None:
     x, y = torch.randn(2, 8, 5)
-    kernel = Kernel(center=True, scale="cosine", estimator="debiased")
-    assert torch.equal(kernel.between(x, y), alignment(x, y, center=True, scale="cosine", estimator="debiased"))
-    assert torch.equal(kernel.pair(x, y)[1], alignment_pair(x, y, scale="cosine", estimator="debiased")[1])
+    intra, inter = alignment_pair(x, y, center=True, scale="cosine", estimator="debiased")
+    assert torch.equal(intra, alignment(x, y, center=True, scale="cosine", estimator="debiased"))
+    assert torch.equal(inter, alignment(x.mT, y.mT, scale="cosine", estimator="debiased"))
 
 
 def test_a_gram_in_a_graph_has_the_gradient_of_a_plain_product() -> None:
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 5, 5, dtype=torch.float64)
-    mine = torch.autograd.grad((gram.gram(x) * weight).sum(), x)[0]
+    mine = torch.autograd.grad((gram(x) * weight).sum(), x)[0]
     true = torch.autograd.grad((x @ x.mT * weight).sum(), x)[0]
     assert torch.allclose(mine, true, rtol=0, atol=1e-12)

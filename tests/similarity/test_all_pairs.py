@@ -1,4 +1,4 @@
-"""Sums of all pairs in both spaces: against the definition, against each other, and when they must give up."""
+"""Sums of all pairs in both spaces: against the definition, against each other, canceled ones."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from tests.similarity.formulas import song
-from tutelage.similarity.all_pairs import Sums, feature_sums, features_are_cheaper, gram_sums, u_centre_
-from tutelage.similarity.gram import u_centred
-from tutelage.similarity.layer_gram import layer_grams
+from tutelage.similarity._all_pairs import (
+    Sums,
+    feature_sums,
+    features_are_cheaper,
+    gram_sums,
+    u_center_,
+)
+from tutelage.similarity._gram import u_centered
+from tutelage.similarity._layer_gram import layer_grams
 
 NONE = torch.empty(0, 40, dtype=torch.int64)
 
@@ -17,14 +23,19 @@ def layers(count: int, n: int = 40, dtype: torch.dtype = torch.float64) -> list[
     base = torch.randn(n, 6, dtype=torch.float64)
     widths = (3, 5, 8, 4)
     return [
-        (base @ torch.randn(6, widths[i % 4], dtype=torch.float64) + torch.randn(n, widths[i % 4])).to(dtype)
+        (
+            base @ torch.randn(6, widths[i % 4], dtype=torch.float64)
+            + torch.randn(n, widths[i % 4])
+        ).to(dtype)
         for i in range(count)
     ]
 
 
 def by_definition(left: list[torch.Tensor], right: list[torch.Tensor]) -> torch.Tensor:
     n = len(left[0])
-    return torch.stack([torch.stack([song(x @ x.mT, y @ y.mT) * n * (n - 3) for y in right]) for x in left])
+    return torch.stack(
+        [torch.stack([song(x @ x.mT, y @ y.mT) * n * (n - 3) for y in right]) for x in left]
+    )
 
 
 def in_both_spaces(
@@ -58,7 +69,9 @@ def test_permuted_sums_are_those_of_permuted_rows() -> None:
     orders = torch.stack([torch.randperm(40) for _ in range(3)])
     for found in in_both_spaces(left, right, orders):
         for order, null in zip(orders, found.null, strict=True):
-            assert torch.allclose(null, by_definition(left, [y[order] for y in right]), rtol=1e-10, atol=1e-6)
+            assert torch.allclose(
+                null, by_definition(left, [y[order] for y in right]), rtol=1e-10, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-12, 1.0, 1e6, 1e15])
@@ -74,7 +87,8 @@ def test_float32_features_are_within_a_millionth(scale: float, offset: float) ->
         value = found.xy / (found.xx.sqrt()[:, None] * found.yy.sqrt())
         assert torch.allclose(value, truth, rtol=0, atol=1e-6)
         assert found.xx.log10().mean().item() == pytest.approx(
-            (found.xx / scale**4).log10().mean().item() + 4 * torch.tensor(scale).double().log10().item()
+            (found.xx / scale**4).log10().mean().item()
+            + 4 * torch.tensor(scale).double().log10().item()
         )
 
 
@@ -84,7 +98,10 @@ def test_a_mean_that_was_rounded_is_taken_off_again() -> None:
         base = torch.randn(12, 2)
         left = [base @ torch.randn(2, 2) + torch.randn(12, 2) + 1000 for _ in range(3)]
         none = torch.empty(0, 12, dtype=torch.int64)
-        found, exact = feature_sums(left, None, none), feature_sums([x.double() for x in left], None, none)
+        found, exact = (
+            feature_sums(left, None, none),
+            feature_sums([x.double() for x in left], None, none),
+        )
         assert found is not None
         assert exact is not None
         values = [each.xy / (each.xx.sqrt()[:, None] * each.yy.sqrt()) for each in (found, exact)]
@@ -92,7 +109,11 @@ def test_a_mean_that_was_rounded_is_taken_off_again() -> None:
 
 
 def test_constant_layers_add_zeros_in_both_spaces() -> None:
-    left = [*layers(2), torch.full((40, 3), 0.1, dtype=torch.float64), torch.zeros(40, 2, dtype=torch.float64)]
+    left = [
+        *layers(2),
+        torch.full((40, 3), 0.1, dtype=torch.float64),
+        torch.zeros(40, 2, dtype=torch.float64),
+    ]
     for found in in_both_spaces(left, None, NONE):
         assert found.xx[2:].tolist() == [0.0, 0.0]
         assert not found.xy[2:].any()
@@ -106,7 +127,7 @@ def test_nan_stays_in_its_layer() -> None:
         assert found.xx.isnan().tolist() == [False, True, False]
 
 
-def test_cancelled_sums_are_not_given() -> None:
+def test_canceled_sums_are_not_given() -> None:
     left = layers(3)
     left[1][0] += 1e6  # one far row: its squared length is nearly all of the norm
     assert feature_sums(left, None, NONE) is None
@@ -118,14 +139,14 @@ def test_cancelled_sums_are_not_given() -> None:
     assert torch.allclose(single.xy, exact.xy, rtol=1e-9)
 
 
-def test_u_centring_in_place_is_u_centring() -> None:
+def test_u_centering_in_place_is_u_centering() -> None:
     k = torch.stack([x @ x.mT for x in layers(3)])
-    expected = u_centred(k)
-    found = u_centre_(k, torch.full((3,), 1e-16))
+    expected = u_centered(k)
+    found = u_center_(k, torch.full((3,), 1e-16))
     assert found is k
     assert torch.allclose(found, expected, rtol=0, atol=1e-11)
     equal = torch.ones(1, 5, 5, dtype=torch.float64) + torch.eye(5)
-    assert not u_centre_(equal, torch.full((1,), 1e-16)).any()
+    assert not u_center_(equal, torch.full((1,), 1e-16)).any()
 
 
 def test_which_space_is_cheaper() -> None:

@@ -12,14 +12,18 @@ from safetensors.torch import save_file
 
 from tutelage import UserError
 from tutelage.similarity import CKAMatrix
-from tutelage.similarity.cka_file import KEY, describe
+from tutelage.similarity._cka_file import KEY, describe
 
 
 def matrix(right: bool = True) -> CKAMatrix:
     made = CKAMatrix(["a", "b"], ["c"] if right else None, permutations=2, seed=7)
     for index in range(3):
         x = torch.randn(3, 10 if index < 2 else 3, 4)
-        made.update(list(x[:2]), [x[2] + x[0]] if right else None, ids=range(index * 10, index * 10 + x.shape[1]))
+        made.update(
+            list(x[:2]),
+            [x[2] + x[0]] if right else None,
+            ids=range(index * 10, index * 10 + x.shape[1]),
+        )
     return made
 
 
@@ -31,7 +35,11 @@ def test_what_is_loaded_is_what_was_saved_and_goes_on(tmp_path: Path, right: boo
     one, two = before.compute(), after.compute()
     assert torch.equal(one.value, two.value)
     assert torch.equal(one.p_value, two.p_value)
-    assert (two.left, two.right) == (one.left, one.right) == (("a", "b"), ("c",) if right else ("a", "b"))
+    assert (
+        (two.left, two.right)
+        == (one.left, one.right)
+        == (("a", "b"), ("c",) if right else ("a", "b"))
+    )
     assert (two.samples, two.batches, two.skipped, two.skipped_samples) == (20, 2, 1, 3)
     assert two.ids == one.ids is not None
     batch = torch.randn(2, 9, 4)
@@ -53,7 +61,7 @@ def test_the_header_explains_the_file(tmp_path: Path) -> None:
     assert about["counts"]["skipped"] == 1
     assert set(about["versions"]) == {"tutelage", "torch"}
     assert about["ids"] == matrix().compute().ids
-    assert about["measure"] == "linear CKA, centred, debiased"
+    assert about["measure"] == "linear CKA, centered, debiased"
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:

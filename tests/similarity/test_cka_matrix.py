@@ -1,4 +1,4 @@
-"""The accumulator: streaming is one-shot, order does not matter, nothing is lost or guessed in silence."""
+"""The accumulator: streaming is one-shot, order does not matter, nothing is lost in silence."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.vectors import tensor
 from tests.similarity.formulas import song
-from tests.vectors import tensor
 from tutelage import UserError
 from tutelage.similarity import CKAMatrix, SimilarityWarning, cka, gram_of
 
@@ -22,7 +22,11 @@ def features(n: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     base = draw(n, 8)
-    left = {"conv": (base @ draw(8, 48)).view(n, 3, 4, 4), "stage1": base + draw(n, 8), "head": draw(n, 5)}
+    left = {
+        "conv": (base @ draw(8, 48)).view(n, 3, 4, 4),
+        "stage1": base + draw(n, 8),
+        "head": draw(n, 5),
+    }
     right = {"stem": base @ draw(8, 30) + draw(n, 30), "head": left["head"] + 0.5 * draw(n, 5)}
     return {k: v.to(dtype) for k, v in left.items()}, {k: v.to(dtype) for k, v in right.items()}
 
@@ -49,7 +53,13 @@ def test_one_batch_is_cka() -> None:
         for j, b in enumerate(RIGHT):
             assert torch.isclose(found.value[i, j], cka(left[a], right[b]), rtol=0, atol=1e-12)
     assert (found.left, found.right) == (tuple(LEFT), tuple(RIGHT))
-    assert (found.samples, found.batches, found.skipped, found.degenerate, found.ids) == (40, 1, 0, (), None)
+    assert (found.samples, found.batches, found.skipped, found.degenerate, found.ids) == (
+        40,
+        1,
+        0,
+        (),
+        None,
+    )
     assert found.sd.isnan().all()
     assert found.p_value is None
 
@@ -61,7 +71,9 @@ def test_official_minibatch_values(reference: str) -> None:
         matrix = CKAMatrix(["x"], ["y"])
         for batch in cuts(64, 16):
             matrix.update([x[batch]], [y[batch]])
-        assert matrix.compute().value.item() == pytest.approx(tensor(reference, "mb_cka").item(), abs=1e-10)
+        assert matrix.compute().value.item() == pytest.approx(
+            tensor(reference, "mb_cka").item(), abs=1e-10
+        )
         return
     count = 3 if reference == "case15" else 4
     layers = [tensor("cka_reliability", f"{reference}_act{index}") for index in range(count)]
@@ -88,7 +100,9 @@ def test_streaming_is_one_ratio_of_weighted_sums(sizes: list[int], seed: int) ->
         if n >= 4:
             k, l = x @ x.mT, y @ y.mT  # noqa: E741
             sums += n * (n - 3) * torch.stack([song(k, l), song(k, k), song(l, l)])
-    assert found.value[0, 0].item() == pytest.approx((sums[0] / (sums[1] * sums[2]).sqrt()).item(), abs=1e-10)
+    assert found.value[0, 0].item() == pytest.approx(
+        (sums[0] / (sums[1] * sums[2]).sqrt()).item(), abs=1e-10
+    )
     assert found.skipped == sum(size < 4 for size in sizes)
     assert found.skipped_samples == sum(size for size in sizes if size < 4)
     assert found.samples == sum(size for size in sizes if size >= 4)
@@ -154,7 +168,10 @@ def test_merging_more_batches_than_groups() -> None:
     left, right = features(400)
     batches = cuts(400, 8)
     whole = fed(left, right, batches, permutations=3)
-    one, two = fed(left, right, batches[:37], permutations=3), CKAMatrix(LEFT, RIGHT, permutations=3)
+    one, two = (
+        fed(left, right, batches[:37], permutations=3),
+        CKAMatrix(LEFT, RIGHT, permutations=3),
+    )
     two.state.counts.batches = 37  # so that it draws the permutations of the batches that follow
     for batch in batches[37:]:
         two.update(rows(left, batch), rows(right, batch))
@@ -182,7 +199,9 @@ def test_grams_are_as_good_as_features() -> None:
     left, right = features(60, dtype=torch.float32)
     by_features, by_grams = fed(left, right, cuts(60, 20)), CKAMatrix(LEFT, RIGHT)
     for batch in cuts(60, 20):
-        one, two = ({name: gram_of(x) for name, x in rows(side, batch).items()} for side in (left, right))
+        one, two = (
+            {name: gram_of(x) for name, x in rows(side, batch).items()} for side in (left, right)
+        )
         by_grams.update_grams(one, two)
     assert torch.allclose(by_features.compute().value, by_grams.compute().value, rtol=0, atol=1e-6)
 
@@ -195,11 +214,15 @@ def test_a_self_comparison_has_a_diagonal_of_one_that_is_computed(n: int) -> Non
         alone.update(rows(left, batch))
         both.update(rows(left, batch), rows(left, batch))
     found = alone.compute()
-    assert torch.allclose(found.value.diagonal(), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-12)
+    assert torch.allclose(
+        found.value.diagonal(), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-12
+    )
     assert torch.allclose(found.value, both.compute().value, rtol=0, atol=1e-12)
     assert found.right == tuple(LEFT)
     alone.state.xx *= 4
-    assert torch.allclose(alone.compute().value.diagonal(), torch.full((3,), 0.5, dtype=torch.float64))
+    assert torch.allclose(
+        alone.compute().value.diagonal(), torch.full((3,), 0.5, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 1.0, 1e6])
@@ -209,10 +232,14 @@ def test_scales_and_offsets(scale: float, offset: float) -> None:
     expected = fed(left, right, cuts(64, 16)).compute().value
     moved = {name: ((x + offset) * scale).float() for name, x in left.items()}
     found = fed(moved, {name: x.float() for name, x in right.items()}, cuts(64, 16)).compute().value
-    assert torch.allclose(found, expected, rtol=0, atol=1e-6 if offset == 0 else 1e-4)  # the offset rounds features
+    assert torch.allclose(
+        found, expected, rtol=0, atol=1e-6 if offset == 0 else 1e-4
+    )  # the offset rounds features
     self = CKAMatrix(LEFT)
     self.update(moved)
-    assert torch.allclose(self.compute().value.diagonal(), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert torch.allclose(
+        self.compute().value.diagonal(), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("n", [20, 300])
@@ -259,11 +286,18 @@ def test_bad_batches_are_named_and_leave_the_state_alone() -> None:
     short = {**right, "head": right["head"][:12]}
     nan = {**left, "stage1": left["stage1"].clone().index_fill(0, torch.tensor([3]), torch.nan)}
     cases = [
-        ((left, short), "right layer 'head' has 12 rows, left layer 'conv' 16; all layers must see the same items"),
+        (
+            (left, short),
+            "right layer 'head' has 12 rows, left layer 'conv' 16; "
+            "all layers must see the same items",
+        ),
         ((nan, right), "left layer 'stage1' holds NaN or infinity in batch 1"),
         (({**left, "head": left["head"][:, 0]}, right), r"left layer 'head' has shape \(16,\)"),
         (({**left, "head": left["head"].long()}, right), "left layer 'head' is of torch.int64"),
-        (({"conv": left["conv"], "stage": left["stage1"]}, right), r"'stage1' is missing.*did you mean \['stage'\]"),
+        (
+            ({"conv": left["conv"], "stage": left["stage1"]}, right),
+            r"'stage1' is missing.*did you mean \['stage'\]",
+        ),
         ((list(left.values())[:2], right), "there are 3 left layers, but the batch holds 2"),
         ((left, None), "this accumulator has right layers; give their batch too"),
     ]
@@ -271,7 +305,9 @@ def test_bad_batches_are_named_and_leave_the_state_alone() -> None:
         with pytest.raises(UserError, match=message) as error:
             matrix.update(one, two)
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="compares the left layers with themselves; give no right side"):
+    with pytest.raises(
+        UserError, match="compares the left layers with themselves; give no right side"
+    ):
         CKAMatrix(LEFT).update(left, right)
     with pytest.raises(UserError, match=r"left layer 'a' is of .* no Gram matrix"):
         CKAMatrix(["a"]).update_grams([torch.randn(5, 4)])
@@ -290,7 +326,10 @@ def test_bad_settings_are_named() -> None:
             CKAMatrix(names)
     matrix = CKAMatrix(["a"])
     matrix.update([torch.randn(3, 2)])
-    with pytest.raises(UserError, match=r"nothing to compute: no batch had the 4 items.*1 shorter ones were skipped"):
+    with pytest.raises(
+        UserError,
+        match=r"nothing to compute: no batch had the 4 items.*1 shorter ones were skipped",
+    ):
         matrix.compute()
     with pytest.raises(UserError, match="a confidence lies between 0 and 1"):
         fed(*features(8), [slice(None)]).compute(confidence=95)

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import t as student
 
 from tutelage.similarity import CKAMatrix
-from tutelage.similarity.cka_result import ratio, student_quantile
+from tutelage.similarity._cka_result import ratio, student_quantile
 
 
 def run(seed: int, batches: int, related: bool, permutations: int = 0, n: int = 16) -> CKAMatrix:
@@ -49,7 +49,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(batches: int) -> None
     values = torch.stack([each.value for each in found]).flatten()
     covered = sum(each.low.item() <= truth <= each.high.item() for each in found)
     assert covered >= 0.87 * 80
-    assert torch.stack([each.sd for each in found]).mean().item() == pytest.approx(values.std().item(), rel=0.25)
+    assert torch.stack([each.sd for each in found]).mean().item() == pytest.approx(
+        values.std().item(), rel=0.25
+    )
 
 
 def test_p_values_are_uniform_without_a_relation_and_small_with_one() -> None:
@@ -69,7 +71,9 @@ def test_the_permutations_of_a_run_are_its_seed() -> None:
 def test_quantiles_of_student() -> None:
     for p in (0.9, 0.975, 0.995):
         for df in (1, 2, 3, 4, 7, 15, 31):
-            tolerance = 1e-12 if df < 3 else 0.03 if p > 0.99 and df < 5 else 0.003 if df < 15 else 5e-6
+            tolerance = (
+                1e-12 if df < 3 else 0.03 if p > 0.99 and df < 5 else 0.003 if df < 15 else 5e-6
+            )
             assert student_quantile(p, df) == pytest.approx(student.ppf(p, df), rel=tolerance)
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.similarity.formulas import centring, song, u_centring
-from tutelage.similarity.gram import (
-    centred,
+from tests.similarity.formulas import centering, song, u_centering
+from tutelage.core.precision import full_precision, promote
+from tutelage.similarity._gram import (
+    centered,
     dot,
     factor,
-    full_precision,
     gram,
     gram_is_cheaper,
-    h_centred,
+    h_centered,
     inverse,
     kernel_dot,
     norm,
     product,
-    promote,
-    u_centred,
+    u_centered,
     unit_rows,
 )
 
@@ -28,54 +27,60 @@ def draws(*shape: int) -> torch.Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
 
-def test_u_centred_kernels_give_the_unbiased_hsic() -> None:
+def test_u_centered_kernels_give_the_unbiased_hsic() -> None:
     x, y = draws(9, 4), draws(9, 6)
-    k, l = (centring(gram(side)) for side in (x, y))  # noqa: E741
+    k, l = (centering(gram(side)) for side in (x, y))  # noqa: E741
     n = len(k)
-    assert torch.allclose(u_centred(k), u_centring(k), atol=1e-12)
-    assert torch.isclose(dot(u_centred(k), u_centred(l)) / (n * (n - 3)), song(gram(x), gram(y)), atol=1e-12)
-    assert u_centred(k).sum(0).abs().max() < 1e-12
-    assert u_centred(k).diagonal().abs().max() == 0
+    assert torch.allclose(u_centered(k), u_centering(k), atol=1e-12)
+    assert torch.isclose(
+        dot(u_centered(k), u_centered(l)) / (n * (n - 3)), song(gram(x), gram(y)), atol=1e-12
+    )
+    assert u_centered(k).sum(0).abs().max() < 1e-12
+    assert u_centered(k).diagonal().abs().max() == 0
 
 
-def test_u_centring_and_centring_work_on_stacks() -> None:
-    k = torch.stack([centring(gram(draws(6, 3))) for _ in range(4)]).view(2, 2, 6, 6)
-    for centre, formula in ((u_centred, u_centring), (h_centred, centring)):
+def test_u_centering_and_centering_work_on_stacks() -> None:
+    k = torch.stack([centering(gram(draws(6, 3))) for _ in range(4)]).view(2, 2, 6, 6)
+    for center, formula in ((u_centered, u_centering), (h_centered, centering)):
         each = torch.stack([formula(one) for one in k.view(4, 6, 6)]).view_as(k)
-        assert torch.allclose(centre(k), each, atol=1e-12)
+        assert torch.allclose(center(k), each, atol=1e-12)
 
 
 @pytest.mark.parametrize("debiased", [False, True])
 def test_the_product_of_kernels_needs_no_gram(debiased: bool) -> None:
-    x, y = centred(draws(30, 4)), centred(draws(30, 5))
+    x, y = centered(draws(30, 4)), centered(draws(30, 5))
     k, l = product(x, x), product(y, y)  # noqa: E741
     if debiased:
-        k, l = u_centred(k), u_centred(l)  # noqa: E741
-    assert torch.isclose(kernel_dot((x, x), (y, y), debiased).squeeze(), dot(k, l), rtol=0, atol=1e-13)
+        k, l = u_centered(k), u_centered(l)  # noqa: E741
+    assert torch.isclose(
+        kernel_dot((x, x), (y, y), debiased).squeeze(), dot(k, l), rtol=0, atol=1e-13
+    )
 
 
 def test_two_different_factors_of_one_kernel() -> None:
     x, y = draws(30, 4), draws(30, 5)
-    one, two = (centred(unit_rows(x)), centred(x)), (centred(unit_rows(y)), centred(y))
+    one, two = (centered(unit_rows(x)), centered(x)), (centered(unit_rows(y)), centered(y))
     for debiased in (False, True):
         k, l = product(*one), product(*two)  # noqa: E741
         if debiased:
-            k, l = u_centred(k), u_centred(l)  # noqa: E741
-        assert torch.isclose(kernel_dot(one, two, debiased).squeeze(), dot(k, l), rtol=0, atol=1e-13)
+            k, l = u_centered(k), u_centered(l)  # noqa: E741
+        assert torch.isclose(
+            kernel_dot(one, two, debiased).squeeze(), dot(k, l), rtol=0, atol=1e-13
+        )
 
 
 def test_sizes_are_divided_out() -> None:
     for scale in (1e-15, 1.0, 1e15):
         x = (draws(8, 3) * scale).float()
         assert dot(product(factor(x), factor(x)), product(factor(x), factor(x))).item() <= 1 + 1e-5
-        assert product(centred(x), centred(x)).trace().item() == pytest.approx(1, abs=1e-5)
+        assert product(centered(x), centered(x)).trace().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_rounding_noise_counts_as_constant() -> None:
-    assert centred(torch.full((64, 3), 1000.1)).unit.item() == 0
-    assert centred(torch.zeros(4, 3)).unit.item() == 0
-    assert centred(1000 + torch.randn(64, 3)).unit.item() > 0
-    assert not u_centred(torch.eye(6) + 0.1 / 3).any()  # all similarities equal
+    assert centered(torch.full((64, 3), 1000.1)).unit.item() == 0
+    assert centered(torch.zeros(4, 3)).unit.item() == 0
+    assert centered(1000 + torch.randn(64, 3)).unit.item() > 0
+    assert not u_centered(torch.eye(6) + 0.1 / 3).any()  # all similarities equal
 
 
 def test_zero_has_an_inverse_of_zero_and_no_gradient() -> None:
@@ -108,9 +113,9 @@ def test_gradients_of_the_operations() -> None:
     x = draws(6, 3).requires_grad_()
     for function in (
         gram,
-        lambda a: product(centred(a), centred(a)),
-        lambda a: u_centred(product(centred(a), centred(a))),
-        lambda a: h_centred(gram(a)),
+        lambda a: product(centered(a), centered(a)),
+        lambda a: u_centered(product(centered(a), centered(a))),
+        lambda a: h_centered(gram(a)),
         unit_rows,
         lambda a: norm(gram(a)),
     ):
@@ -121,7 +126,9 @@ def test_gradients_of_the_operations() -> None:
 
         if function in (gram, unit_rows) or function(x).ndim == 0:
             assert torch.autograd.gradcheck(scalar, x)
-        else:  # the detached size makes a single product's gradient partial; ratios of them are tested elsewhere
+        else:
+            # The detached size makes a single product's gradient partial; ratios of them are
+            # tested elsewhere.
             assert torch.autograd.grad(scalar(x), x)[0].isfinite().all()
 
 

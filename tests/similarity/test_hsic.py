@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.similarity.formulas import centring, song
-from tests.vectors import cases, tensor
+from tests.helpers.vectors import cases, tensor
+from tests.similarity.formulas import centering, song
 from tutelage import UserError
 from tutelage.similarity import CosineKernel, LinearKernel, RBFKernel, hsic
 
@@ -28,10 +28,18 @@ def test_measures(name: str, estimator: str, key: str) -> None:
 def test_pairs_of_the_reliability_paper(case: int) -> None:
     x, y = (tensor("cka_reliability", f"case{case}_{side}") for side in "XY")
     unbiased = tensor("cka_reliability", f"case{case}_hsic_unbiased").tolist()
-    for one, two, suffix, expected in ((x, y, "xy", unbiased[0]), (x, x, "xx", unbiased[1]), (y, y, "yy", unbiased[2])):
+    for one, two, suffix, expected in (
+        (x, y, "xy", unbiased[0]),
+        (x, x, "xx", unbiased[1]),
+        (y, y, "yy", unbiased[2]),
+    ):
         assert hsic(one, two).item() == pytest.approx(expected, rel=1e-10)
-        plain = tensor("cka_reliability", f"case{case}_hsic_linear_{suffix}").item()  # without 1 / (n - 1)²
-        assert hsic(one, two, estimator="biased").item() * (len(x) - 1) ** 2 == pytest.approx(plain, rel=1e-12)
+        plain = tensor(
+            "cka_reliability", f"case{case}_hsic_linear_{suffix}"
+        ).item()  # without 1 / (n - 1)²
+        assert hsic(one, two, estimator="biased").item() * (len(x) - 1) ** 2 == pytest.approx(
+            plain, rel=1e-12
+        )
 
 
 @pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
@@ -42,19 +50,25 @@ def test_the_definitions(kernel: object, shape: tuple[int, int, int], scale: flo
     x, y = torch.randn(n, p, dtype=torch.float64) * scale, torch.randn(n, q, dtype=torch.float64)
     y[:, :3] += x[:, :3] / scale
     k, l = kernel.gram(x), kernel.gram(y)  # noqa: E741
-    biased = (centring(k) * l).sum() / (n - 1) ** 2
-    assert hsic(x, y, kernel=kernel, estimator="biased").item() == pytest.approx(biased.item(), rel=1e-9)
+    biased = (centering(k) * l).sum() / (n - 1) ** 2
+    assert hsic(x, y, kernel=kernel, estimator="biased").item() == pytest.approx(
+        biased.item(), rel=1e-9
+    )
     assert hsic(x, y, kernel=kernel).item() == pytest.approx(song(k, l).item(), rel=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(4, 12), st.integers(1, 8), st.integers(0, 2**31))
-def test_a_side_with_itself_is_never_negative_and_moving_it_changes_nothing(n: int, p: int, seed: int) -> None:
+def test_a_side_with_itself_is_never_negative_and_moving_it_changes_nothing(
+    n: int, p: int, seed: int
+) -> None:
     torch.manual_seed(seed)
     x, y = torch.randn(n, p, dtype=torch.float64), torch.randn(n, 3, dtype=torch.float64)
     for estimator in ("biased", "unbiased"):
         assert hsic(x, x, estimator=estimator) >= 0
-        assert torch.isclose(hsic(x + 20, y, estimator=estimator), hsic(x, y, estimator=estimator), atol=1e-11)
+        assert torch.isclose(
+            hsic(x + 20, y, estimator=estimator), hsic(x, y, estimator=estimator), atol=1e-11
+        )
 
 
 def test_the_unbiased_one_has_mean_zero_over_pairings_and_may_be_negative() -> None:
@@ -77,7 +91,9 @@ def test_gradcheck(estimator: str, shape: tuple[int, int, int]) -> None:
     n, p, q = shape
     sides = [torch.randn(n, width, dtype=torch.float64, requires_grad=True) for width in (p, q)]
     for kernel in (LinearKernel(), CosineKernel(), RBFKernel(m=3.0)):
-        assert torch.autograd.gradcheck(lambda a, b, k=kernel: hsic(a, b, kernel=k, estimator=estimator), sides)
+        assert torch.autograd.gradcheck(
+            lambda a, b, k=kernel: hsic(a, b, kernel=k, estimator=estimator), sides
+        )
 
 
 def test_bad_input() -> None:

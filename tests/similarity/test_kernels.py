@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vectors import tensor
+from tests.helpers.vectors import tensor
 from tutelage import UserError
-from tutelage.similarity import CosineKernel, KernelFunction, LinearKernel, RBFKernel, SimilarityWarning, cka
+from tutelage.similarity import (
+    CosineKernel,
+    KernelFunction,
+    LinearKernel,
+    RBFKernel,
+    SimilarityWarning,
+    cka,
+)
 from tutelage.similarity.kernels import squared_distances
 
 
@@ -33,8 +40,12 @@ def test_bandwidths_are_what_their_names_say() -> None:
             "mean": off.sqrt().mean() ** 2,
         }
         for median, value in expected.items():
-            assert RBFKernel(median=median).bandwidth(x) == pytest.approx(float(value), rel=1e-12), median
-            assert RBFKernel(0.7, median).bandwidth(3 * x) == pytest.approx(9 * float(value), rel=1e-12)
+            assert RBFKernel(median=median).bandwidth(x) == pytest.approx(
+                float(value), rel=1e-12
+            ), median
+            assert RBFKernel(0.7, median).bandwidth(3 * x) == pytest.approx(
+                9 * float(value), rel=1e-12
+            )
 
 
 def test_the_kernels_are_their_formulas() -> None:
@@ -44,7 +55,9 @@ def test_the_kernels_are_their_formulas() -> None:
     unit = x / x.norm(dim=1, keepdim=True)
     assert torch.allclose(CosineKernel().gram(x), unit @ unit.mT)
     assert torch.allclose(RBFKernel(0.5, m=3.0).gram(x), torch.exp(-d / (2 * 0.25 * 3.0)))
-    assert torch.allclose(RBFKernel(2.0).gram(x), torch.exp(-d / (2 * 4 * RBFKernel().bandwidth(x))))
+    assert torch.allclose(
+        RBFKernel(2.0).gram(x), torch.exp(-d / (2 * 4 * RBFKernel().bandwidth(x)))
+    )
 
 
 def test_equal_rows_have_distance_zero_whatever_the_blas_rounds() -> None:
@@ -61,7 +74,9 @@ def test_a_median_of_zero_falls_back_to_positive_distances_and_says_so() -> None
     x = torch.cat([torch.zeros(40, 3), torch.randn(10, 3)]).double()
     positive = plain_distances(x)
     for median in ("all", "lower", "off-diagonal"):
-        with pytest.warns(SimilarityWarning, match="many equal rows.*the median of the positive ones"):
+        with pytest.warns(
+            SimilarityWarning, match="many equal rows.*the median of the positive ones"
+        ):
             m = RBFKernel(median=median).bandwidth(x)
         assert m == pytest.approx(float(positive[positive > 0].median()))
     with pytest.warns(SimilarityWarning, match="many equal rows"):
@@ -70,7 +85,9 @@ def test_a_median_of_zero_falls_back_to_positive_distances_and_says_so() -> None
 
 
 def test_all_rows_equal_is_an_error_unless_the_bandwidth_is_given() -> None:
-    with pytest.raises(UserError, match="all rows of x are equal: the median bandwidth is undefined"):
+    with pytest.raises(
+        UserError, match="all rows of x are equal: the median bandwidth is undefined"
+    ):
         RBFKernel().gram(torch.full((5, 2), 0.1))
     assert RBFKernel(m=1.0).gram(torch.full((5, 2), 0.1)).tolist() == [[1.0] * 5] * 5
     with pytest.warns(SimilarityWarning, match="in x, y"):

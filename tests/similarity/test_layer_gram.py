@@ -1,14 +1,14 @@
-"""A layer's Gram matrix: centred where it must be, in range, outside autocast, without keeping the features."""
+"""A layer's Gram matrix: centered where it must be, in range, outside autocast, detached."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from tests.similarity.formulas import cka_of, u_centring
+from tests.similarity.formulas import cka_of, u_centering
 from tutelage import UserError
 from tutelage.similarity import gram_of
-from tutelage.similarity.layer_gram import RHO, layer_grams
+from tutelage.similarity._layer_gram import MAX_RHO, layer_grams
 
 
 def rho(x: torch.Tensor) -> float:
@@ -16,21 +16,21 @@ def rho(x: torch.Tensor) -> float:
     return float(k.diagonal().max() / (k.diagonal().mean() - k.mean()))
 
 
-def test_ordinary_wide_features_keep_their_raw_gram_and_narrow_ones_are_centred() -> None:
+def test_ordinary_wide_features_keep_their_raw_gram_and_narrow_ones_are_centered() -> None:
     x = torch.randn(16, 3000).relu()
-    assert rho(x) < RHO
+    assert rho(x) < MAX_RHO
     assert torch.equal(gram_of(x), x @ x.mT)
     x = x[:, :2048]
     assert torch.equal(gram_of(x), (x - x.mean(0)) @ (x - x.mean(0)).mT)
 
 
 @pytest.mark.parametrize("offset", [5.0, 100.0, 1000.0])
-def test_features_far_from_the_origin_are_centred(offset: float) -> None:
+def test_features_far_from_the_origin_are_centered(offset: float) -> None:
     x = torch.randn(16, 5000) + offset  # three chunks of columns
-    assert rho(x) > RHO
-    centred = x.double() - x.double().mean(0)
-    assert torch.allclose(gram_of(x).double(), centred @ centred.mT, rtol=0, atol=0.02)
-    u, expected = u_centring(gram_of(x).double()), u_centring(centred @ centred.mT)
+    assert rho(x) > MAX_RHO
+    centered = x.double() - x.double().mean(0)
+    assert torch.allclose(gram_of(x).double(), centered @ centered.mT, rtol=0, atol=0.02)
+    u, expected = u_centering(gram_of(x).double()), u_centering(centered @ centered.mT)
     assert (u - expected).norm() < 1e-5 * expected.norm()
 
 
@@ -50,8 +50,10 @@ def test_the_scale_is_kept_even_beyond_float32(scale: float) -> None:
     x = torch.randn(8, 20)
     found = gram_of(x * scale)
     assert found.dtype == (torch.float64 if not 1e-13 < scale < 1e15 else torch.float32)
-    expected = u_centring(x.double() @ x.double().mT) * scale**2
-    assert torch.allclose(u_centring(found.double()) / scale**2, expected / scale**2, rtol=0, atol=1e-4)
+    expected = u_centering(x.double() @ x.double().mT) * scale**2
+    assert torch.allclose(
+        u_centering(found.double()) / scale**2, expected / scale**2, rtol=0, atol=1e-4
+    )
 
 
 def test_precision_and_shape() -> None:
@@ -60,9 +62,13 @@ def test_precision_and_shape() -> None:
     assert found.shape == (6, 6)
     assert not found.requires_grad
     assert gram_of(x.detach().double()).dtype == torch.float64
-    half = torch.full((6, 65536), 1.0).mul(torch.arange(6)[:, None]).half()  # its own Gram would be infinite
+    half = (
+        torch.full((6, 65536), 1.0).mul(torch.arange(6)[:, None]).half()
+    )  # its own Gram would be infinite
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert gram_of(x).dtype == gram_of(x.bfloat16()).dtype == gram_of(half).dtype == torch.float32
+        assert (
+            gram_of(x).dtype == gram_of(x.bfloat16()).dtype == gram_of(half).dtype == torch.float32
+        )
         assert torch.equal(gram_of(x), found)
         assert gram_of(half).isfinite().all()
 
@@ -89,7 +95,12 @@ def test_bad_outputs(x: torch.Tensor, message: str) -> None:
 
 
 def test_many_layers_are_as_one() -> None:
-    layers = [torch.randn(8, 5), torch.randn(8, 6) + 50, torch.randn(8, 7) * 1e-25, torch.randn(8, 4).bfloat16()]
+    layers = [
+        torch.randn(8, 5),
+        torch.randn(8, 6) + 50,
+        torch.randn(8, 7) * 1e-25,
+        torch.randn(8, 4).bfloat16(),
+    ]
     found = layer_grams(layers)
     for k, layer in zip(found.stack, layers, strict=True):
         assert torch.allclose(k, gram_of(layer).double(), rtol=1e-6, atol=0)

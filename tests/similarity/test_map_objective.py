@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from tests.vectors import tensor
+from tests.helpers.vectors import tensor
 from tutelage import UserError
-from tutelage.similarity import RBFKernel, behaviour_loss, cka, cka_map, map_loss, next_map_weight
+from tutelage.similarity import RBFKernel, behavior_loss, cka, cka_map, map_loss, next_map_weight
 
 RELIABILITY = "cka_reliability"
 COUNTS = {15: 3, 16: 4}
@@ -32,22 +32,24 @@ def test_maps_and_objectives_of_the_official_code(case: int) -> None:
     assert torch.allclose(rbf, expected("map_batch0_rbf05"), rtol=0, atol=1e-10)
     target = expected("target_map")
     assert torch.isclose(map_loss(found, target), expected("logcosh"), rtol=0, atol=1e-10)
-    assert torch.isclose(map_loss(found, target, form="square"), expected("mse"), rtol=0, atol=1e-10)
+    assert torch.isclose(
+        map_loss(found, target, form="square"), expected("mse"), rtol=0, atol=1e-10
+    )
     rounded = target.float().double()  # the official objective casts its target
     logits, told = expected("logits"), expected("teacher_logits")
     labels = tensor(RELIABILITY, f"case{case}_y", torch.int64)
-    for key, alpha, behaviour, form in (
-        ("distill_a500_T0.1_logcosh", 500, behaviour_loss(logits, told), "logcosh"),
-        ("distill_a20_T2_mse", 20, behaviour_loss(logits, told, temperature=2.0), "square"),
+    for key, alpha, behavior, form in (
+        ("distill_a500_T0.1_logcosh", 500, behavior_loss(logits, told), "logcosh"),
+        ("distill_a20_T2_mse", 20, behavior_loss(logits, told, temperature=2.0), "square"),
         ("ce_a500_logcosh", 500, cross_entropy(logits, labels), "logcosh"),
     ):
         term = map_loss(found, rounded, form=form)
         total, first, second = expected(key).tolist()
-        assert behaviour.item() == pytest.approx(first, abs=1e-10)
-        assert alpha * term.item() == pytest.approx(second, abs=1e-10) or term.item() == pytest.approx(
+        assert behavior.item() == pytest.approx(first, abs=1e-10)
+        assert alpha * term.item() == pytest.approx(
             second, abs=1e-10
-        )
-        assert (behaviour + alpha * term).item() == pytest.approx(total, abs=1e-10)
+        ) or term.item() == pytest.approx(second, abs=1e-10)
+        assert (behavior + alpha * term).item() == pytest.approx(total, abs=1e-10)
 
 
 def test_the_schedule_of_the_official_code() -> None:
@@ -67,7 +69,9 @@ def test_a_map_is_cka_of_all_pairs(estimator: str) -> None:
     assert torch.allclose(found, found.mT)
     for i, x in enumerate(layers):
         for j, y in enumerate(layers):
-            assert found[i, j].item() == pytest.approx(cka(x, y, estimator=estimator).item(), abs=1e-5)
+            assert found[i, j].item() == pytest.approx(
+                cka(x, y, estimator=estimator).item(), abs=1e-5
+            )
 
 
 def test_gradcheck() -> None:
@@ -75,14 +79,16 @@ def test_gradcheck() -> None:
     target = torch.eye(3, dtype=torch.float64)
     for kernel, estimator in ((None, "debiased"), (None, "biased"), (RBFKernel(m=5.0), "biased")):
 
-        def loss(*sides: torch.Tensor, kernel: RBFKernel | None = kernel, estimator: str = estimator) -> torch.Tensor:
+        def loss(
+            *sides: torch.Tensor, kernel: RBFKernel | None = kernel, estimator: str = estimator
+        ) -> torch.Tensor:
             options = {} if kernel is None else {"kernel": kernel}
             return map_loss(cka_map(sides, estimator=estimator, **options), target)
 
         assert torch.autograd.gradcheck(loss, layers)
     logits = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     told = torch.randn(4, 3, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda z: behaviour_loss(z, told), logits)
+    assert torch.autograd.gradcheck(lambda z: behavior_loss(z, told), logits)
 
 
 def test_a_dead_layer_gives_zeros_and_no_gradient() -> None:
@@ -98,7 +104,7 @@ def test_autocast_is_left() -> None:
     layers = [torch.randn(16, 8) + 5, torch.randn(16, 9).relu() + 5]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = cka_map([layer.bfloat16() for layer in layers])
-        said = behaviour_loss(torch.randn(3, 4).bfloat16(), torch.randn(3, 4))
+        said = behavior_loss(torch.randn(3, 4).bfloat16(), torch.randn(3, 4))
     assert found.dtype == said.dtype == torch.float32
     assert torch.allclose(found, cka_map([layer.bfloat16().float() for layer in layers]), atol=1e-6)
 
@@ -114,7 +120,9 @@ def test_log_cosh_neither_overflows_nor_has_a_corner() -> None:
 def test_bad_maps_and_targets() -> None:
     with pytest.raises(UserError, match="a CKA map needs at least two layers, got 1"):
         cka_map([torch.randn(8, 3)])
-    with pytest.raises(UserError, match=r"all layers must see the same items, at least 4 of them, got \[8, 7\]"):
+    with pytest.raises(
+        UserError, match=r"all layers must see the same items, at least 4 of them, got \[8, 7\]"
+    ):
         cka_map([torch.randn(8, 3), torch.randn(7, 3)])
     with pytest.raises(UserError, match=r"at least 4 of them, got \[3, 3\]"):
         cka_map([torch.randn(3, 3), torch.randn(3, 3)])
@@ -123,7 +131,11 @@ def test_bad_maps_and_targets() -> None:
     found = torch.eye(3)
     with pytest.raises(UserError, match=r"the CKA map has shape \(3, 3\), its target \(8, 8\)"):
         map_loss(found, torch.ones(8, 8))
-    for target in (torch.tensor([[1.0, 0.5, 0.0], [0.4, 1.0, 0.0], [0.0, 0.0, 1.0]]), 2 * found, found * torch.nan):
+    for target in (
+        torch.tensor([[1.0, 0.5, 0.0], [0.4, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+        2 * found,
+        found * torch.nan,
+    ):
         with pytest.raises(UserError, match="a target CKA map is symmetric"):
             map_loss(found, target)
     with pytest.raises(UserError, match="the form of the map loss is one of"):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.vectors import cases, tensor
+from tests.helpers.vectors import cases, tensor
 from tutelage import UserError
 from tutelage.similarity import (
     CosineKernel,
@@ -38,9 +38,13 @@ def by_definition(k: torch.Tensor, n: int, unbiased: bool) -> torch.Tensor:
 def test_the_definition(kernel: object, estimator: str, offset: float) -> None:
     x, y = torch.randn(9, 3, dtype=torch.float64), torch.randn(14, 3, dtype=torch.float64) + 0.5
     moved = x + offset, y + offset
-    truth = torch.cat(moved if isinstance(kernel, CosineKernel) else (x, y))  # the others are blind to translation
+    truth = torch.cat(
+        moved if isinstance(kernel, CosineKernel) else (x, y)
+    )  # the others are blind to translation
     expected = by_definition(kernel.gram(truth), len(x), estimator == "unbiased")
-    assert torch.isclose(mmd2(*moved, kernel=kernel, estimator=estimator), expected, rtol=0, atol=1e-10)
+    assert torch.isclose(
+        mmd2(*moved, kernel=kernel, estimator=estimator), expected, rtol=0, atol=1e-10
+    )
 
 
 def test_the_linear_one_is_the_distance_of_the_means_and_the_biased_ones_are_not_negative() -> None:
@@ -52,7 +56,9 @@ def test_the_linear_one_is_the_distance_of_the_means_and_the_biased_ones_are_not
 
 
 def test_the_unbiased_one_is_zero_on_average() -> None:
-    values = torch.stack([mmd2(torch.randn(6, 2), torch.randn(7, 2), estimator="unbiased") for _ in range(500)])
+    values = torch.stack(
+        [mmd2(torch.randn(6, 2), torch.randn(7, 2), estimator="unbiased") for _ in range(500)]
+    )
     assert values.min() < 0
     assert abs(values.mean().item()) < 4 * values.std().item() / 500**0.5
 
@@ -61,11 +67,15 @@ def test_the_unbiased_one_is_zero_on_average() -> None:
 def test_gradcheck(estimator: str) -> None:
     sides = [torch.randn(n, 3, dtype=torch.float64, requires_grad=True) for n in (4, 5)]
     for kernel in (LinearKernel(), CosineKernel(), RBFKernel(m=2.0)):
-        assert torch.autograd.gradcheck(lambda a, b, k=kernel: mmd2(a, b, kernel=k, estimator=estimator), sides)
+        assert torch.autograd.gradcheck(
+            lambda a, b, k=kernel: mmd2(a, b, kernel=k, estimator=estimator), sides
+        )
 
 
 def test_bad_samples() -> None:
-    with pytest.raises(UserError, match="x has 3 columns, y 4; a discrepancy needs the same variables"):
+    with pytest.raises(
+        UserError, match="x has 3 columns, y 4; a discrepancy needs the same variables"
+    ):
         mmd2(torch.randn(5, 3), torch.randn(5, 4))
     with pytest.raises(UserError, match="at least 2 are needed"):
         mmd2(torch.randn(1, 3), torch.randn(5, 3), estimator="unbiased")
@@ -81,7 +91,9 @@ def features(n: int, width: int) -> st.SearchStrategy:
 
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.integers(2, 9), st.integers(1, 5), st.integers(1, 5))
-def test_identity_and_bound_hold_for_everything(data: st.DataObject, n: int, p: int, q: int) -> None:
+def test_identity_and_bound_hold_for_everything(
+    data: st.DataObject, n: int, p: int, q: int
+) -> None:
     x, y = data.draw(features(n, p)), data.draw(features(n, q))
     if not (x.any() and y.any()):
         return
@@ -98,9 +110,11 @@ def test_identity_and_bound_hold_for_everything(data: st.DataObject, n: int, p: 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(3, 12), st.integers(1, 6), st.integers(0, 2**31))
-def test_centred_the_bound_says_nothing(n: int, p: int, seed: int) -> None:
+def test_centered_the_bound_says_nothing(n: int, p: int, seed: int) -> None:
     torch.manual_seed(seed)
-    found = alignment_mmd_bound(torch.randn(n, p).double() + 3, torch.randn(n, 4).double(), center=True)
+    found = alignment_mmd_bound(
+        torch.randn(n, p).double() + 3, torch.randn(n, 4).double(), center=True
+    )
     assert found.bound.item() == pytest.approx(1.0, abs=1e-12)
     assert torch.isclose(found.alignment, 1 - found.constant * found.distance, rtol=0, atol=1e-12)
 
@@ -120,7 +134,9 @@ def test_the_bound_can_be_differentiated() -> None:
     sides = [torch.randn(5, width, dtype=torch.float64, requires_grad=True) for width in (3, 4)]
     for center in (False, True):
 
-        def all_of(a: torch.Tensor, b: torch.Tensor, center: bool = center) -> tuple[torch.Tensor, ...]:
+        def all_of(
+            a: torch.Tensor, b: torch.Tensor, center: bool = center
+        ) -> tuple[torch.Tensor, ...]:
             found = alignment_mmd_bound(a, b, center=center)
             return found.alignment, found.bound, found.distance
 

@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from tests.vectors import tensor
+from tests.helpers.vectors import tensor
 from tutelage.similarity import cka, subset_translation_cka, subset_translation_limit
 
-SIZES = (1, 5, 10, 25, 50, 100, 500, 1000, 5000)  # means and standard deviations of the matrix's entries
+SIZES = (
+    1,
+    5,
+    10,
+    25,
+    50,
+    100,
+    500,
+    1000,
+    5000,
+)  # means and standard deviations of the matrix's entries
 
 
 def cubes(width: int) -> torch.Tensor:
@@ -47,7 +57,9 @@ def test_figure_4b_products_with_a_random_matrix() -> None:
         small = torch.cat([factor, -factor])
         for row, mean in enumerate(SIZES):
             for column in (row, (row + 1) % 9, (row + 4) % 9):
-                found[row, column] += cka(small, small @ (mean + SIZES[column] * z), estimator="biased") / 10
+                found[row, column] += (
+                    cka(small, small @ (mean + SIZES[column] * z), estimator="biased") / 10
+                )
     done = found != 0
     assert int(done.sum()) == 27
     assert torch.allclose(found[done], expected[done], rtol=0, atol=1e-7)

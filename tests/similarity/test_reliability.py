@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.vectors import tensor
+from tests.helpers.vectors import tensor
 from tutelage import UserError
 from tutelage.similarity import (
     RBFKernel,
-    chance_level,
     cka,
+    expected_cka_by_chance,
     participation_ratio,
     reliability_report,
     row_shares,
@@ -32,11 +32,13 @@ def test_the_numbers_are_those_of_the_functions() -> None:
     report = reliability_report(x, y, labels=labels)
     biased = cka(x, y, estimator="biased").item()
     assert (report.n, report.dims) == (80, (6, 40))
-    assert report.effective == pytest.approx((participation_ratio(x).item(), participation_ratio(y).item()))
+    assert report.effective == pytest.approx(
+        (participation_ratio(x).item(), participation_ratio(y).item())
+    )
     assert report.biased == pytest.approx(biased)
     assert report.debiased == pytest.approx(cka(x, y).item())
     assert report.gap == pytest.approx(biased - cka(x, y).item())
-    assert report.chance == pytest.approx(chance_level(x, y).item())
+    assert report.chance == pytest.approx(expected_cka_by_chance(x, y).item())
     assert report.sensitivity == (weakest_subset(x, labels), weakest_subset(y, labels))
     for t in (0.2, 0.5, 1.0):
         kernel = RBFKernel(t, "nonzero")
@@ -46,7 +48,9 @@ def test_the_numbers_are_those_of_the_functions() -> None:
     rest = torch.ones(80, dtype=torch.bool)
     rest[[row for row, _ in report.shares]] = False
     assert report.without_top == pytest.approx(cka(x[rest], y[rest]).item())
-    assert report.without_top_biased == pytest.approx(cka(x[rest], y[rest], estimator="biased").item())
+    assert report.without_top_biased == pytest.approx(
+        cka(x[rest], y[rest], estimator="biased").item()
+    )
 
 
 @pytest.mark.parametrize("shape", [(20, 50, 30), (200, 4, 6)], ids=str)
@@ -65,7 +69,9 @@ def test_the_share_of_the_reference_row() -> None:
     assert row_shares(x, x)[row].item() == pytest.approx(0.84, abs=0.005)
 
 
-@pytest.mark.parametrize("kind", ["plain", "rectified", "low rank", "classes", "unrelated", "narrow"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "rectified", "low rank", "classes", "unrelated", "narrow"]
+)
 def test_clean_features_are_trusted(kind: str) -> None:
     for seed in range(5):
         torch.manual_seed(seed)
@@ -76,8 +82,8 @@ def test_clean_features_are_trusted(kind: str) -> None:
             x = torch.randn(400, 3) @ torch.randn(3, 32)
             y = x @ torch.randn(32, 24) / 5 + 0.3 * torch.randn(400, 24)
         elif kind == "classes":
-            centre = torch.randn(10, 32)[torch.arange(400) % 10]
-            x, y = centre + x, centre @ torch.randn(32, 24) / 5 + y
+            center = torch.randn(10, 32)[torch.arange(400) % 10]
+            x, y = center + x, center @ torch.randn(32, 24) / 5 + y
         elif kind == "unrelated":
             y = torch.randn(400, 24)
         elif kind == "narrow":
@@ -104,7 +110,10 @@ def test_planted_rows_are_found(rows: int) -> None:
 def test_few_rows_are_said_to_be_few() -> None:
     report = reliability_report(*related(8, 4, 4))
     assert report.verdict == "do not trust"
-    assert any("8 rows are few: for unrelated features CKA would spread by 0.18" in each for each in report.reasons)
+    assert any(
+        "8 rows are few: for unrelated features CKA would spread by 0.18" in each
+        for each in report.reasons
+    )
     assert reliability_report(*related(32, 2, 2, 0.1)).verdict == "caution"
     assert reliability_report(torch.randn(4, 3), torch.randn(4, 3)).verdict == "do not trust"
 
@@ -131,7 +140,9 @@ def test_a_constant_side_is_not_trusted_and_nothing_is_a_number() -> None:
     report = reliability_report(torch.randn(10, 3), torch.full((10, 4), 0.1))
     assert report.verdict == "do not trust"
     assert report.reasons == ("All 10 rows of y are the same, so CKA is undefined.",)
-    assert all(math.isnan(value) for value in (report.biased, report.debiased, report.gap, report.chance))
+    assert all(
+        math.isnan(value) for value in (report.biased, report.debiased, report.gap, report.chance)
+    )
     one_hot = reliability_report(torch.eye(20), torch.randn(20, 3))
     assert one_hot.verdict == "do not trust"
     assert any("all pairs of items are equally alike" in each for each in one_hot.reasons)

@@ -1,6 +1,6 @@
-"""One test for each silently wrong answer that another CKA tool gives; numbers as in the survey of the peers.
+"""One test for each silently wrong answer that another CKA tool gives; numbers as in the survey.
 
-Each test states what the peer does; its behaviour would fail here.
+Each test states what the peer does; its behavior would fail here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ def layers(n: int = 24) -> dict[str, torch.Tensor]:
 
 def test_1_an_in_place_relu_does_not_overwrite_the_layer_before_it() -> None:
     # torch-cka, pytorch-cka: the hook keeps the output, which the next module then overwrites
-    network = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+    network = nn.Sequential(
+        nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), nn.Linear(8, 3)
+    )
     images = torch.randn(32, 5)
     seen: dict[str, torch.Tensor] = {}
     network[1].register_forward_hook(lambda module, args, output: seen.update(bn=gram_of(output)))
@@ -57,7 +59,9 @@ def test_3_sides_that_saw_the_items_in_another_order_are_refused() -> None:
 
 def test_4_an_unknown_layer_is_an_error_at_once_with_near_names() -> None:
     # torch-cka: "HSIC computation resulted in NANs" after the whole run
-    with pytest.raises(UserError, match=r"left layer 'layer5' is missing.*did you mean \['layer4'\]"):
+    with pytest.raises(
+        UserError, match=r"left layer 'layer5' is missing.*did you mean \['layer4'\]"
+    ):
         CKAMatrix(["layer5"]).update({"layer4": torch.randn(8, 3), "fc": torch.randn(8, 3)})
 
 
@@ -76,7 +80,8 @@ def test_5_every_batch_counts() -> None:
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-6, 0.01, 0.1, 1.0, 1e6])
 def test_6_no_scale_is_too_small(scale: float) -> None:
-    # cka-pytorch adds 1e-4 inside the root: CKA(X, X) = .3085 at scale .1; others 1e-12: .866 at 1e-6
+    # cka-pytorch adds 1e-4 inside the root: CKA(X, X) = .3085 at scale .1; others add 1e-12: .866
+    # at 1e-6
     x = torch.randn(32, 16) * scale
     matrix = CKAMatrix(["x"], ["x"])
     matrix.update([x], [x])
@@ -151,7 +156,8 @@ def test_10_a_last_batch_of_few_items_spoils_nothing(last: int) -> None:
 
 @pytest.mark.parametrize("n", [8, 40])
 def test_11_no_value_exceeds_one(n: int) -> None:
-    # simtorch, netrep, senselab: a diagonal vector subtracted, the root forgotten, division by layers
+    # simtorch, netrep, senselab: a diagonal vector subtracted, the root forgotten, division by
+    # layers
     for _ in range(20):
         matrix = CKAMatrix(["a", "b", "c"])
         for _ in range(3):
@@ -164,6 +170,12 @@ def test_12_every_estimate_reaches_both_sides_in_a_graph() -> None:
     for estimator in ("biased", "debiased"):
         for shape in ((6, 9, 7), (12, 3, 4)):
             n, p, q = shape
-            x, y = (torch.randn(n, width, dtype=torch.float64, requires_grad=True) for width in (p, q))
-            assert torch.autograd.gradcheck(lambda a, b, e=estimator: cka(a, b, estimator=e), (x, y))
-            assert torch.autograd.gradcheck(lambda a, e=estimator: cka(a, a.square() + a, estimator=e), x)
+            x, y = (
+                torch.randn(n, width, dtype=torch.float64, requires_grad=True) for width in (p, q)
+            )
+            assert torch.autograd.gradcheck(
+                lambda a, b, e=estimator: cka(a, b, estimator=e), (x, y)
+            )
+            assert torch.autograd.gradcheck(
+                lambda a, e=estimator: cka(a, a.square() + a, estimator=e), x
+            )

@@ -1,4 +1,4 @@
-"""Subset translation: the reference, the closed form against the direct value, the limits and their corollaries."""
+"""Subset translation: reference, closed form against the direct value, limits, corollaries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.vectors import tensor
+from tests.helpers.vectors import tensor
 from tutelage import UserError
 from tutelage.similarity import (
     RBFKernel,
@@ -39,13 +39,18 @@ def test_reference_values_directly_and_by_the_closed_form(case: int) -> None:
     x, mask, v, cs = given_case(case)
     expected = tensor(RELIABILITY, f"case{case}_cka_biased_unbiased_rbf1_rbf05")
     for column, (estimator, tolerance) in enumerate((("biased", 1e-12), ("debiased", 1e-10))):
-        closed = subset_translation_cka(x, mask, v, cs, estimator)
+        closed = subset_translation_cka(x, mask, v, cs, estimator=estimator)
         assert torch.allclose(closed, expected[:, column], rtol=0, atol=tolerance)
-        direct = [cka(x, subset_translation(x, mask, v, c), estimator=estimator) for c in cs.tolist()]
+        direct = [
+            cka(x, subset_translation(x, mask, v, c), estimator=estimator) for c in cs.tolist()
+        ]
         assert torch.allclose(torch.stack(direct), expected[:, column], rtol=0, atol=1e-10)
     for column, t in ((2, 1.0), (3, 0.5)):
         kernel = RBFKernel(t, "nonzero")
-        direct = [cka(x, subset_translation(x, mask, v, c), kernel=kernel, estimator="biased") for c in cs.tolist()]
+        direct = [
+            cka(x, subset_translation(x, mask, v, c), kernel=kernel, estimator="biased")
+            for c in cs.tolist()
+        ]
         assert torch.allclose(torch.stack(direct), expected[:, column], rtol=0, atol=1e-7)
 
 
@@ -53,9 +58,13 @@ def test_reference_values_directly_and_by_the_closed_form(case: int) -> None:
 def test_reference_limits(case: int) -> None:
     x, mask, v, _ = given_case(case)
     biased = subset_translation_limit(x, mask)
-    debiased = subset_translation_limit(x, mask, "debiased", v)
-    assert torch.isclose(biased, tensor(RELIABILITY, f"case{case}_limit_theorem_biased"), rtol=0, atol=1e-12)
-    assert torch.isclose(debiased, tensor(RELIABILITY, f"case{case}_limit_unbiased_derived"), rtol=0, atol=1e-10)
+    debiased = subset_translation_limit(x, mask, estimator="debiased", v=v)
+    assert torch.isclose(
+        biased, tensor(RELIABILITY, f"case{case}_limit_theorem_biased"), rtol=0, atol=1e-12
+    )
+    assert torch.isclose(
+        debiased, tensor(RELIABILITY, f"case{case}_limit_unbiased_derived"), rtol=0, atol=1e-10
+    )
     far = tensor(RELIABILITY, f"case{case}_cka_at_c1e7")
     assert torch.isclose(biased, far[0], rtol=0, atol=1e-7)
     assert torch.isclose(debiased, far[1], rtol=0, atol=1e-7 if int(mask.sum()) > 1 else 1e-5)
@@ -64,8 +73,13 @@ def test_reference_limits(case: int) -> None:
     )
     rho = tensor(RELIABILITY, f"case{case}_rho").item()
     assert rho == mask.double().mean().item()
-    centred = x - x.mean(0)
-    theorem = rho / (1 - rho) * centred[mask].mean(0).square().sum() / (centred.mT @ centred / len(x)).norm()
+    centered = x - x.mean(0)
+    theorem = (
+        rho
+        / (1 - rho)
+        * centered[mask].mean(0).square().sum()
+        / (centered.mT @ centered / len(x)).norm()
+    )
     assert torch.isclose(biased, theorem, rtol=0, atol=1e-12)
 
 
@@ -78,26 +92,31 @@ def test_the_closed_form_is_the_direct_value(n: int, p: int, c: float, seed: int
     mask[torch.randperm(n)[: int(torch.randint(1, n, ()))]] = True
     for estimator in ("biased", "debiased"):
         direct = cka(x, subset_translation(x, mask, v, c), estimator=estimator)
-        closed = subset_translation_cka(x, mask, v, [c], estimator)[0]
+        closed = subset_translation_cka(x, mask, v, [c], estimator=estimator)[0]
         assert torch.isclose(closed, direct, rtol=0, atol=1e-9)
     limits = [subset_translation_limit(x, mask, v=torch.randn(p)) for _ in range(2)]
     assert limits[0] == limits[1]
     assert torch.isclose(subset_translation_cka(x, mask, v, [1e9])[0], limits[0], rtol=0, atol=1e-6)
     if 1 < int(mask.sum()) < n - 1:
-        far = subset_translation_cka(x, mask, v, [1e9], "debiased")[0]
-        assert torch.isclose(far, subset_translation_limit(x, mask, "debiased"), rtol=0, atol=1e-6)
+        far = subset_translation_cka(x, mask, v, [1e9], estimator="debiased")[0]
+        assert torch.isclose(
+            far, subset_translation_limit(x, mask, estimator="debiased"), rtol=0, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("rest", [False, True])
 def test_a_single_row_has_a_debiased_limit_that_depends_on_the_direction(rest: bool) -> None:
     x, mask, v, _ = given_case(10)
     mask = ~mask if rest else mask
-    plus, minus = subset_translation_cka(x, mask, v, [1e9, -1e9], "debiased").tolist()
-    limit = subset_translation_limit(x, mask, "debiased", v).item()
+    plus, minus = subset_translation_cka(x, mask, v, [1e9, -1e9], estimator="debiased").tolist()
+    limit = subset_translation_limit(x, mask, estimator="debiased", v=v).item()
     assert limit == pytest.approx(-0.0299 if not rest else 0.0299, abs=1e-4)
     assert (plus, minus) == (pytest.approx(limit, abs=1e-6), pytest.approx(-limit, abs=1e-6))
-    with pytest.raises(UserError, match="the debiased limit for a single moved row depends on the direction; give v"):
-        subset_translation_limit(x, mask, "debiased")
+    with pytest.raises(
+        UserError,
+        match="the debiased limit for a single moved row depends on the direction; give v",
+    ):
+        subset_translation_limit(x, mask, estimator="debiased")
 
 
 def test_a_translation_that_no_logit_sees_brings_cka_to_its_limit() -> None:
@@ -116,14 +135,16 @@ def test_other_corollaries() -> None:
     one, two = torch.arange(60) < 20, torch.arange(60) % 2 == 0
     v, w = torch.randn(2, 5, dtype=torch.float64)
     far = subset_translation(x, one, v, 1e7), subset_translation(y, one, w, 1e7)
-    assert cka(*far, estimator="biased").item() == pytest.approx(1.0, abs=1e-5)  # the same subset on both sides
+    assert cka(*far, estimator="biased").item() == pytest.approx(
+        1.0, abs=1e-5
+    )  # the same subset on both sides
     crossed = cka(far[0], subset_translation(y, two, w, 1e7), estimator="biased").item()
     both, first, second = (float(each.double().mean()) for each in (one & two, one, two))
     expected = (both - first * second) ** 2 / (first * (1 - first) * second * (1 - second))
     assert crossed == pytest.approx(expected, abs=1e-5)
     point = torch.arange(60) == 7
-    centred = x - x.mean(0)
-    outlier = centred[7].square().sum() / (59 * (centred.mT @ centred / 60).norm())
+    centered = x - x.mean(0)
+    outlier = centered[7].square().sum() / (59 * (centered.mT @ centered / 60).norm())
     assert torch.isclose(subset_translation_limit(x, point), outlier, rtol=0, atol=1e-12)
 
 
@@ -142,20 +163,26 @@ def test_gradcheck() -> None:
     mask, v = torch.arange(7) < 3, torch.randn(3)
     assert torch.autograd.gradcheck(lambda a: subset_translation(a, mask, v, 2.0), x)
     for estimator in ("biased", "debiased"):
-        assert torch.autograd.gradcheck(lambda a, e=estimator: subset_translation_cka(a, mask, v, [0.5, 3.0], e), x)
-        assert torch.autograd.gradcheck(lambda a, e=estimator: subset_translation_limit(a, mask, e, v), x)
+        assert torch.autograd.gradcheck(
+            lambda a, e=estimator: subset_translation_cka(a, mask, v, [0.5, 3.0], estimator=e), x
+        )
+        assert torch.autograd.gradcheck(
+            lambda a, e=estimator: subset_translation_limit(a, mask, estimator=e, v=v), x
+        )
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-def test_the_weakest_subset_is_the_one_with_the_lowest_limit(labelled: bool) -> None:
+@pytest.mark.parametrize("labeled", [False, True])
+def test_the_weakest_subset_is_the_one_with_the_lowest_limit(labeled: bool) -> None:
     x = torch.randn(40, 3, dtype=torch.float64).cumsum(0)
-    labels = torch.arange(40) % 4 * 10 if labelled else None
+    labels = torch.arange(40) % 4 * 10 if labeled else None
     found = weakest_subset(x, labels)
     groups = torch.arange(40) if labels is None else labels
-    limits = {int(group): subset_translation_limit(x, groups == group).item() for group in groups.unique()}
+    limits = {
+        int(group): subset_translation_limit(x, groups == group).item() for group in groups.unique()
+    }
     assert found.limit == pytest.approx(min(limits.values()))
     assert limits[found.group] == pytest.approx(found.limit)
-    assert found.size == (10 if labelled else 1)
+    assert found.size == (10 if labeled else 1)
     wide = torch.cat([x, torch.zeros(40, 1)], 1)  # a direction that the features do not use
     unit = (x - x.mean(0)).square().sum().div(40).sqrt()
     at = [(found.distance * factor) * unit for factor in (1 - 1e-6, 1 + 1e-6)]
@@ -192,9 +219,9 @@ def test_bad_subsets_and_directions() -> None:
         with pytest.raises(UserError, match="the direction must be finite and not zero"):
             subset_translation(x, mask, bad, 1.0)
     with pytest.raises(UserError, match="x has 3 rows, but at least 4"):
-        subset_translation_cka(x[:3], mask[:3], v, [1.0], "debiased")
+        subset_translation_cka(x[:3], mask[:3], v, [1.0], estimator="debiased")
     with pytest.raises(UserError, match="the estimator of a subset translation is one of"):
-        subset_translation_limit(x, mask, "unbiased")
+        subset_translation_limit(x, mask, estimator="unbiased")
     with pytest.raises(UserError, match="labels must be 6 integers"):
         weakest_subset(x, torch.ones(5).long())
     with pytest.raises(UserError, match="all rows have one label"):

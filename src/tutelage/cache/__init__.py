@@ -1,7 +1,7 @@
-"""A teacher's outputs, kept: where the images stay the same, the teacher need not look at them again."""
+"""Stored outputs of a teacher: samples that stay the same are shown to it only once."""
 
 from __future__ import annotations
 
-from tutelage.cache.memory import Remembered
+from tutelage.cache.memory import CachedTeacher
 
-__all__ = ["Remembered"]
+__all__ = ["CachedTeacher"]

@@ -1,7 +1,8 @@
-"""A teacher that looked at every training image once, in a fixed order, and answers from memory.
+"""A teacher that runs once on every training sample and then answers from memory.
 
-The teacher's forward pass is more than half of a training step, and without augmentation it gives the same answer in
-every epoch. The pass happens before training, so a run that is resumed finds the same bits.
+The teacher's forward pass is more than half of a training step, and without augmentation it gives
+the same output in every epoch. It runs before training, in a fixed order, so a run that is resumed
+finds the same bits.
 """
 
 from __future__ import annotations
@@ -12,90 +13,160 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Network, Output, Task, Teacher
+from tutelage.core import Batch, Output, Task, Teacher
 from tutelage.errors import UserError
 
-MOST_BYTES = 4 * 2**30
+MAX_BYTES = 4 * 2**30
+OUTPUT = ""  # key of the logits beside the features; no layer has this address
 
 
-class Remembered:
-    """A `Teacher` that answers from memory: logits and taps, found by the ids of a batch's items.
+class CachedTeacher(Teacher):
+    """Logits and features of another teacher, looked up by the ids of a batch.
+
+    It answers from memory once `with_taps` has filled it; before that it asks the teacher.
 
     Args:
-        network: the teacher.
+        teacher: any teacher that gives logits.
         task: says how a batch enters a network.
-        batches: gives every training item once, `(images, labels, ids)` or a dict with `ids`, on the teacher's device;
-            called each time that other taps are asked for.
-        count: number of training items.
+        batches: gives every training sample once, with ids and without augmentation, on the
+            teacher's device; called each time that other layers are asked for.
+        num_samples: number of training samples.
     """
 
-    def __init__(self, network: Network, task: Task, batches: Callable[[], Iterable[Any]], count: int) -> None:
-        self.network, self.task, self.batches, self.count = network, task, batches, count
-        self._slots: Tensor | None = None
-        self._kept: dict[str, Tensor] = {}
+    def __init__(
+        self,
+        teacher: Teacher,
+        task: Task,
+        batches: Callable[[], Iterable[Any]],
+        num_samples: int,
+    ) -> None:
+        self.teacher = teacher
+        self.task = task
+        self.batches = batches
+        self.num_samples = num_samples
+        # The outputs by name, one row a sample, and one more row of NaN for unknown samples.
+        self._values: dict[str, Tensor] = {}
+        # The row of every id; the last entry, for all ids beyond, is the row of NaN.
+        self._rows: Tensor | None = None
 
-    def tapped(self, names: Sequence[str]) -> Teacher:
-        """Return a teacher that remembers these taps, after one pass over all items.
+    def with_taps(self, layers: Sequence[str]) -> CachedTeacher:
+        """Return a teacher that holds these layers of all samples in memory.
+
+        It runs the teacher once on every sample.
 
         Raises:
-            UserError: an id comes twice, or the outputs need more than 4 GiB.
+            UserError: If samples are augmented, if ids are missing or not unique, or if the outputs
+                need more than 4 GiB.
         """
-        filled = Remembered(self.network.tapped(names), self.task, self.batches, self.count)
-        filled._fill()
-        return filled
+        cached = CachedTeacher(
+            self.teacher.with_taps(layers), self.task, self.batches, self.num_samples
+        )
+        cached._fill()
+        return cached
 
-    def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
-        """Look the items up."""
-        if self._slots is None:
-            return self.network(batch, inputs)
-        slots = self._slots[batch_ids(batch)]
-        found = {name: kept[slots] for name, kept in self._kept.items()}
-        return Output(found.pop(""), found)
+    def __call__(
+        self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
+    ) -> Output:
+        """Return the cached outputs for this batch.
 
-    def module(self, name: str) -> nn.Module:
-        """Return the submodule `name` of the network."""
-        return self.network.module(name)
+        Raises:
+            UserError: If a sample is not in the cache. Looking would make an accelerator wait;
+                there the outputs of such a sample are NaN.
+        """
+        if self._rows is None:
+            return self.teacher(batch, inputs, student)
+        ids = batch.ids
+        rows = self._rows[ids.clamp(-1, len(self._rows) - 1)]
+        rows = torch.where(batch.views == 0, rows, self.num_samples)
+        if rows.device.type == "cpu" and bool((rows == self.num_samples).any()):
+            _check_views(batch)
+            missing = ids[rows == self.num_samples].tolist()
+            raise UserError(
+                f"the teacher's outputs of the samples {missing[:8]} are not cached; "
+                "train on the samples that the cache was filled with, or set teacher.cache to none"
+            )
+        features = {name: values[rows] for name, values in self._values.items()}
+        output = features.pop(OUTPUT)
+        return Output(output, features)
+
+    def models(self) -> Mapping[str, nn.Module]:
+        """Return the networks of the teacher behind the cache."""
+        return self.teacher.models()
+
+    def __repr__(self) -> str:
+        return f"CachedTeacher({self.teacher})"
 
     def _fill(self) -> None:
-        ids, done = [], 0
-        for batch in self.batches():
-            output = self.network(batch, self.task.inputs(batch))
-            named = {"": output.logits, **output.taps}
-            if not self._kept:
-                self._kept = self._allocate(named)
-            mine = batch_ids(batch)
-            for name, value in named.items():
-                self._kept[name][done : done + len(mine)] = value
-            ids.append(mine)
-            done += len(mine)
-        every = torch.cat(ids)
-        if len(every.unique(sorted=False)) != self.count:  # type: ignore[no-untyped-call]
-            raise UserError(f"{self.count} items have other than {self.count} ids; give every item an id of its own")
-        self._slots = torch.full((int(every.max()) + 1,), -1, device=every.device)
-        self._slots[every] = torch.arange(self.count, device=every.device)
+        """Run the teacher on every sample and store what it gave."""
+        ids: list[Tensor] = []
+        start = 0
+        for value in self.batches():
+            batch = Batch.of(value)
+            _check_views(batch)
+            stop = start + len(batch.ids)
+            if stop > self.num_samples:
+                raise UserError(f"there are more than {self.num_samples} samples to cache")
+            output = self.teacher(batch, self.task.inputs(batch))
+            outputs = {OUTPUT: _logits(output), **output.features}
+            if not self._values:
+                self._values = self._allocate(outputs)
+            for name, tensor in outputs.items():
+                self._values[name][start:stop] = tensor
+            ids.append(batch.ids)
+            start = stop
+        self._rows = self._index(ids)
 
-    def _allocate(self, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        needed = sum(value[0].numel() * value.element_size() for value in named.values()) * self.count
-        if needed > MOST_BYTES:
+    def _allocate(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return room for the outputs of all samples.
+
+        Args:
+            outputs: of the first batch, by name.
+        """
+        bytes_per_sample = sum(v[0].numel() * v.element_size() for v in outputs.values())
+        num_bytes = bytes_per_sample * self.num_samples
+        if num_bytes > MAX_BYTES:
             raise UserError(
-                f"remembering the teacher's outputs of {self.count} items would take {needed / 2**30:.1f} GiB "
-                f"(at most {MOST_BYTES / 2**30:.0f}); set teacher.remember to false, or tap smaller layers"
+                f"caching the teacher's outputs of {self.num_samples} samples would take "
+                f"{num_bytes / 2**30:.1f} GiB (at most {MAX_BYTES / 2**30:.0f}); "
+                "set teacher.cache to none, or use smaller layers"
             )
-        return {name: value.new_empty((self.count, *value.shape[1:])) for name, value in named.items()}
+        values = {}
+        for name, tensor in outputs.items():
+            values[name] = tensor.new_empty((self.num_samples + 1, *tensor.shape[1:]))
+            if tensor.is_floating_point():
+                values[name][-1] = torch.nan
+        return values
+
+    def _index(self, ids: Sequence[Tensor]) -> Tensor:
+        """Return the table from ids to rows.
+
+        Args:
+            ids: of the samples in the order of the rows.
+        """
+        all_ids = torch.cat(list(ids)) if ids else torch.zeros(0, dtype=torch.int64)
+        num_unique = len(set(all_ids.tolist()))
+        if num_unique != self.num_samples:
+            raise UserError(
+                f"expected {self.num_samples} samples with unique ids to cache, got {num_unique} "
+                "different ids; give every sample its own id"
+            )
+        rows = torch.full((int(all_ids.max()) + 2,), self.num_samples, device=all_ids.device)
+        rows[all_ids] = torch.arange(self.num_samples, device=all_ids.device)
+        return rows
 
 
-def batch_ids(batch: Any) -> Tensor:
-    """Return the ids of a batch's items: its third element, or its entry `ids`.
+def _logits(output: Output) -> Tensor:
+    try:
+        return output.logits
+    except UserError as error:
+        raise UserError(
+            f"the teacher's outputs cannot be cached: {error}; set teacher.cache to none"
+        ) from error
 
-    >>> batch_ids((torch.zeros(2, 1), torch.zeros(2), torch.tensor([7, 3])))
-    tensor([7, 3])
 
-    Raises:
-        UserError: the batch has none.
-    """
-    if isinstance(batch, Mapping) and "ids" in batch:
-        ids: Tensor = batch["ids"]
-        return ids
-    if isinstance(batch, Sequence) and len(batch) > 2 and isinstance(batch[2], Tensor):
-        return batch[2]
-    raise UserError("the batch has no ids to remember the teacher's outputs by; let it be (images, labels, ids)")
+def _check_views(batch: Batch) -> None:
+    if bool((batch.views != 0).any()):
+        raise UserError(
+            "teacher.cache: memory needs samples that stay the same in every epoch; "
+            "set data.augment to false, or teacher.cache to none"
+        )

@@ -1,7 +1,6 @@
-"""The command line: `tutelage train | evaluate | plan | methods | bench | report`.
+"""The command line: `tutelage train | evaluate | plan | study | compare | report | recipes | ...`.
 
-Only what a command needs is imported, so `tutelage --help` answers at once. A user's mistake is one sentence and
-exit code 2.
+Only what a command needs is imported. A user's mistake is one sentence and exit code 2.
 """
 
 from __future__ import annotations
@@ -19,31 +18,39 @@ from tutelage.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code: 0 done, 2 a mistake of the user's, 130 interrupted."""
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 nobody reads the output, 2 a user's mistake, 130 interrupted.
+    """
+    # Class paths may name files of the working folder; it comes last, to shadow nothing.
     if "" not in sys.path:
-        sys.path.append("")  # class paths may name files of this folder; last, so that they shadow nothing
+        sys.path.append("")
     try:
-        with _polite_end():
+        with _signals_as_ctrl_c():
             arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
             code: int = arguments.run(arguments, overrides)
             sys.stdout.flush()
     except UserError as error:
-        return _mistake(str(error))
+        return _print_mistake(str(error))
     except BrokenPipeError:  # the reader of our output, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        what = f"{error.filename} cannot be used ({error.strerror})" if error.filename else str(error)
-        return _mistake(f"{what}; check the path, its rights and the free space")
+        problem = str(error)
+        if error.filename:
+            problem = f"{error.filename} cannot be used ({error.strerror})"
+        return _print_mistake(f"{problem}; check the path, its rights and the free space")
     except KeyboardInterrupt:
         print("tutelage: interrupted", file=sys.stderr)
         return 130
     return code
 
 
-def _mistake(text: str) -> int:
-    """Print one sentence; of an error in a data loading process only its last line is for the user."""
+def _print_mistake(text: str) -> int:
+    """Print a mistake as one line, and return the exit code."""
     lines = text.strip().splitlines()
+    # An error of a data loading process comes with a traceback; only its last line is for the user.
     if len(lines) > 1 and lines[0].startswith("Caught "):
         lines = [lines[-1].partition("UserError: ")[2] or lines[-1]]
     print(f"tutelage: {' '.join(lines)}", file=sys.stderr)
@@ -51,22 +58,25 @@ def _mistake(text: str) -> int:
 
 
 @contextmanager
-def _polite_end() -> Iterator[None]:
-    """Let a polite kill and a closed terminal end a command as Ctrl-C does, so that nothing is left half-done.
+def _signals_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, so nothing is left half-done.
 
-    Not where a launcher started several processes: one that waits for the others could not answer, and would stay.
+    Not where a launcher started several processes: one that waits for the others could not answer,
+    and would stay.
     """
-    numbers = [signal.Signals[name] for name in ("SIGTERM", "SIGHUP") if name in signal.Signals.__members__]
-    mine = []
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if alone and threading.current_thread() is threading.main_thread():
-        mine = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in mine:
+    handled: list[signal.Signals] = []
+    is_only_process = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if is_only_process and threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+            number = signal.Signals.__members__.get(name)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                handled.append(number)
+    for number in handled:
         signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        for number in mine:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
 
 

@@ -1,59 +1,70 @@
-"""`tutelage evaluate`: the figures of a finished run's student, from its weights file."""
+"""`tutelage evaluate`: the metrics of a finished run's student, from its weights file."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from tutelage.cli.networks import open_run, run_student
-from tutelage.cli.recipes import Parsed
-from tutelage.cli.tables import figures_line
-from tutelage.core import Network
-from tutelage.engine.evaluate import evaluate, mover
-from tutelage.engine.loader import evaluation_loader
-from tutelage.engine.networks import ready_network
-from tutelage.engine.weights import weights_file
+from tutelage.cli._parser import Commands, add_command
 from tutelage.errors import UserError
+
+EXAMPLES = """
+tutelage evaluate runs/digits-rcka
+tutelage evaluate runs/digits-rcka --split validation --json
+tutelage evaluate runs/fashion --data.root DIR
+"""
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(
+        commands,
+        "evaluate",
+        "evaluate the student of a finished run",
+        examples=EXAMPLES,
+        takes_overrides=True,
+    )
+    command.add_argument("source", metavar="RUN", help="folder of a finished run")
+    command.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="which part of the data"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON")
+    command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Evaluate and print; on the run's own data the figures equal those in its metrics.json."""
-    folder = Path(arguments.run_folder)
-    parsed, stated = open_run(folder, overrides)
-    _without_lost_teacher(parsed)
-    recipe = parsed.build()
-    if recipe.data.classes != stated["classes"]:
-        raise UserError(
-            f"the data has the classes {_some(recipe.data.classes)}, but the run learned {_some(stated['classes'])}; "
-            "give data with the same classes in the same order"
-        )
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
+    """Evaluate and print; on the run's own data the metrics equal those in its metrics.json."""
+    import torch
+
+    from tutelage.cli.metrics_line import metrics_line
+    from tutelage.cli.networks import open_run, read_student_info, without_lost_teachers
+    from tutelage.engine.evaluate import evaluate, evaluation
+    from tutelage.engine.setup import setup_finished_run
+
+    folder = Path(arguments.source)
+    recipe = without_lost_teachers(open_run(folder, overrides)).build()
+    info = recipe.data.input_info(recipe.student.model)
+    _check_classes(info.get("classes"), read_student_info(folder, info).get("classes"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    teacher = None if recipe.teacher is None else Network(ready_network(recipe.teacher, recipe.data))
-    student = run_student(folder, recipe, teacher).to(device)
-    splits = recipe.data.splits(recipe.labels, recipe.seed)
-    part = splits.test if arguments.part == "test" else splits.validation
-    loader = evaluation_loader(part, recipe.task.evaluation_batch, recipe.train.workers)
-    figures = evaluate(student, recipe.task, loader, mover(device), teacher)
-    print(json.dumps(figures) if arguments.json else f"{arguments.part} {figures_line(figures)}")
+    setup, student = setup_finished_run(recipe, folder)
+    teacher = setup.teacher if setup.teacher.models() else None
+    settings = evaluation(arguments.split, setup.eval_loading(device), teacher)
+    metrics = evaluate(student.to(device), recipe.task, setup.parts, settings)
+    print(json.dumps(metrics) if arguments.json else f"{arguments.split} {metrics_line(metrics)}")
     return 0
 
 
-def _without_lost_teacher(parsed: Parsed) -> None:
-    """Take the teacher out of the recipe, with a word, when its weights are not there any more."""
-    spec = parsed.config.teacher
-    if spec is not None and spec.weights is not None:
-        try:
-            weights_file(spec.weights)
-        except UserError:
-            print(f"without agreement and kl: the teacher's weights are not at {spec.weights}", file=sys.stderr)
-            parsed.config.teacher = None
+def _check_classes(classes: Sequence[str] | None, learned: Sequence[str] | None) -> None:
+    if classes is not None and learned is not None and list(classes) != list(learned):
+        raise UserError(
+            f"the data has the classes {_shortened(classes)}, but the run learned "
+            f"{_shortened(learned)}; give data with the same classes in the same order"
+        )
 
 
-def _some(names: list[str]) -> str:
-    return str(names) if len(names) <= 10 else f"{str(names[:10])[:-1]}, … {len(names)} in all]"
+def _shortened(names: Sequence[str]) -> str:
+    if len(names) <= 10:
+        return str(list(names))
+    return f"{str(list(names[:10]))[:-1]}, … {len(names)} in all]"

@@ -22,7 +22,15 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a study."""
+    """One run of a study.
+
+    Attributes:
+        method: name of its recipe.
+        seed: of the run.
+        recipe: file of the recipe.
+        out: folder of the run.
+        epochs: how many it will train.
+    """
 
     method: str
     seed: int
@@ -31,7 +39,7 @@ class Job:
     epochs: int
 
     def epochs_done(self) -> int:
-        """Return how many epochs its log holds; all of them when it is finished."""
+        """Return how many epochs its log holds; all of them if it is finished."""
         if self.done:
             return self.epochs
         log = self.out / "log.jsonl"
@@ -44,7 +52,7 @@ class Job:
 
     @property
     def output(self) -> Path:
-        """Where what it prints goes."""
+        """File of what it prints."""
         return self.out.with_name(self.out.name + ".txt")
 
     def __str__(self) -> str:
@@ -52,19 +60,28 @@ class Job:
 
 
 class StudyProgress:
-    """A bar with rate and time left on a terminal; a line every few seconds, and the last one, elsewhere.
+    """A bar with rate and time left on a terminal; elsewhere a line every few seconds.
 
     Args:
-        total, done: epochs of all runs, and those done before this study went on.
+        total: epochs of all runs.
+        done: those done before this command.
     """
 
     def __init__(self, total: int, done: int) -> None:
-        self._total, self._done, self._from = total, done, done
-        self._terminal = sys.stderr.isatty()
+        self._total = total
+        self._done = done
+        self._done_before = done
+        self._is_terminal = sys.stderr.isatty()
         self._bar: Any = tqdm(
-            total=total, initial=done, unit="epoch", smoothing=0, disable=not self._terminal, dynamic_ncols=True
+            total=total,
+            initial=done,
+            unit="epoch",
+            smoothing=0,
+            disable=not self._is_terminal,
+            dynamic_ncols=True,
         )
-        self._started = self._said = time.monotonic()
+        self._started = time.monotonic()
+        self._last_line = self._started
 
     def show(self, done: int, running: str) -> None:
         """Show how many epochs are done, and what is running."""
@@ -73,57 +90,69 @@ class StudyProgress:
         self._bar.refresh()
         self._done = done
         now = time.monotonic()
-        if not self._terminal and now - self._said > LINE_EVERY_SECONDS:
-            self._line(running, now)
+        if not self._is_terminal and now - self._last_line > LINE_EVERY_SECONDS:
+            self._print_line(running, now)
 
     def close(self) -> None:
-        """Leave the bar as it is, or say how far it came."""
+        """Leave the bar as it is, or print the last line."""
         self._bar.close()
-        if not self._terminal:
-            self._line("", time.monotonic())
+        if not self._is_terminal:
+            self._print_line("", time.monotonic())
 
-    def _line(self, running: str, now: float) -> None:
-        rate = (self._done - self._from) / max(now - self._started, 1e-9)
+    def _print_line(self, running: str, now: float) -> None:
+        rate = (self._done - self._done_before) / max(now - self._started, 1e-9)
         left = f"{(self._total - self._done) / rate:.0f} s left" if rate else "no epoch done yet"
         parts = [f"{self._done}/{self._total} epochs", running, f"{rate:.2f} epoch/s", left]
         print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)
-        self._said = now
+        self._last_line = now
 
 
 def run_jobs(jobs: Sequence[Job], options: Sequence[str], parallel: int) -> None:
-    """Run all jobs that are not done, `parallel` at a time.
+    """Run all jobs that are not done.
+
+    Args:
+        jobs: in the order to start them.
+        options: for every `tutelage train`.
+        parallel: how many run at the same time.
 
     Raises:
-        UserError: a run failed; the others that were under way save where they are, and can be resumed.
-        KeyboardInterrupt: as above.
+        UserError: If a run failed; the others that were under way save where they are, and can be
+            resumed.
+        KeyboardInterrupt: As above.
     """
     waiting = [job for job in jobs if not job.done]
     if not waiting:
         return
     running: list[tuple[Job, subprocess.Popen[bytes]]] = []
-    progress = StudyProgress(sum(job.epochs for job in jobs), sum(job.epochs_done() for job in jobs))
+    progress = StudyProgress(sum(job.epochs for job in jobs), _epochs_done(jobs))
     try:
         while waiting or running:
             while waiting and len(running) < parallel:
                 job = waiting.pop(0)
                 running.append((job, _start(job, options, parallel)))
-            progress.show(sum(job.epochs_done() for job in jobs), ", ".join(str(job) for job, _ in running))
+            progress.show(_epochs_done(jobs), ", ".join(str(job) for job, _ in running))
             time.sleep(POLL_SECONDS)
             for job, process in running:
                 if process.poll() not in (None, 0):
-                    raise UserError(f"{job} failed: {_last_words(job, process.returncode)} (see {job.output})")
+                    raise UserError(
+                        f"{job} failed: {_last_line(job, process.returncode)} (see {job.output})"
+                    )
             running = [(job, process) for job, process in running if process.poll() is None]
-        progress.show(sum(job.epochs_done() for job in jobs), "")
+        progress.show(_epochs_done(jobs), "")
     finally:
         progress.close()
         _stop([process for _, process in running])
 
 
+def _epochs_done(jobs: Sequence[Job]) -> int:
+    return sum(job.epochs_done() for job in jobs)
+
+
 def _start(job: Job, options: Sequence[str], parallel: int) -> subprocess.Popen[bytes]:
     job.out.parent.mkdir(parents=True, exist_ok=True)
     threads = str(max(1, (os.cpu_count() or 1) // parallel))
-    command = [sys.executable, "-m", "tutelage", "train", str(job.recipe), "--out", str(job.out), "--resume"]
-    command += ["--seed", str(job.seed), *options]
+    command = [sys.executable, "-m", "tutelage", "train", str(job.recipe)]
+    command += ["--out", str(job.out), "--resume", "--seed", str(job.seed), *options]
     with job.output.open("wb") as output:
         return subprocess.Popen(
             command,
@@ -131,12 +160,13 @@ def _start(job: Job, options: Sequence[str], parallel: int) -> subprocess.Popen[
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": threads},
-            start_new_session=True,  # a Ctrl-C reaches this process alone, which then asks each run once
+            # A Ctrl-C reaches this process alone, which then asks each run once.
+            start_new_session=True,
         )
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask runs to save and end; a second Ctrl-C ends them at once."""
+    """Ask runs to save and end; a second Ctrl-C kills them."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -150,8 +180,11 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         raise
 
 
-def _last_words(job: Job, code: int) -> str:
-    lines = job.output.read_text(errors="replace").strip().splitlines()
+def _last_line(job: Job, code: int) -> str:
+    """Return why a run failed: the last line that it printed."""
     if code < 0:
         return f"it was ended by signal {-code}"
-    return lines[-1].removeprefix("tutelage: ") if lines else f"it printed nothing and ended with code {code}"
+    lines = job.output.read_text(errors="replace").strip().splitlines()
+    if not lines:
+        return f"it printed nothing and ended with code {code}"
+    return lines[-1].removeprefix("tutelage: ")

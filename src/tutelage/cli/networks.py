@@ -1,78 +1,105 @@
-"""The networks that commands work on: the student of a finished run, or the one that a recipe starts from."""
+"""The networks that commands work on: students of finished runs, or of recipes as they start."""
 
 from __future__ import annotations
 
-import json
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.core import Absent, Network
-from tutelage.engine import Recipe
-from tutelage.engine.networks import ready_network
-from tutelage.engine.weights import load_weights, weights_file
+from tutelage.engine.setup import ready_network, setup_finished_run
+from tutelage.engine.weights import weights_file
 from tutelage.errors import UserError
+from tutelage.io import read_json
+from tutelage.recipes import ParsedRecipe, Recipe, parse_recipe
+
+FIX = "give the --out of a finished run"
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedNetwork:
     """A network that is ready to use.
 
     Attributes:
-        network: with its weights and its input normalisation.
+        network: with its weights and its input normalization.
         recipe: what it was made by.
-        trained: False for a recipe's network without weights.
+        is_trained: False for the student of a recipe that names no weights.
     """
 
     network: nn.Module
     recipe: Recipe
-    trained: bool
+    is_trained: bool
 
 
-def load_network(source: str | Path) -> Loaded:
+def load_network(source: str) -> LoadedNetwork:
     """Return the student of a run folder, or the student that a recipe starts from.
 
     Raises:
-        UserError: it is neither, or the run is not finished.
+        UserError: If it is neither, or the run is not finished.
     """
-    path = Path(source)
-    if path.is_dir():
-        parsed, _ = open_run(path)
-        parsed.config.teacher = None
-        recipe = parsed.build()
-        return Loaded(run_student(path, recipe, None), recipe, trained=True)
-    parsed = parse_recipe(path)
-    parsed.config.teacher = None
-    recipe = parsed.build()
-    return Loaded(ready_network(recipe.student, recipe.data), recipe, trained=recipe.student.weights is not None)
+    folder = Path(source)
+    if folder.is_dir():
+        recipe = without_teachers(open_run(folder)).build()
+        _, student = setup_finished_run(recipe, folder)
+        return LoadedNetwork(student, recipe, is_trained=True)
+    recipe = without_teachers(parse_recipe(source)).build()
+    network = ready_network(recipe.student, recipe.data, "student")
+    return LoadedNetwork(network, recipe, is_trained=recipe.student.weights is not None)
 
 
-def open_run(folder: Path, overrides: list[str] | None = None) -> tuple[Parsed, dict[str, Any]]:
-    """Return the recipe of a finished run and what it says of its student (student.json).
+def open_run(folder: Path, overrides: Sequence[str] = ()) -> ParsedRecipe:
+    """Return the recipe of a finished run.
 
     Raises:
-        UserError: there is no finished run.
+        UserError: If there is no finished run.
     """
-    if not (folder / "recipe.yaml").is_file():
-        raise UserError(f"{folder} is no run folder (it has no recipe.yaml); give the --out of a finished run")
+    recipe = folder / "recipe.yaml"
+    if not recipe.is_file():
+        raise UserError(f"{folder} is no run folder (it has no recipe.yaml); {FIX}")
     weights_file(folder)
+    return parse_recipe(recipe, overrides)
+
+
+def read_student_info(folder: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what student.json of a finished run says about the inputs of the student.
+
+    Args:
+        folder: of the run.
+        expected: what the data says now; all its keys are needed.
+
+    Raises:
+        UserError: If the file is missing, damaged or incomplete.
+    """
     path = folder / "student.json"
-    try:
-        stated: dict[str, Any] = json.loads(path.read_text())
-        if not {"mean", "std", "classes"} <= set(stated):
-            raise ValueError("it lacks mean, std or classes")
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give the --out of a finished run") from error
-    return parse_recipe(folder / "recipe.yaml", overrides or []), stated
+    if not path.is_file():
+        raise UserError(f"{path} cannot be read (there is no such file); {FIX}")
+    info = read_json(path, FIX)
+    missing = [key for key in expected if key not in info]
+    if missing:
+        raise UserError(f"{path} cannot be read (it lacks {missing}); {FIX}")
+    return info
 
 
-def run_student(folder: Path, recipe: Recipe, teacher: Network | None) -> nn.Module:
-    """Return the shipped student of a run: made by its recipe as it was for training, with its weights."""
-    recipe.student.weights = None  # what it started from, and may be gone
-    student = ready_network(recipe.student, recipe.data)
-    student = recipe.method.ship(recipe.method.grow(student, teacher or Absent()))
-    load_weights(student, folder)
-    return student
+def without_teachers(parsed: ParsedRecipe) -> ParsedRecipe:
+    """Return a recipe without its teachers."""
+    return parsed.replace({"teacher": None, "teachers": None})
+
+
+def without_lost_teachers(parsed: ParsedRecipe) -> ParsedRecipe:
+    """Return a recipe without its teachers, and warn, if weights of one are missing."""
+    for teacher in parsed.teachers().values():
+        if teacher.weights is None:
+            continue
+        try:
+            weights_file(teacher.weights)
+        except UserError:
+            print(
+                "without agreement and teacher_kl: the teacher's weights are not at "
+                f"{teacher.weights}",
+                file=sys.stderr,
+            )
+            return without_teachers(parsed)
+    return parsed

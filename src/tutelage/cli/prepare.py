@@ -1,83 +1,102 @@
-"""`tutelage prepare`: data sets made of what packages and archives hold."""
+"""`tutelage prepare`: make data sets of what packages and archives hold."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tutelage.errors import UserError, near_misses
+from tutelage.cli._parser import Commands, Parser, add_command
+from tutelage.errors import UserError
 
-OPTIONS = ("source", "size", "stride", "seed")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Something that a data set can be made of.
-
-    Attributes:
-        make: makes it in a folder, from the options that were given.
-        takes: names of the options that it knows.
-        needs: names of those it cannot do without.
-    """
-
-    make: Callable[[Path, Mapping[str, Any]], Path]
-    takes: tuple[str, ...]
-    needs: tuple[str, ...] = ()
+EXAMPLES = """
+tutelage prepare deepforest --out data/deepforest --size 256 --stride 128
+tutelage prepare voc --source VOCdevkit/VOC2012 --out data/voc
+tutelage prepare mni152 --out data/mni152 --seed 1
+"""
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Make the folder and say where it is.
+def register(commands: Commands) -> None:
+    """Add the command, with one command below it for each source."""
+    command = add_command(
+        commands,
+        "prepare",
+        "make a data set of what a package or an archive holds",
+        examples=EXAMPLES,
+    )
+    command.set_defaults(run=_run_nothing)
+    sources = command.add_subparsers(dest="source", metavar="SOURCE")
 
-    Raises:
-        UserError: there is no such source, an option does not go with it, or the folder is there already.
-    """
-    what, out = arguments.what, Path(arguments.out)
-    if what not in SOURCES:
-        raise UserError(f"there is nothing to prepare called {what!r}{near_misses(what, SOURCES)}")
-    source = SOURCES[what]
-    given = {name: vars(arguments)[name] for name in OPTIONS if vars(arguments)[name] is not None}
-    for name in given:
-        if name not in source.takes:
-            raise UserError(f"{what} does not take --{name}; it takes {', '.join('--' + n for n in source.takes)}")
-    for name in source.needs:
-        if name not in given:
-            raise UserError(f"{what} needs --{name}; see tutelage prepare --help")
-    if out.exists():
-        raise UserError(f"{out} is there already; remove it, or choose another --out")
-    print(source.make(out, given))
+    deepforest = _add(sources, "deepforest", "tree crowns in aerial images, with boxes")
+    deepforest.add_argument("--size", type=int, default=256, help="side of a tile (default 256)")
+    deepforest.add_argument(
+        "--stride", type=int, default=128, help="between the training tiles' corners (default 128)"
+    )
+    deepforest.set_defaults(run=run_deepforest)
+
+    mni152 = _add(sources, "mni152", "slices of a brain template, with masks")
+    mni152.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    mni152.set_defaults(run=run_mni152)
+
+    tuxpaint = _add(sources, "tuxpaint", "stamps pasted on photographs, with masks")
+    tuxpaint.add_argument("--size", type=int, default=96, help="side of an image (default 96)")
+    tuxpaint.add_argument(
+        "--seed", type=int, default=0, help="of the parts and the composition (default 0)"
+    )
+    tuxpaint.set_defaults(run=run_tuxpaint)
+
+    voc = _add(sources, "voc", "a folder in VOC's layout with boxes in XML, as COCO")
+    voc.add_argument("--source", dest="folder", required=True, help="VOC folder to read")
+    voc.set_defaults(run=run_voc)
+
+
+def _add(sources: Commands, name: str, summary: str) -> Parser:
+    parser = add_command(
+        sources, name, summary, examples=f"tutelage prepare {name} --out data/{name}"
+    )
+    parser.add_argument("--out", required=True, help="folder to make, whole or not at all")
+    return parser
+
+
+def _run_nothing(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    raise UserError("prepare needs a SOURCE; see tutelage prepare --help")
+
+
+def run_deepforest(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Make the tiles of DeepForest."""
+    from tutelage.data.sets.deepforest import prepare_deepforest
+
+    out = _new_folder(arguments.out)
+    print(prepare_deepforest(out, size=arguments.size, stride=arguments.stride))
     return 0
 
 
-def _deepforest(out: Path, options: Mapping[str, Any]) -> Path:
-    from tutelage.data.prepare.deepforest import prepare_deepforest
+def run_mni152(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Make the slices of MNI152."""
+    from tutelage.data.sets.mni152 import prepare_mni152
 
-    return prepare_deepforest(out, **options)
-
-
-def _mni152(out: Path, options: Mapping[str, Any]) -> Path:
-    from tutelage.data.prepare.mni152 import prepare_mni152
-
-    return prepare_mni152(out, **options)
+    print(prepare_mni152(_new_folder(arguments.out), seed=arguments.seed))
+    return 0
 
 
-def _tuxpaint(out: Path, options: Mapping[str, Any]) -> Path:
-    from tutelage.data.prepare.tuxpaint import prepare_tuxpaint
+def run_tuxpaint(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Make the compositions of Tux Paint's stamps."""
+    from tutelage.data.sets.tuxpaint import prepare_tuxpaint
 
-    return prepare_tuxpaint(out, **options)
-
-
-def _voc(out: Path, options: Mapping[str, Any]) -> Path:
-    from tutelage.data.prepare.voc import prepare_voc
-
-    return prepare_voc(out, options["source"])
+    out = _new_folder(arguments.out)
+    print(prepare_tuxpaint(out, size=arguments.size, seed=arguments.seed))
+    return 0
 
 
-SOURCES = {
-    "deepforest": Source(_deepforest, ("size", "stride")),
-    "mni152": Source(_mni152, ("seed",)),
-    "tuxpaint": Source(_tuxpaint, ("size", "seed")),
-    "voc": Source(_voc, ("source",), ("source",)),
-}
+def run_voc(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    """Convert a VOC folder."""
+    from tutelage.data.sets.voc import prepare_voc
+
+    print(prepare_voc(_new_folder(arguments.out), arguments.folder))
+    return 0
+
+
+def _new_folder(out: str) -> Path:
+    folder = Path(out)
+    if folder.exists():
+        raise UserError(f"{folder} is there already; remove it, or choose another --out")
+    return folder

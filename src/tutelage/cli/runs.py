@@ -1,73 +1,63 @@
-"""One run from a parsed recipe: what could not be trained leaves nothing behind."""
+"""One run of a parsed recipe."""
 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
-from tutelage.cli.recipes import Parsed
 from tutelage.engine import fit
-from tutelage.engine.files import write_json
-from tutelage.engine.rehearse import forget_precision
-from tutelage.engine.run_folder import RunFolder
+from tutelage.engine.teacher_run import TeacherRun
 from tutelage.errors import UserError
+from tutelage.io import write_json
+from tutelage.recipes import ParsedRecipe
 
 
-def is_first() -> bool:
-    """Whether this process speaks for all that `accelerate launch` or `torchrun` started."""
+def is_main_process() -> bool:
+    """Whether this is rank 0 of what `accelerate launch` or `torchrun` started."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def train_run(parsed: Parsed, out: Path, resume: bool) -> dict[str, Any] | None:
-    """Run a recipe and return its figures, or None when it was interrupted and can be resumed.
+def train_run(
+    parsed: ParsedRecipe, out: Path, *, resume: bool, teachers: Sequence[TeacherRun]
+) -> dict[str, Any] | None:
+    """Run a recipe and return its metrics, or None if it was interrupted and can be resumed.
 
-    A folder that this call made is removed again when an error comes before the first epoch is over.
+    Args:
+        parsed: the recipe.
+        out: folder of the run.
+        resume: go on from the newest checkpoint.
+        teachers: runs that its teachers' weights come from; missing ones are trained first.
 
     Raises:
-        UserError: as `fit`, or a checkpoint cannot be read.
+        UserError: As `fit`. The message names the recipe if teachers had to be trained, since it
+            can be about the student's or about a teacher's.
     """
-    folder, text = RunFolder(out), parsed.text()
-    folder.check(text, resume)
-    if resume and folder.finished:
-        return folder.metrics()
-    fresh = not (out / "recipe.yaml").exists()
-    made = [place for place in out.absolute().parents if not place.exists()]
+    missing = [teacher for teacher in teachers if not teacher.ready]
     recipe = parsed.build()
-    forget_precision()
     try:
-        return fit(recipe, out, resume=resume, text=text)
-    except SafetensorError as error:
-        if "deserializing" in str(error):
-            raise UserError(f"{folder.checkpoints} cannot be read ({error}); remove it to start again") from error
-        raise UserError(f"{out} cannot be written ({error}); make room, and add --resume to go on") from error
-    except BaseException:
-        if fresh:
-            folder.forget()
-            _remove_empty(made)
+        return fit(recipe, out, resume=resume, text=parsed.text(), teacher_runs=teachers)
+    except UserError as error:
+        if missing:
+            raise UserError(f"{parsed.name}: {error}") from error
         raise
 
 
 def write_memory(out: Path) -> None:
-    """Write memory.json: the most memory that this process had, for a process that made this run and nothing else.
+    """Write the peak memory of this process to memory.json.
 
-    Nothing is written where the system does not tell.
+    Nothing is written where the system does not report it.
     """
+    peaks = {}
     status = Path("/proc/self/status")  # getrusage would start at the peak of the parent
     lines = status.read_text().splitlines() if status.exists() else []
-    peaks = [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
-    found = {"peak_mib": peaks[0]} if peaks else {}
+    for line in lines:
+        if line.startswith("VmHWM"):
+            peaks["peak_mib"] = int(line.split()[1]) / 1024
     if torch.cuda.is_available():
-        found["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
-    if found:
-        write_json(out / "memory.json", found)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):  # it holds something, or was never made
-            folder.rmdir()
+        peaks["peak_gpu_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    if peaks:
+        write_json(out / "memory.json", peaks)

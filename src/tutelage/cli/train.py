@@ -1,44 +1,84 @@
-"""`tutelage train`: one recipe, one run folder."""
+"""`tutelage train`: run one recipe into one folder."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tutelage.cli.recipes import Parsed, parse_recipe
-from tutelage.cli.runs import is_first, train_run, write_memory
-from tutelage.cli.tables import figures_line
-from tutelage.cli.teachers import rehearse_run, resolve_teacher
-from tutelage.engine.run_folder import RunFolder
+from tutelage.cli._parser import Commands, add_command, add_teacher_dir
+
+if TYPE_CHECKING:
+    from tutelage.recipes import ParsedRecipe
+
+EXAMPLES = """
+tutelage train classification/digits/rcka --out runs/digits-rcka
+tutelage train classification/digits/rcka --seed 1 --resume
+tutelage train own/kd.yaml --data.root DIR
+accelerate launch --num_processes 2 -m tutelage train RECIPE --out runs/two
+"""
+
+
+def register(commands: Commands) -> None:
+    """Add the command."""
+    command = add_command(
+        commands,
+        "train",
+        "train the student of a recipe (and its teacher first, if the recipe says how)",
+        examples=EXAMPLES,
+        takes_overrides=True,
+    )
+    command.add_argument(
+        "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
+    )
+    command.add_argument(
+        "--out", help="run folder (default: runs/<task>-<data>-<method>-seed<seed>)"
+    )
+    command.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in --out"
+    )
+    add_teacher_dir(command)
+    command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Train; print where the run lies and its figures on test data."""
-    parsed = parse_recipe(arguments.recipe, overrides)
+    """Train; print where the run lies and its metrics on test data."""
+    from tutelage.cli.metrics_line import metrics_line
+    from tutelage.cli.runs import is_main_process, train_run, write_memory
+    from tutelage.cli.teachers import resolve_teachers
+    from tutelage.engine.run_folder import RunFolder
+    from tutelage.recipes import parse_recipe
+
+    parsed = parse_recipe(arguments.source, overrides)
     out = Path(arguments.out or default_out(parsed))
-    teacher = resolve_teacher(parsed, arguments.teachers)
-    folder = RunFolder(out)
-    folder.check(parsed.text(), arguments.resume)
-    alone = not folder.finished and (teacher is None or teacher.ready)  # nothing else is trained in this process
-    if teacher is not None and not teacher.ready and not folder.finished:
-        teacher.check_processes()
-        rehearse_run(parsed, teacher)
-        if not teacher.train():
-            print("tutelage: interrupted in the teacher's run; give the same command to go on", file=sys.stderr)
-            return 130
-    metrics = train_run(parsed, out, arguments.resume)
+    parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
+    # The peak memory of this process is the run's only if nothing else is trained in it.
+    is_only_run = all(teacher.ready for teacher in teachers) and not RunFolder(out).finished
+    metrics = train_run(parsed, out, resume=arguments.resume, teachers=teachers)
     if metrics is None:
-        print(f"tutelage: interrupted; {out} is saved: add --resume to go on", file=sys.stderr)
+        print(f"tutelage: {_how_to_go_on(out)}", file=sys.stderr)
         return 130
-    if is_first():
-        if alone:
+    if is_main_process():
+        if is_only_run:
             write_memory(out)
-        print(f"{out}: test {figures_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
+        print(f"{out}: test {metrics_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
     return 0
 
 
-def default_out(parsed: Parsed) -> str:
-    """Return runs/<task>-<dataset>-<method>-seed<seed>, from where the recipe lies."""
-    parts = [*parsed.path.resolve().parent.parts[-2:], parsed.path.stem]
+def default_out(parsed: ParsedRecipe) -> str:
+    """Return runs/<task>-<data>-<method>-seed<seed>, from where the recipe lies."""
+    from tutelage.recipes.shipped import shipped_name
+
+    name = shipped_name(parsed.path)
+    if name is None:
+        parts = [*parsed.path.resolve().parent.parts[-2:], parsed.path.stem]
+    else:
+        parts = name.split("/")
     return f"runs/{'-'.join(parts)}-seed{parsed.config.seed}"
+
+
+def _how_to_go_on(out: Path) -> str:
+    if out.exists():
+        return f"interrupted; {out} is saved: add --resume to go on"
+    return "interrupted in the teacher's run; give the same command to go on"

@@ -1,28 +1,33 @@
-"""The seams: what a network gave (`Output`), what a method sees (`Step`), and the one module that is trained."""
+"""The abstractions: batches, outputs, teachers, methods, tasks, and the module that is trained."""
 
 from __future__ import annotations
 
+from tutelage.core.batch import IGNORE_INDEX, Batch
+from tutelage.core.combined import CombinedMethod
 from tutelage.core.distiller import Distiller
-from tutelage.core.method import Method
+from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Output, Step
-from tutelage.core.sketch import Sketch
-from tutelage.core.tap import Taps
-from tutelage.core.task import Metrics, Task
-from tutelage.core.teacher import Absent, Cached, Network, Teacher
-from tutelage.core.together import Together
+from tutelage.core.overlay import Overlay
+from tutelage.core.taps import FeatureTaps
+from tutelage.core.task import Evaluation, Metrics, Task
+from tutelage.core.teacher import FrozenTeacher, NoTeacher, Teacher, Teachers
 
 __all__ = [
-    "Absent",
-    "Cached",
+    "IGNORE_INDEX",
+    "Batch",
+    "CombinedMethod",
     "Distiller",
+    "Evaluation",
+    "FeatureTaps",
+    "FrozenTeacher",
     "Method",
+    "MethodInfo",
     "Metrics",
-    "Network",
+    "NoTeacher",
     "Output",
-    "Sketch",
+    "Overlay",
     "Step",
-    "Taps",
     "Task",
     "Teacher",
-    "Together",
+    "Teachers",
 ]

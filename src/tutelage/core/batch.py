@@ -1,37 +1,184 @@
-"""What a usual batch holds: inputs, and labels of one integer an item, −100 for an item without a label."""
+"""A batch of any task: named fields, of which `inputs` is the only one that must be there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tutelage.errors import UserError
 
-IGNORED = -100
+IGNORE_INDEX = -100
+"""The label of an item without a label, as in `torch.nn.CrossEntropyLoss`."""
 
 
-def batch_inputs(batch: Any) -> tuple[Any, ...]:
-    """Return what a network takes of a batch: a tensor, the first of several, or a dict without its labels.
+class Batch(Mapping[str, Any]):
+    """Named fields of one batch.
 
-    >>> import torch
-    >>> batch_inputs([torch.ones(2, 3), torch.zeros(2)])[0].shape, list(batch_inputs({"pixels": 1, "labels": 2})[0])
-    (torch.Size([2, 3]), ['pixels'])
-    """
-    if isinstance(batch, Mapping):
-        return ({name: value for name, value in batch.items() if name != "labels"},)
-    return (batch[0],) if isinstance(batch, (tuple, list)) else (batch,)
+    The usual fields are `inputs`, `labels`, `ids` and `views`; a data set or a method may add
+    others. `ids` (N,) int64 name the samples. `views` (N,) int64 name what augmentation made of
+    them: 0 is the sample as it is stored, any other number stands for a (seed, epoch). A teacher's
+    outputs can be stored under (id, view).
 
+    >>> batch = Batch({"inputs": torch.ones(2, 3), "labels": torch.tensor([0, 1])})
+    >>> batch.inputs.shape, sorted(batch)
+    (torch.Size([2, 3]), ['inputs', 'labels'])
 
-def batch_labels(batch: Any) -> Tensor:
-    """Return the labels of a batch `(inputs, labels, …)` or `{"labels": …}`.
+    Args:
+        fields: the values by name.
 
     Raises:
-        UserError: the batch has none.
+        UserError: If there is no field `inputs`.
     """
-    several = isinstance(batch, (tuple, list)) and len(batch) > 1
-    found = batch.get("labels") if isinstance(batch, Mapping) else batch[1] if several else None
-    if not isinstance(found, Tensor):
-        raise UserError("the method needs labels; give batches as (inputs, labels, ...) or as a dict with 'labels'")
-    return found
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        if "inputs" not in fields:
+            raise UserError(f"a batch needs the field 'inputs', got {sorted(fields)}")
+        self._fields = dict(fields)
+
+    @classmethod
+    def of(cls, value: Any) -> Batch:
+        """Return what a data loader gave as a `Batch`.
+
+        >>> list(Batch.of([torch.ones(2, 3), torch.zeros(2)]))
+        ['inputs', 'labels']
+        >>> list(Batch.of({"pixel_values": torch.ones(2, 3), "labels": torch.zeros(2)}).inputs)
+        ['pixel_values']
+
+        Args:
+            value: a `Batch`; a mapping with `inputs`; a mapping whose entries the network takes by
+                name, and perhaps `labels` and `ids` (Hugging Face); `(inputs, labels, ids)` or a
+                part of it from the left; or the inputs alone.
+        """
+        if isinstance(value, Batch):
+            return value
+        if isinstance(value, Mapping):
+            if "inputs" in value:
+                return cls(value)
+            own = {name: value[name] for name in ("labels", "ids", "views") if name in value}
+            inputs = {name: entry for name, entry in value.items() if name not in own}
+            return cls({"inputs": inputs, **own})
+        if isinstance(value, (tuple, list)):
+            return cls(dict(zip(("inputs", "labels", "ids"), value, strict=False)))
+        return cls({"inputs": value})
+
+    @property
+    def inputs(self) -> Any:
+        """What a network takes: a tensor, a list, or a mapping of keyword arguments."""
+        return self._fields["inputs"]
+
+    @property
+    def labels(self) -> Any:
+        """What the items are labeled with; -100 stands for no label.
+
+        Raises:
+            UserError: If the batch has no labels.
+        """
+        if self._fields.get("labels") is None:
+            raise UserError(
+                "the method needs labels; give batches as (inputs, labels, ...) "
+                "or as a dict with 'labels'"
+            )
+        return self._fields["labels"]
+
+    @property
+    def ids(self) -> Tensor:
+        """The number of every sample, (N,) int64.
+
+        Raises:
+            UserError: If the batch has no ids.
+        """
+        ids = self._fields.get("ids")
+        if not isinstance(ids, Tensor):
+            raise UserError(
+                "the batch has no ids, by which a teacher's outputs are cached; "
+                "let it be (inputs, labels, ids) or have the field 'ids'"
+            )
+        return ids
+
+    @property
+    def views(self) -> Tensor:
+        """The augmentation of every sample, (N,) int64; zeros if the batch does not say."""
+        views = self._fields.get("views")
+        return torch.zeros_like(self.ids) if views is None else views
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """Return the batch with all its tensors on a device."""
+        return Batch({name: _moved(v, device, non_blocking) for name, v in self.items()})
+
+    def cat(self, others: Sequence[Batch]) -> Batch:
+        """Return this batch followed by others with the same fields.
+
+        >>> one = Batch.of((torch.zeros(2, 3), torch.zeros(2)))
+        >>> one.cat([one]).inputs.shape
+        torch.Size([4, 3])
+
+        Raises:
+            UserError: If the fields differ.
+        """
+        for other in others:
+            if set(other) != set(self):
+                raise UserError(
+                    f"batches of different fields cannot be joined: {sorted(self)} and "
+                    f"{sorted(other)}"
+                )
+        return Batch({name: _joined([b[name] for b in (self, *others)]) for name in self})
+
+    def with_fields(self, fields: Mapping[str, Any]) -> Batch:
+        """Return the batch with further fields, or with others in their place."""
+        return Batch({**self._fields, **fields})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __repr__(self) -> str:
+        return f"Batch({', '.join(self._fields)})"
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the first tensor in nested tuples, lists and mappings, or None.
+
+    >>> first_tensor([{"mask": None, "ids": torch.ones(2)}])
+    tensor([1., 1.])
+    """
+    if isinstance(value, Tensor):
+        return value
+    entries: Any = ()
+    if isinstance(value, Mapping):
+        entries = value.values()
+    elif isinstance(value, (tuple, list)):
+        entries = value
+    for entry in entries:
+        tensor = first_tensor(entry)
+        if tensor is not None:
+            return tensor
+    return None
+
+
+def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if isinstance(value, Mapping):
+        return {name: _moved(entry, device, non_blocking) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_moved(entry, device, non_blocking) for entry in value]
+    if isinstance(value, tuple):
+        return tuple(_moved(entry, device, non_blocking) for entry in value)
+    return value
+
+
+def _joined(values: Sequence[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    if isinstance(first, Mapping):
+        return {name: _joined([value[name] for value in values]) for name in first}
+    return [item for value in values for item in value]

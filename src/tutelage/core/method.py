@@ -1,4 +1,4 @@
-"""The one abstraction for every distillation method: named terms, and hooks that do nothing by default."""
+"""The one abstraction for every distillation method: named terms, and hooks with defaults."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from tutelage.core.configuration import configuration
+from tutelage.core._configuration import configuration
 from tutelage.core.output import Step
 from tutelage.core.teacher import Teacher
 
 
 @dataclass(frozen=True)
-class Card:
-    """What `tutelage methods` says of a method.
+class MethodInfo:
+    """What `tutelage methods` says about a method.
 
     Attributes:
         paper: authors, title, venue and year, arXiv number.
-        tasks: what it was made for.
-        needs: what it asks of the teacher and the recipe.
-        trains: trainable parts it adds, dropped at ship.
+        tasks: the tasks it was made for.
+        needs: what it needs of the teacher and the recipe.
+        trains: trainable parts that it adds and drops again at the end.
     """
 
     paper: str
@@ -32,59 +32,58 @@ class Card:
 
 
 class Method(nn.Module, ABC):
-    """One paper: the terms it adds to the task loss.
+    """One paper: the terms that it adds to the task loss.
 
-    A subclass stores its hyper-parameters in the constructor under the names of the arguments, and nothing else; shapes
-    arrive in `setup`. The engine treats all methods alike.
+    A subclass stores its hyper-parameters in the constructor under the names of the arguments, and
+    nothing else; shapes arrive in `setup`. The engine treats all methods alike.
 
     Attributes:
-        card: what the list of methods says of it.
+        info: what the list of methods says about it.
         task_weight: factor of the supervised loss.
-        listens: False for a method that trains without a teacher; one that is given is only compared with at the end.
-        grows: True for a method whose `grow` has to be called before the `Distiller` is made.
-        student_taps, teacher_taps: addresses of the submodule outputs that `forward` reads.
+        uses_teacher: False for a method that trains without a teacher; one that is given is then
+            only compared with at the end.
+        student_layers: addresses of the student's layers that `forward` reads.
+        teacher_layers: addresses of the teacher's layers that `forward` reads.
     """
 
-    card: ClassVar[Card]
+    info: ClassVar[MethodInfo]
     task_weight: float = 1.0
-    listens: bool = True
-    grows: bool = False
-    student_taps: Sequence[str] = ()
-    teacher_taps: Sequence[str] = ()
+    uses_teacher: bool = True
+    student_layers: Sequence[str] = ()
+    teacher_layers: Sequence[str] = ()
 
     def __init__(self) -> None:
         super().__init__()
 
-    def grow(self, student: nn.Module, teacher: Teacher) -> nn.Module:
-        """Change the student before training (an assistant, branches, an inherited tower); default: as it is."""
+    def build_student(self, student: nn.Module, teacher: Teacher) -> nn.Module:
+        """Return the student to train, such as one with branches; default: the student itself."""
         return student
 
-    def data(self, train: Any, teacher: Teacher) -> Any:
-        """Change the training data (an open set, sampled pairs); default: as it is."""
+    def build_data(self, train: Any, teacher: Teacher) -> Any:
+        """Return the data to train on, such as with unlabeled samples; default: `train` itself."""
         return train
 
     def setup(self, example: Step, teacher: Teacher) -> None:
-        """Build trainable parts from one real batch; default: there are none."""
+        """Build trainable parts from one real batch; default: there are none.
+
+        The `Distiller` has checked that the example is finite, and tries `forward` on it next.
+        """
         return None
 
-    def begin(self, progress: float) -> None:
-        """Put frozen parts of a grown student into eval mode, before every forward pass; default: there are none."""
+    def on_step_start(self, progress: float) -> None:
+        """Called before every forward pass, e.g. to keep frozen submodules in eval mode."""
         return None
 
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:
-        """Return named, weighted scalar terms; their sum is minimised together with the task loss."""
+        """Return named, weighted scalar terms; their sum and the task loss are minimized."""
 
-    def inspect(self, step: Step) -> dict[str, Tensor]:
-        """Return, for a report, where in the step's first image the student does as the teacher; default: nothing.
+    def eval_model(self, student: nn.Module) -> nn.Module:
+        """Return the network that is validated and chosen by; default: the student."""
+        return student
 
-        Returns:
-            Maps (rows, columns) over the image by name, values up to 1, which is agreement; NaN where there is none.
-        """
-        return {}
-
-    def ship(self, student: nn.Module) -> nn.Module:
-        """Return what is deployed; default: the student."""
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """Return the network that is shipped; default: the student."""
         return student
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""What one forward pass gave, and everything that a method may look at in one step."""
+"""What one forward pass gave, and everything that a method sees in one training step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from tutelage.core.batch import Batch
 from tutelage.errors import UserError, near_misses
+
+LOGITS = ("logits", "out")  # Hugging Face's name, and that of torchvision's segmentation networks
 
 
 @dataclass(frozen=True)
@@ -16,56 +19,59 @@ class Output:
     """What one forward pass gave.
 
     Attributes:
-        out: what the network returned: logits, a dict of detection losses, scores …
-        taps: recorded submodule outputs, by the address they were asked for with.
+        output: what the network returned: logits, a dict of detection losses, embeddings, ...
+        features: recorded outputs of submodules, by the address that asked for them.
     """
 
-    out: Any
-    taps: Mapping[str, Tensor] = field(default_factory=dict)
+    output: Any
+    features: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def logits(self) -> Tensor:
-        """The output as one tensor: itself, or its entry `logits` (Hugging Face) or `out` (torchvision's segmentation).
+        """The output as one tensor: itself, or its entry `logits` or `out`.
 
         Raises:
-            UserError: it is neither, or there is no output because there is no teacher.
+            UserError: If it is neither, or if there is no output because there is no teacher.
         """
-        out = self.out
-        if isinstance(out, Mapping):
-            out = next((out[name] for name in ("logits", "out") if name in out), out)
-        if out is None:
-            raise UserError("the method needs a teacher's logits, but there is no teacher; give the recipe one")
-        if not isinstance(out, Tensor):
+        output = self.output
+        if isinstance(output, Mapping):
+            output = next((output[name] for name in LOGITS if name in output), output)
+        if output is None:
             raise UserError(
-                f"the network gives a {type(out).__name__} without logits; a method on logits needs a tensor"
+                "the method needs a teacher's logits, but there is no teacher; give the recipe one"
             )
-        return out
+        if not isinstance(output, Tensor):
+            raise UserError(
+                f"the network gives a {type(output).__name__} without logits; "
+                "a method on logits needs a tensor"
+            )
+        return output
 
-    def tap(self, name: str) -> Tensor:
-        """Return the recorded output of `name`.
+    def feature(self, name: str) -> Tensor:
+        """Return the recorded output of a layer.
 
         Raises:
-            UserError: nothing was recorded under that name.
+            UserError: If nothing was recorded under that name.
         """
-        if name not in self.taps:
-            raise UserError(f"no tap {name!r} was recorded{near_misses(name, self.taps)}")
-        return self.taps[name]
+        if name not in self.features:
+            raise UserError(f"no feature {name!r} was recorded{near_misses(name, self.features)}")
+        return self.features[name]
 
 
 @dataclass(frozen=True)
 class Step:
-    """Everything a method may look at in one training step; it grows by a field, never by an argument.
+    """Everything that a method sees in one training step; it grows by fields, not by arguments.
 
     Attributes:
         student: the student's outputs, with gradient.
-        teacher: the teacher's outputs, without gradient; `out` is None when there is no teacher.
-        batch: the batch as the loader gave it.
-        task: the supervised loss of any student-like output on this batch.
-        progress: how much of the run is done, 0 → 1.
+        teacher: the teacher's outputs, without gradient; `output` is None without a teacher.
+        batch: the batch.
+        task_loss: the supervised loss of any student-like output on this batch.
+        progress: the share of the run that is done, 0 to 1.
     """
 
     student: Output
     teacher: Output
-    batch: Any
-    task: Callable[[Any], Tensor]
+    batch: Batch
+    task_loss: Callable[[Any], Tensor]
     progress: float = 1.0

@@ -1,86 +1,141 @@
-"""What the student is trained for: how a batch enters a network, the supervised loss, and the metrics."""
+"""What the student is trained for: how a batch enters a network, the loss, and the metrics."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from tutelage.core.configuration import configuration
-from tutelage.core.output import Output
-from tutelage.core.sketch import Sketch
+from tutelage.core._configuration import configuration
+from tutelage.core.batch import Batch
+from tutelage.core.taps import call
 from tutelage.core.teacher import Teacher
+from tutelage.errors import UserError
 
 
 class Metrics(ABC):
-    """Running evaluation figures: update, merge over ranks, compute. State is sums."""
+    """Running evaluation metrics: update, merge over ranks, compute. State is sums."""
 
     @abstractmethod
-    def update(self, out: Any, batch: Any, teacher: Any = None) -> None:
-        """Take in one batch: the network's output, the batch, and the teacher's output where there is one."""
+    def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
+        """Add one batch.
+
+        Args:
+            output: what the network gave.
+            batch: the batch.
+            teacher: what the teacher gave, if there is one.
+        """
 
     @abstractmethod
     def compute(self) -> dict[str, float]:
-        """Return the figures by name."""
+        """Return the metrics by name."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network is evaluated: on which part, in which batches, beside which teacher.
+
+    Attributes:
+        part: name of the part, `validation` or `test`.
+        batches: gives every item of a part once, on the network's device; under several ranks each
+            has its share, and the metrics add them up.
+        teacher: adds metrics that compare with a teacher, such as agreement; or None.
+    """
+
+    part: str
+    batches: Callable[[Any], Iterable[Batch]]
+    teacher: Teacher | None = None
 
 
 class Task(ABC):
     """A supervised task.
 
     Attributes:
-        select: name of the metric by which the best epoch is chosen on validation data (higher is better).
-        margin: how far a teacher must be on the way from `chance` to 1.
-        evaluation_batch: items in a batch of an evaluation.
-        student_taps: addresses of what the task itself reads of the student, to feed the teacher with it.
+        monitor: the metric by which the best epoch is chosen on validation data (higher is better).
+        min_gain_over_chance: how far above chance a teacher must be, as a share of the way to 1.
     """
 
-    select: str
-    margin: float = 0.1
-    evaluation_batch: int = 256
-    student_taps: Sequence[str] = ()
+    monitor: str
+    min_gain_over_chance: float = 0.1
 
     @abstractmethod
-    def inputs(self, batch: Any) -> tuple[Any, ...]:
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """Return the positional arguments of a network's forward."""
 
     @abstractmethod
-    def loss(self, out: Any, batch: Any) -> Tensor:
+    def loss(self, output: Any, batch: Batch) -> Tensor:
         """Return the scalar supervised loss of an output on this batch."""
-
-    def teacher_inputs(self, inputs: tuple[Any, ...], student: Output) -> tuple[Any, ...]:
-        """Return what the teacher takes in training, given the student's inputs and outputs; default: the same."""
-        return inputs
-
-    def in_training(self, teacher: Teacher, student: nn.Module) -> Teacher:
-        """Return how the teacher is listened to in training, if that is not by its whole forward pass."""
-        return teacher
-
-    def accept(self, out: Any, batch: Any) -> None:
-        """Raise unless an output in eval mode fits the task; default: its loss can be computed."""
-        self.loss(out, batch)
-
-    def sketch(self, batch: Any, out: Any = None) -> list[Sketch] | None:
-        """Return what a report draws over each of the images `batch[0]`; default: nothing, and no images are kept.
-
-        Args:
-            batch: images (3, H, W) in [0, 1], as a list or a tensor, and their targets.
-            out: what a network gave for it in eval mode; None asks for the truth.
-        """
-        return None
-
-    def class_count(self) -> int | None:
-        """Return how many classes the data must have; default: that is not checked."""
-        return None
 
     @abstractmethod
     def metrics(self) -> Metrics:
-        """Return fresh running metrics."""
+        """Return new running metrics."""
 
     @abstractmethod
-    def chance(self) -> float:
-        """Return what `select` is worth for a network that guesses; a teacher at that level is refused."""
+    def chance_level(self) -> float:
+        """Return what `monitor` is worth for a network that guesses."""
+
+    def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
+        """Raise unless network and data fit the task; default: its loss can be computed.
+
+        Args:
+            output: what the network gave in eval mode.
+            batch: one training batch.
+            data: the data set that it is from, if it is known.
+        """
+        self.loss(output, batch)
+
+    def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
+        """Return the teacher for training, e.g. one that runs only its backbone; default: as is."""
+        return teacher
+
+    def evaluate(
+        self, model: nn.Module, parts: Mapping[str, Any], run: Evaluation
+    ) -> dict[str, float]:
+        """Return the metrics of a network; default: one pass over the part with `metrics()`.
+
+        A task that ranks a whole corpus overrides it and reads further parts.
+
+        Args:
+            model: in eval mode; called without gradient.
+            parts: the data by name, `train`, `validation`, `test` and what else the data set has.
+            run: which part, and how to load it.
+        """
+        metrics = self.metrics()
+        for batch in run.batches(parts[run.part]):
+            inputs = self.inputs(batch)
+            teacher = None if run.teacher is None else run.teacher(batch, inputs).output
+            metrics.update(call(model, inputs), batch, teacher)
+        return metrics.compute()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({configuration(self)})"
+
+
+@runtime_checkable
+class HasClasses(Protocol):
+    """A data set whose items have one of some named classes."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes in the order of their labels."""
+        ...
+
+
+def check_num_classes(num_classes: int, data: Any) -> None:
+    """Raise if a data set has another number of classes than its task.
+
+    Args:
+        num_classes: of the task.
+        data: the data set; one without classes passes.
+
+    Raises:
+        UserError: If the numbers differ.
+    """
+    if isinstance(data, HasClasses) and len(data.classes) != num_classes:
+        raise UserError(
+            f"the data has {len(data.classes)} classes, but task.num_classes is {num_classes}; "
+            "set it and the networks' num_classes to the data's"
+        )

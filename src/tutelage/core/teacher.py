@@ -1,139 +1,234 @@
-"""Where the teacher's outputs come from: a live network, a cache, or nowhere.
+"""Where the teacher's outputs come from: one frozen network, several, a cache, or nowhere.
 
-A teacher is never a registered submodule: it is not in `state_dict`, not in `parameters()`, not flipped by
-`.train()` and not wrapped by DDP. It runs in eval mode under `no_grad` (not `inference_mode`: relational losses
-save its tensors for backward).
+A teacher is never a registered submodule: it is not in `state_dict`, not in `parameters()`, not
+flipped by `.train()` and not wrapped by DDP. It runs in eval mode under `no_grad`; not under
+`inference_mode`, since relational losses save its tensors for backward.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.batch import Batch, first_tensor
 from tutelage.core.output import Output
-from tutelage.core.tap import Taps, find_module
-from tutelage.errors import UserError
+from tutelage.core.taps import FeatureTaps, find_module
+from tutelage.errors import UserError, near_misses
 
 
-class Teacher(Protocol):
-    """Anything that answers a batch with an `Output`."""
+class Teacher(ABC):
+    """Anything that answers a batch with an `Output`.
 
-    @abstractmethod
-    def tapped(self, names: Sequence[str]) -> Teacher:
-        """Return this teacher, recording these submodule outputs; the original is as it was."""
-
-    @abstractmethod
-    def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
-        """Answer a batch: `inputs` is what the networks take, `batch` what the loader gave (it may carry ids)."""
-
-    @abstractmethod
-    def module(self, name: str) -> nn.Module:
-        """Return a submodule of the teacher, such as its classifier."""
-
-
-class Network:
-    """A live network as the teacher.
-
-    It is put into eval mode, its parameters stop requiring gradients, and it follows its inputs to their device.
-
-    Args:
-        network: any module.
-        taps: addresses of the submodule outputs to record (a `Distiller` asks for its method's).
-
-    >>> teacher = Network(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
-    >>> teacher.network.training, any(p.requires_grad for p in teacher.network.parameters())
-    (False, False)
+    Attributes:
+        student_layers: addresses of student outputs that it needs before it can answer; they are
+            in the `student` that it is called with.
     """
 
-    def __init__(self, network: nn.Module, taps: Sequence[str] = ()) -> None:
-        self.network = network.eval().requires_grad_(False)
-        self._taps = Taps(network, taps)
+    student_layers: Sequence[str] = ()
 
-    def tapped(self, names: Sequence[str]) -> Network:
-        """Return a teacher of the same network that records these submodule outputs."""
-        return Network(self.network, names)
+    @abstractmethod
+    def with_taps(self, layers: Sequence[str]) -> Teacher:
+        """Return this teacher, recording these layers; the original stays as it was."""
 
-    def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
+    @abstractmethod
+    def __call__(
+        self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
+    ) -> Output:
+        """Return the teacher's outputs for a batch.
+
+        Args:
+            batch: the whole batch; a cache looks its ids up.
+            inputs: the positional arguments of a network's forward.
+            student: the student's outputs for the batch; None in evaluation.
+        """
+
+    def models(self) -> Mapping[str, nn.Module]:
+        """Return the networks behind the outputs by name; none by default, as for a file."""
+        return {}
+
+    def module(self, name: str) -> nn.Module:
+        """Return a submodule of the teacher, such as its classifier.
+
+        Args:
+            name: of the submodule; with several networks `teacher/name`.
+
+        Raises:
+            UserError: If there is no network at hand, or no such submodule in it.
+        """
+        models = self.models()
+        if not models:
+            raise UserError(
+                f"the method needs the teacher's module {name!r}, but there is no teacher network; "
+                "give the recipe one"
+            )
+        if len(models) == 1:
+            return find_module(next(iter(models.values())), name)
+        teacher, _, rest = name.partition("/")
+        if teacher not in models:
+            raise UserError(
+                f"{name!r} names none of the teachers; write 'teacher/module'"
+                f"{near_misses(teacher, models)}"
+            )
+        return find_module(models[teacher], rest)
+
+
+class FrozenTeacher(Teacher):
+    """A frozen network as the teacher.
+
+    The network is put into eval mode, its parameters stop requiring gradients, and it follows its
+    inputs to their device.
+
+    >>> teacher = FrozenTeacher(nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2)))
+    >>> teacher.model.training, any(p.requires_grad for p in teacher.model.parameters())
+    (False, False)
+
+    Args:
+        model: any module.
+        layers: addresses of the outputs to record (a `Distiller` asks for its method's).
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str] = ()) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._taps = FeatureTaps(model, layers)
+
+    def with_taps(self, layers: Sequence[str]) -> FrozenTeacher:
+        """Return a teacher with the same network that records these layers."""
+        return FrozenTeacher(self.model, layers)
+
+    def __call__(
+        self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
+    ) -> Output:
         """Run the network on `inputs`."""
-        return self.run(self.network, inputs)
+        return self.run(self.model, inputs)
 
     @torch.no_grad()
     def run(self, part: nn.Module, inputs: tuple[Any, ...]) -> Output:
-        """Run a part of the network that holds all taps, such as a detector's backbone, on `inputs`."""
-        if self.network.training:
-            self.network.eval()
-        self._follow(inputs)
+        """Run a part of the network that holds all taps, such as a detector's backbone."""
+        if self.model.training:  # somebody flipped it back
+            self.model.eval()
+        self._follow(first_tensor(inputs))
         return self._taps.run(part, *inputs)
 
-    def module(self, name: str) -> nn.Module:
-        """Return the submodule `name`, or raise with the nearest names."""
-        return find_module(self.network, name)
+    def models(self) -> Mapping[str, nn.Module]:
+        """Return the network under the name `teacher`."""
+        return {"teacher": self.model}
 
-    def _follow(self, inputs: tuple[Any, ...]) -> None:
-        device = first_device(inputs)
-        mine = next(self.network.parameters(), None)
-        if device is not None and mine is not None and mine.device != device:
-            self.network.to(device)
+    def _follow(self, tensor: Tensor | None) -> None:
+        parameter = next(self.model.parameters(), None)
+        if tensor is not None and parameter is not None and parameter.device != tensor.device:
+            self.model.to(tensor.device)
 
     def __repr__(self) -> str:
-        return f"Network({type(self.network).__name__})"
+        return f"FrozenTeacher({type(self.model).__name__})"
 
 
-class Cached(Protocol):
-    """The protocol of a teacher whose outputs lie on disk: it looks the batch up and runs nothing.
+class Teachers(Teacher):
+    """Several teachers by name.
 
-    It is a `Teacher`; `tapped` raises for a name that was not stored, `module` raises, since no network is at hand.
+    A layer of one of them is addressed as `name/layer`. The output is the mean of the logits if all
+    teachers give tensors of one shape, else the mapping of their outputs by name.
+
+    >>> batch = Batch.of(torch.ones(2, 4))
+    >>> both = Teachers({"a": FrozenTeacher(nn.Linear(4, 3)), "b": FrozenTeacher(nn.Linear(4, 3))})
+    >>> both(batch, (batch.inputs,)).logits.shape
+    torch.Size([2, 3])
+
+    Args:
+        teachers: one or more, by names without a slash.
     """
 
-    def tapped(self, names: Sequence[str]) -> Teacher:
-        """Check that these taps were stored."""
-        ...
+    def __init__(self, teachers: Mapping[str, Teacher]) -> None:
+        if not teachers:
+            raise UserError(
+                "Teachers needs at least one teacher, such as {'large': FrozenTeacher(net)}"
+            )
+        for name in teachers:
+            if not name or "/" in name:
+                raise UserError(f"a teacher's name is not empty and has no slash, got {name!r}")
+        self.teachers = dict(teachers)
+        layers = [layer for teacher in teachers.values() for layer in teacher.student_layers]
+        self.student_layers = tuple(dict.fromkeys(layers))
 
-    def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
-        """Look the batch up."""
-        ...
+    def with_taps(self, layers: Sequence[str]) -> Teachers:
+        """Return teachers that record these layers, each written as `name/layer`.
 
-    def module(self, name: str) -> nn.Module:
-        """Raise: a cache has no modules."""
-        ...
+        Raises:
+            UserError: If a layer does not begin with the name of a teacher.
+        """
+        wanted: dict[str, list[str]] = {name: [] for name in self.teachers}
+        for address in layers:
+            name, slash, layer = address.partition("/")
+            if not slash or name not in wanted:
+                raise UserError(
+                    f"the teacher layer {address!r} does not say whose it is; write it as "
+                    f"'{next(iter(wanted))}/{layer or name}'{near_misses(name, wanted)}"
+                )
+            wanted[name].append(layer)
+        return Teachers({name: t.with_taps(wanted[name]) for name, t in self.teachers.items()})
 
+    def __call__(
+        self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
+    ) -> Output:
+        """Ask every teacher."""
+        answers = {name: t(batch, inputs, student) for name, t in self.teachers.items()}
+        features = {
+            f"{name}/{layer}": feature
+            for name, answer in answers.items()
+            for layer, feature in answer.features.items()
+        }
+        return Output(_mean_logits(answers), features)
 
-class Absent:
-    """No teacher: the student alone, or a method whose branches teach each other."""
-
-    def tapped(self, names: Sequence[str]) -> Absent:
-        """Refuse taps: there is nothing to tap."""
-        if names:
-            raise UserError(f"the method taps {list(names)} of a teacher, but there is none; give the recipe a teacher")
-        return self
-
-    def __call__(self, batch: Any, inputs: tuple[Any, ...]) -> Output:
-        """Answer with nothing."""
-        return Output(None)
-
-    def module(self, name: str) -> nn.Module:
-        """Refuse: there is no teacher."""
-        raise UserError(f"the method needs the teacher's module {name!r}, but there is no teacher; give the recipe one")
+    def models(self) -> Mapping[str, nn.Module]:
+        """Return the networks of all teachers, each under its teacher's name."""
+        models: dict[str, nn.Module] = {}
+        for name, teacher in self.teachers.items():
+            own = teacher.models()
+            for inner, model in own.items():
+                models[name if len(own) == 1 else f"{name}/{inner}"] = model
+        return models
 
     def __repr__(self) -> str:
-        return "Absent()"
+        return f"Teachers({self.teachers})"
 
 
-def first_device(inputs: Any) -> torch.device | None:
-    """Return the device of the first tensor found in nested tuples, lists and dicts, or None."""
-    if isinstance(inputs, Tensor):
-        return inputs.device
-    values: Any = ()
-    if isinstance(inputs, Mapping):
-        values = inputs.values()
-    elif isinstance(inputs, (tuple, list)):
-        values = inputs
-    for value in values:
-        device = first_device(value)
-        if device is not None:
-            return device
-    return None
+class NoTeacher(Teacher):
+    """No teacher: the baseline, or a method whose branches teach each other."""
+
+    def with_taps(self, layers: Sequence[str]) -> NoTeacher:
+        """Return itself if there is nothing to record.
+
+        Raises:
+            UserError: If there is.
+        """
+        if layers:
+            raise UserError(
+                f"the method taps {list(layers)} of a teacher, but there is none; "
+                "give the recipe a teacher"
+            )
+        return self
+
+    def __call__(
+        self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
+    ) -> Output:
+        """Return an empty output."""
+        return Output(None)
+
+    def __repr__(self) -> str:
+        return "NoTeacher()"
+
+
+def _mean_logits(answers: Mapping[str, Output]) -> Any:
+    outputs = {name: answer.output for name, answer in answers.items()}
+    logits = []
+    for answer in answers.values():
+        try:
+            logits.append(answer.logits)
+        except UserError:  # one of them gives no logits: the method must know what to do
+            return outputs
+    if len({value.shape for value in logits}) > 1:
+        return outputs
+    return torch.stack(logits).mean(0)

@@ -1,24 +1,31 @@
-"""Images with labels, from the places where they lie; importing this loads no image library."""
+"""Data sets, and the samples that they consist of.
+
+IDX, CIFAR and COCO files and image folders are read here rather than by torchvision: nothing is
+unpickled that could run code, samples have stable ids, images stay uint8 tensors, and a broken file
+is named with how to mend it. Importing this package loads no image library.
+"""
 
 from __future__ import annotations
 
 from tutelage.data.base import Data
-from tutelage.data.cifar import CIFAR10, CIFAR100
-from tutelage.data.cityscapes import Cityscapes
-from tutelage.data.coco import BoxSet, Coco
-from tutelage.data.deepforest import DeepForest
+from tutelage.data.concat import ConcatSamples, concat
 from tutelage.data.dense import DenseSet
-from tutelage.data.digits import Digits
-from tutelage.data.idx import MNIST, FashionMNIST
-from tutelage.data.image_folder import ImageFolder
-from tutelage.data.image_set import ArraySet, ImageSet, Stream, collate
+from tutelage.data.image_data import ImageData
+from tutelage.data.image_set import ArraySet, ImageSet
 from tutelage.data.masks import MaskFormat, MaskSet
-from tutelage.data.mni152 import MNI152
-from tutelage.data.open_set import OpenSet, Unlabelled
+from tutelage.data.open_set import LabeledWithPools, OpenSet
 from tutelage.data.resized import Resized
-from tutelage.data.splits import Splits
-from tutelage.data.tuxpaint import TuxPaint
-from tutelage.data.voc import VOCSegmentation
+from tutelage.data.samples import Key, Samples, Stream, collate
+from tutelage.data.sets.cifar import CIFAR10, CIFAR100
+from tutelage.data.sets.cityscapes import Cityscapes
+from tutelage.data.sets.coco import BoxSet, Coco
+from tutelage.data.sets.deepforest import DeepForest
+from tutelage.data.sets.digits import Digits
+from tutelage.data.sets.image_folder import ImageFolder
+from tutelage.data.sets.mni152 import MNI152
+from tutelage.data.sets.mnist import MNIST, FashionMNIST
+from tutelage.data.sets.tuxpaint import TuxPaint
+from tutelage.data.sets.voc import VOCSegmentation
 
 __all__ = [
     "CIFAR10",
@@ -29,21 +36,25 @@ __all__ = [
     "BoxSet",
     "Cityscapes",
     "Coco",
+    "ConcatSamples",
     "Data",
     "DeepForest",
     "DenseSet",
     "Digits",
     "FashionMNIST",
+    "ImageData",
     "ImageFolder",
     "ImageSet",
+    "Key",
+    "LabeledWithPools",
     "MaskFormat",
     "MaskSet",
     "OpenSet",
     "Resized",
-    "Splits",
+    "Samples",
     "Stream",
     "TuxPaint",
-    "Unlabelled",
     "VOCSegmentation",
     "collate",
+    "concat",
 ]

@@ -1,110 +1,104 @@
 """Images with labels and stable ids; augmentation is a pure function of seed, epoch and sample.
 
-A sample's random crop depends on (seed, epoch, index) alone: not on the number of workers, not on what was drawn
-before it, so a run that resumes sees the same pixels, and a teacher's outputs can be stored per epoch.
+A sample's random crop depends on (seed, epoch, id) alone: not on the number of workers, and not on
+what was drawn before it. A run that resumes sees the same pixels, and a teacher's outputs can be
+stored under (id, view).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from tutelage.core.batch import Batch
+from tutelage.data.samples import Key, Samples
 from tutelage.errors import UserError
 
-Key = int | tuple[int, int]
-Batch = tuple[Tensor, Tensor, Tensor]
+PRIME = 1_000_003  # keeps (seed, epoch, id) apart as long as epoch and id are smaller
 
 
-@dataclass(frozen=True)
-class Stream:
-    """A run of items of a set that has its own share of every training batch, and its own passes.
+class ImageSet(Samples, ABC):
+    """A part of an image data set.
 
-    Attributes:
-        name: for messages.
-        first, size: where the items lie.
-        share: items in a batch per item of `train.batch_size`.
-    """
-
-    name: str
-    first: int
-    size: int
-    share: float
-
-
-class ImageSet(Dataset[Any], ABC):
-    """A part of a data set.
-
-    An item is `(image, label, index)`: float32 (C, H, W) in [0, 1], int64, and the int64 id of the sample in its
-    original part. A key is a position, or `(epoch, position)`; the epoch decides the augmentation.
+    A batch has the fields `inputs` (N, C, H, W) float32 in [0, 1], `labels` (N,) int64, `ids` (N,)
+    int64 and `views` (N,) int64, see `view_number`.
 
     Args:
         labels: (N,) int64.
-        index: (N,) int64 ids.
+        ids: (N,) int64, the number of each sample in its original part.
         augment: a torchvision v2 transform, or None.
         seed: of the augmentation.
-
-    Attributes:
-        streams: what joins every training batch, from the end of the set; an epoch is one pass over the items before.
     """
 
-    streams: Sequence[Stream] = ()
-
-    def __init__(self, labels: Tensor, index: Tensor, augment: nn.Module | None = None, seed: int = 0) -> None:
-        self.labels, self.index, self.augment, self.seed = labels, index, augment, seed
-
-    def beside(self, shares: Mapping[str, float]) -> ImageSet:
-        """Return this set with unlabelled images beside it, so many per labelled one from each pool that it knows.
-
-        Raises:
-            UserError: it knows no pool.
-        """
-        raise UserError(
-            f"the training data knows no unlabelled images {list(shares)}; let it be a tutelage.data.OpenSet (around "
-            "Resized, not in it), and give shares in one place"
-        )
+    def __init__(
+        self, labels: Tensor, ids: Tensor, augment: nn.Module | None = None, seed: int = 0
+    ) -> None:
+        self.labels = labels
+        self.ids = ids
+        self.augment = augment
+        self.seed = seed
 
     @abstractmethod
     def image(self, position: int) -> Tensor:
         """Return one image without augmentation, uint8 or float32 in [0, 1], (C, H, W)."""
 
     @abstractmethod
-    def part(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ImageSet:
-        """Return the items at these positions, with another augmentation."""
+    def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ImageSet:
+        """Return the samples at these positions, with another augmentation."""
+
+    def subset(self, positions: Sequence[int] | Tensor) -> ImageSet:
+        """Return the samples at these positions, augmented as here."""
+        chosen = torch.as_tensor(positions, dtype=torch.int64)
+        return self.subset_with(chosen, self.augment, self.seed)
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples with these keys as one batch."""
+        samples = [self.sample(epoch, position) for epoch, position in keys]
+        inputs, labels = self.collate([s[0] for s in samples], [s[1] for s in samples])
+        return self._with_ids(keys, inputs, labels)
+
+    def sample(self, epoch: int, position: int) -> tuple[Tensor, Any]:
+        """Return the image (C, H, W), augmented, float32 in [0, 1], and the label of one sample."""
+        image = self.image(position)
+        if self.augment is not None:
+            image = self._augmented(epoch, position, image)
+        return to_float(image), self.labels[position]
+
+    def collate(self, images: Sequence[Tensor], labels: Sequence[Any]) -> tuple[Any, Any]:
+        """Return images and labels of several samples as the fields `inputs` and `labels`."""
+        shapes = sorted({tuple(image.shape) for image in images})
+        if len(shapes) > 1:
+            raise UserError(
+                f"images of one batch have the shapes {shapes[0]} and {shapes[1]}; let "
+                "data.augment crop or resize them"
+            )
+        return torch.stack(list(images)), torch.stack(list(labels))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, key: Key) -> Any:
-        epoch, position = key if isinstance(key, tuple) else (0, key)
-        image = self.image(position)
-        if self.augment is not None:
-            image = self._augmented(epoch, int(self.index[position]), image)
-        return to_float(image), self.labels[position], self.index[position]
+    def _with_ids(self, keys: Sequence[Key], inputs: Any, labels: Any) -> Batch:
+        """Return a batch that says which samples it holds, and in which view."""
+        views = [0 if self.augment is None else view_number(self.seed, epoch) for epoch, _ in keys]
+        return Batch(
+            {
+                "inputs": inputs,
+                "labels": labels,
+                "ids": self.ids[[position for _, position in keys]],
+                "views": torch.tensor(views, dtype=torch.int64),
+            }
+        )
 
-    def __getitems__(self, keys: Sequence[Key]) -> Any:
-        """Return a whole batch, already joined; give `collate` to the DataLoader."""
-        return self.joined([self[key] for key in keys])
-
-    def joined(self, items: Sequence[Any]) -> Any:
-        """Return items as one batch."""
-        images, labels, index = zip(*items, strict=True)
-        shapes = sorted({tuple(image.shape) for image in images})
-        if len(shapes) > 1:
-            raise UserError(
-                f"images of one batch have the shapes {shapes[0]} and {shapes[1]}; let data.augment crop or resize them"
-            )
-        return torch.stack(images), torch.stack(labels), torch.stack(index)
-
-    def _augmented(self, epoch: int, index: int, *sample: Any) -> Any:
+    def _augmented(self, epoch: int, position: int, *sample: Any) -> Any:
+        """Return the augmented sample; the state of torch's generator is left as it was."""
         assert self.augment is not None
+        number = (self.seed * PRIME + epoch) * PRIME + int(self.ids[position])
         state = torch.get_rng_state()
-        torch.manual_seed(((self.seed * 1_000_003 + epoch) * 1_000_003 + index) % 2**63)
+        torch.manual_seed(number % 2**63)
         result = self.augment(*sample)
         torch.set_rng_state(state)
         return result
@@ -115,42 +109,58 @@ class ArraySet(ImageSet):
 
     Args:
         images: (N, C, H, W) uint8.
-        labels, index, augment, seed: see `ImageSet`; `index` None counts from 0.
+        labels: (N,) int64.
+        ids: (N,) int64; None counts from 0.
+        augment: a torchvision v2 transform, or None.
+        seed: of the augmentation.
     """
 
     def __init__(
         self,
         images: Tensor,
         labels: Tensor,
-        index: Tensor | None = None,
+        ids: Tensor | None = None,
         augment: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(labels, torch.arange(len(labels)) if index is None else index, augment, seed)
+        ids = torch.arange(len(labels)) if ids is None else ids
+        super().__init__(labels, ids, augment, seed)
         self.images = images
 
     def image(self, position: int) -> Tensor:
         """Return one image as it is stored."""
         return self.images[position]
 
-    def part(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ArraySet:
-        """Return the items at these positions, with another augmentation."""
-        return ArraySet(self.images[positions], self.labels[positions], self.index[positions], augment, seed)
+    def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ArraySet:
+        """Return the samples at these positions, with another augmentation."""
+        return ArraySet(
+            images=self.images[positions],
+            labels=self.labels[positions],
+            ids=self.ids[positions],
+            augment=augment,
+            seed=seed,
+        )
 
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """Return a whole batch; without augmentation by one indexing of the array."""
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples with these keys as one batch."""
         if self.augment is not None:
-            batch: Batch = super().__getitems__(keys)
-            return batch
-        positions = torch.tensor([key[1] if isinstance(key, tuple) else key for key in keys])
-        return to_float(self.images[positions]), self.labels[positions], self.index[positions]
+            return super().batch(keys)
+        # Without augmentation one indexing of the array is enough.
+        positions = [position for _, position in keys]
+        return self._with_ids(keys, to_float(self.images[positions]), self.labels[positions])
+
+
+def view_number(seed: int, epoch: int) -> int:
+    """Return the number of the augmentation of an epoch, which is never 0.
+
+    Pairs of seed and epoch that have the same number augment alike.
+
+    >>> view_number(0, 0), view_number(0, 3), view_number(1, 3)
+    (1, 4, 1000007)
+    """
+    return 1 + (seed * PRIME + epoch) % (2**63 - 1)
 
 
 def to_float(image: Tensor) -> Tensor:
     """Return float32 in [0, 1]; uint8 is divided by 255."""
     return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
-
-
-def collate(batch: Any) -> Any:
-    """Hand over what `__getitems__` stacked."""
-    return batch

@@ -1,4 +1,4 @@
-"""Images with a mask: the class of every pixel, as a PNG file beside the image."""
+"""Images with masks: the class of every pixel, as a PNG file beside the image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core.batch import IGNORED
+from tutelage.core.batch import IGNORE_INDEX
+from tutelage.data._files import check_image_files, decode_image
 from tutelage.data.dense import DenseSet
-from tutelage.data.image_folder import decode, refuse_broken
 from tutelage.errors import UserError
 
-VOID = 255  # in a mask as it is augmented: a pixel without a class
+VOID = 255  # in mask files, and in masks while they are augmented: a pixel without a class
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,19 @@ class MaskFormat:
     """What the numbers in mask files mean.
 
     Attributes:
-        classes: how many there are.
-        table: (256,) uint8, the class of each number, 255 for none; None where the numbers are the classes, and 255 is
-            none.
+        num_classes: number of classes.
+        table: (256,) uint8, the class of each number, 255 for none; None if the numbers are the
+            classes, and 255 is none.
     """
 
-    classes: int
+    num_classes: int
     table: Tensor | None = None
 
     def read(self, path: Path) -> Tensor:
         """Return a mask file as uint8 (H, W) classes, 255 for none.
 
         Raises:
-            UserError: it is no image of class numbers, or holds a number without a meaning.
+            UserError: If it is no image of class numbers, or has a number without a meaning.
         """
         import numpy as np
         from PIL import Image
@@ -46,20 +46,22 @@ class MaskFormat:
             with Image.open(path) as file:
                 if file.mode not in ("P", "L"):
                     raise UserError(
-                        f"the mask {path} is an image of mode {file.mode}; a mask has one class number a pixel, as a "
-                        "grey (L) or palette (P) PNG"
+                        f"the mask {path} is an image of mode {file.mode}; a mask has one class "
+                        "number a pixel, as a gray (L) or palette (P) PNG"
                     )
                 mask = torch.from_numpy(np.array(file))
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"the mask {path} cannot be decoded ({error}); mend it, or leave it out") from error
+            raise UserError(
+                f"the mask {path} cannot be decoded ({error}); mend it, or leave it out"
+            ) from error
         if self.table is not None:
             return self.table[mask.long()]
-        wrong = (mask >= self.classes) & (mask != VOID)
+        wrong = (mask >= self.num_classes) & (mask != VOID)
         if wrong.any():
             y, x = wrong.nonzero()[0].tolist()
             raise UserError(
-                f"the mask {path} has the class {int(mask[y, x])} at x={x}, y={y}, but there are {self.classes} "
-                f"(0 to {self.classes - 1}, {VOID} for none)"
+                f"the mask {path} has the class {int(mask[y, x])} at x={x}, y={y}, but there are "
+                f"{self.num_classes} (0 to {self.num_classes - 1}, {VOID} for none)"
             )
         return mask
 
@@ -67,93 +69,95 @@ class MaskFormat:
 class MaskSet(DenseSet):
     """Images with masks.
 
-    A target is an int64 mask (H, W), −100 where a pixel has no class. A batch is (images (N, 3, H, W), masks (N, H, W),
-    ids); images of other sizes are filled up with 0 and masks with −100, at the bottom and at the right.
+    A batch has `inputs` (N, 3, H, W) and `labels` (N, H, W) int64, -100 where a pixel has no class.
+    Images of other sizes are padded with 0 and masks with -100, at the bottom and at the right.
 
     Args:
         pairs: the image file and the mask file of each.
-        form: how masks are read.
-        positions: which of them, (N,) int64; these are the ids of the items.
-        augment, seed: see `ImageSet`; it takes the mask as uint8, with 255 for none.
+        mask_format: how masks are read.
+        ids: (N,) int64, positions in `pairs`.
+        augment: a torchvision v2 transform, or None; it takes the mask as uint8, 255 for no class.
+        seed: of the augmentation.
     """
 
     def __init__(
         self,
         pairs: Sequence[tuple[Path, Path]],
-        form: MaskFormat,
-        positions: Tensor,
+        mask_format: MaskFormat,
+        ids: Tensor,
         augment: nn.Module | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(torch.zeros(len(positions), dtype=torch.int64), positions, augment, seed)
-        self.pairs, self.form = pairs, form
+        super().__init__(torch.zeros(len(ids), dtype=torch.int64), ids, augment, seed)
+        self.pairs = pairs
+        self.mask_format = mask_format
 
     def image(self, position: int) -> Tensor:
         """Decode one image."""
-        return decode(self.pairs[int(self.index[position])][0])
+        image_file, _ = self.pairs[int(self.ids[position])]
+        return decode_image(image_file)
 
     def target(self, position: int) -> Any:
         """Decode one mask."""
         from torchvision import tv_tensors
 
-        return tv_tensors.Mask(self.form.read(self.pairs[int(self.index[position])][1]))
+        _, mask_file = self.pairs[int(self.ids[position])]
+        return tv_tensors.Mask(self.mask_format.read(mask_file))
 
-    def plain(self, target: Any) -> Tensor:
-        """Return the mask as int64, −100 for none."""
+    def plain_target(self, target: Any) -> Tensor:
+        """Return the mask as int64, -100 for no class."""
         mask: Tensor = target.as_subclass(Tensor).long()
-        return mask.masked_fill_(mask == VOID, IGNORED)
+        return mask.masked_fill_(mask == VOID, IGNORE_INDEX)
 
-    def part(self, positions: Tensor, augment: nn.Module | None, seed: int) -> MaskSet:
-        """Return the items at these positions, with another augmentation."""
-        return MaskSet(self.pairs, self.form, self.index[positions], augment, seed)
+    def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> MaskSet:
+        """Return the samples at these positions, with another augmentation."""
+        return MaskSet(self.pairs, self.mask_format, self.ids[positions], augment, seed)
 
-    def joined(self, items: Sequence[Any]) -> Any:
-        """Return items as one batch, the smaller ones filled up."""
-        images, masks, index = zip(*items, strict=True)
-        height, width = (max(int(mask.shape[axis]) for mask in masks) for axis in (0, 1))
+    def collate(self, images: Sequence[Tensor], labels: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        """Return images and masks as two tensors, the smaller ones padded."""
+        height = max(mask.shape[0] for mask in labels)
+        width = max(mask.shape[1] for mask in labels)
 
-        def filled(tensor: Tensor, value: int) -> Tensor:
-            return F.pad(tensor, (0, width - tensor.shape[-1], 0, height - tensor.shape[-2]), value=value)
+        def padded(tensor: Tensor, value: int) -> Tensor:
+            right = width - tensor.shape[-1]
+            bottom = height - tensor.shape[-2]
+            return F.pad(tensor, (0, right, 0, bottom), value=value)
 
         return (
-            torch.stack([filled(image, 0) for image in images]),
-            torch.stack([filled(mask, IGNORED) for mask in masks]),
-            torch.stack(index),
+            torch.stack([padded(image, 0) for image in images]),
+            torch.stack([padded(mask, IGNORE_INDEX) for mask in labels]),
         )
 
 
-def paired(pairs: Sequence[tuple[Path, Path]], form: MaskFormat) -> MaskSet:
-    """Return a set of images and masks, after a look at every file.
+def checked_mask_set(pairs: Sequence[tuple[Path, Path]], mask_format: MaskFormat) -> MaskSet:
+    """Return images and masks as a set after checking every file.
 
     Raises:
-        UserError: a file is missing or broken, or a mask has another size than its image.
+        UserError: If a file is missing or broken, or a mask has another size than its image.
     """
-    from PIL import Image
-
     for image, mask in pairs:
         if not mask.is_file():
-            raise UserError(f"the image {image} has no mask: {mask} is missing; add it, or leave the image out")
-    refuse_broken([path for pair in pairs for path in pair])
-    for image, mask in pairs:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(image) as one, Image.open(mask) as other:
-                sizes = one.size, other.size
-        if sizes[0] != sizes[1]:
-            (width, height), (mask_width, mask_height) = sizes
             raise UserError(
-                f"the mask {mask} is {mask_width}×{mask_height} pixels, but its image {image} is {width}×{height}; "
-                "make them equal"
+                f"the image {image} has no mask: {mask} is missing; add it, or leave the image out"
             )
-    return MaskSet(pairs, form, torch.arange(len(pairs)))
+    check_image_files([path for pair in pairs for path in pair])
+    for image, mask in pairs:
+        width, height = _size(image)
+        mask_width, mask_height = _size(mask)
+        if (mask_width, mask_height) != (width, height):
+            raise UserError(
+                f"the mask {mask} is {mask_width}×{mask_height} pixels, but its image {image} is "
+                f"{width}×{height}; make them equal"
+            )
+    return MaskSet(pairs, mask_format, torch.arange(len(pairs)))
 
 
-def crops(shortest: tuple[int, int], size: tuple[int, int]) -> nn.Module:
-    """Return the usual augmentation: resize at random, crop, mirror.
+def scaled_crop(shortest: tuple[int, int], size: tuple[int, int]) -> nn.Module:
+    """Return the usual augmentation of segmentation: resize at random, crop, mirror.
 
     Args:
-        shortest: the least and the most that the shorter side becomes.
-        size: height and width of the crop; what is smaller is filled up, without a class.
+        shortest: minimum and maximum length of the shorter side after resizing, in pixels.
+        size: height and width of the crop; smaller images are padded, without a class.
     """
     from torchvision import tv_tensors
     from torchvision.transforms import v2
@@ -167,3 +171,13 @@ def crops(shortest: tuple[int, int], size: tuple[int, int]) -> nn.Module:
         ]
     )
     return compose
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return width and height of an image file."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a very large image is no mistake
+        with Image.open(path) as file:
+            return file.size

@@ -1,22 +1,20 @@
-"""The engine: recipes run from the first check to the shipped student, over Hugging Face Accelerate."""
+"""The engine: runs recipes from the first check to the shipped student, over Accelerate."""
 
 from __future__ import annotations
 
-from tutelage.engine.compare import compare_layers, judge, suggest_pairs
+from tutelage.engine.dry_run import plan
 from tutelage.engine.fit import fit
-from tutelage.engine.layers import layers_of
-from tutelage.engine.provenance import provenance
-from tutelage.engine.recipe import Recipe, Student, TeacherNetwork, Training
+from tutelage.engine.setup import Setup
+from tutelage.provenance import provenance
+from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
 
 __all__ = [
     "Recipe",
-    "Student",
-    "TeacherNetwork",
-    "Training",
-    "compare_layers",
+    "Setup",
+    "StudentConfig",
+    "TeacherConfig",
+    "TrainConfig",
     "fit",
-    "judge",
-    "layers_of",
+    "plan",
     "provenance",
-    "suggest_pairs",
 ]

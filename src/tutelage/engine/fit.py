@@ -4,111 +4,180 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 
-from tutelage.core.normalization import normalization
-from tutelage.engine.assemble import Assembly, assemble
-from tutelage.engine.evaluate import evaluate_all
-from tutelage.engine.files import write_json, write_tensors
-from tutelage.engine.guard import check_terms
+from tutelage.engine.checks.teacher import check_teacher, state_hash
+from tutelage.engine.checks.terms import check_terms
+from tutelage.engine.dry_run import check_recipe, num_parameters
+from tutelage.engine.evaluate import RecordedTeacher, evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
-from tutelage.engine.pictures import keep_pictures
-from tutelage.engine.preflight import buffers_hash, preflight
-from tutelage.engine.recipe import Recipe
+from tutelage.engine.previews import save_previews
 from tutelage.engine.run_folder import RunFolder
+from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
+from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teachers
 from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
+from tutelage.io import write_json, write_tensors
+from tutelage.recipes.config import Recipe
 
 
-def fit(recipe: Recipe, out: str | Path, resume: bool = False, text: str | None = None) -> dict[str, Any] | None:
-    """Run a recipe and return its figures, or None when it was interrupted and can be resumed.
+def fit(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    text: str | None = None,
+    teacher_runs: Sequence[TeacherRun] = (),
+    teacher_dir: str | Path = TEACHER_DIR,
+) -> dict[str, Any] | None:
+    """Run a recipe and return its metrics, or None if it was interrupted and can be resumed.
 
-    The order is: claim the folder, assemble (seed → grow → data → probe), check the teacher, check every term, train,
-    evaluate once on test data, ship.
+    The order is: check the folder, train the teachers that the recipe names by their recipes, set
+    up, check the teacher, check every term, train, evaluate once on test data, ship the student.
 
     Args:
         recipe: what to run.
-        out: the run's folder; see `run_folder`.
-        resume: go on from the newest checkpoint; a finished run returns its figures.
+        out: the run's folder, see `engine.run_folder`.
+        resume: continue from the newest checkpoint; a finished run returns its metrics.
         text: the recipe as text, kept as recipe.yaml; None keeps its repr.
+        teacher_runs: runs that the recipe's weights come from; those not finished are trained.
+        teacher_dir: folder of the runs of teachers that are named by `teacher.recipe`.
 
     Raises:
-        UserError: anything that the user can mend; NonFiniteError when a term became NaN or infinite.
+        UserError: For anything that the user can fix. A folder that this call made is removed if
+            the error comes before the first epoch is over.
+        NonFiniteError: If a term became NaN or infinite.
     """
-    accelerator = Accelerator(
-        mixed_precision=recipe.train.precision, log_with=list(recipe.train.trackers) or None, project_dir=str(out)
-    )
-    folder = RunFolder(Path(out), writes=accelerator.is_main_process)
-    if resume and folder.finished:
-        return folder.metrics()
+    folder = RunFolder(Path(out))
     text = repr(recipe) + "\n" if text is None else text
     folder.check(text, resume)
-    parts = assemble(recipe, accelerator)
-    taught = _check_teacher(recipe, parts)
+    if resume and folder.finished:
+        return folder.metrics()
+    recipe, further_runs = resolve_teachers(recipe, Path(teacher_dir))
+    if not _train_teachers(recipe, [*teacher_runs, *further_runs]):
+        return None
+    is_new = not folder.recipe.exists()
+    try:
+        return _run(recipe, folder, text, resume)
+    except SafetensorError as error:
+        if "deserializing" in str(error):
+            raise UserError(
+                f"{folder.checkpoints} cannot be read ({error}); remove it to start again"
+            ) from error
+        raise UserError(
+            f"{folder.path} cannot be written ({error}); make room, and add --resume to go on"
+        ) from error
+    except BaseException:
+        if is_new:
+            folder.discard()
+        raise
+
+
+def _train_teachers(recipe: Recipe, runs: Sequence[TeacherRun]) -> bool:
+    """Train the teachers that are missing; return False if one was interrupted."""
+    missing = [run for run in runs if not run.ready]
+    if not missing:
+        return True
+    for run in missing:
+        run.check_processes()
+    # A mistake in the student's recipe shows now, not after hours of training its teacher.
+    check_recipe(recipe)
+    return all(run.train() for run in missing)
+
+
+def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str, Any] | None:
+    accelerator = make_accelerator(recipe.train, folder.path)
+    folder.writes = accelerator.is_main_process
+    setup = Setup.of(recipe)
+    ready = TrainingSetup.of(setup, accelerator)
+    teacher_metrics = _check_teachers(ready)
     accelerator.wait_for_everyone()
-    folder.begin(text)
+    folder.create(text)
     accelerator.wait_for_everyone()
     accelerator.init_trackers("tutelage")
-    untouched = None if parts.teacher is None else buffers_hash(parts.teacher.network)
-    trainer = Trainer(recipe, parts, accelerator, folder)
+    hashes = _teacher_hashes(setup)
+    trainer = Trainer(ready, accelerator, folder)
     if not (resume and trainer.restore()):
         folder.rewind(0)
-        _check_terms(parts, folder)
+        _check_terms(ready, folder)
     with Interrupt() as interrupt:
         if not trainer.run(interrupt):
             accelerator.end_training()
             return None
-    if parts.teacher is not None and buffers_hash(parts.teacher.network) != untouched:
-        raise UserError("the teacher changed during training; its weights and buffers must stay as they are")
-    metrics = _finish(recipe, parts, trainer, folder, taught)
+    if _teacher_hashes(setup) != hashes:
+        raise UserError(
+            "the teacher changed during training; its weights and buffers must stay as they are"
+        )
+    metrics = _finish(ready, trainer, folder, teacher_metrics)
     accelerator.end_training()
     return metrics
 
 
-def _check_teacher(recipe: Recipe, parts: Assembly) -> dict[str, float] | None:
-    if parts.teacher is None or recipe.teacher is None or not recipe.teacher.preflight:
-        return None
-    return preflight(parts.teacher, recipe.task, parts.validation, parts.move)
+def _check_teachers(ready: TrainingSetup) -> dict[str, float] | None:
+    """Return the validation metrics of the teacher, or of each by name; None if not checked."""
+    setup = ready.setup
+    recipe = setup.recipe
+    run = evaluation("validation", ready.loading)
+    models = setup.teacher.models()
+    if recipe.teacher is not None and recipe.teacher.preflight:
+        return check_teacher(models["teacher"], recipe.task, setup.parts, run)
+    metrics: dict[str, float] = {}
+    for name, config in (recipe.teachers or {}).items():
+        if config.preflight:
+            own = check_teacher(models[name], recipe.task, setup.parts, run)
+            metrics |= {f"{name}/{key}": value for key, value in own.items()}
+    return metrics or None
 
 
-def _check_terms(parts: Assembly, folder: RunFolder) -> None:
-    scales = check_terms(parts.distiller, parts.example)
+def _teacher_hashes(setup: Setup) -> list[str]:
+    return [state_hash(model) for model in setup.teacher.models().values()]
+
+
+def _check_terms(ready: TrainingSetup, folder: RunFolder) -> None:
+    scales = check_terms(ready.distiller, ready.example)
     if folder.writes:
         write_json(folder.path / "loss_scale.json", [scale.record() for scale in scales])
-        for warning in filter(None, (scale.warning() for scale in scales)):
-            print(f"warning: {warning}", file=sys.stderr)
+        for scale in scales:
+            warning = scale.warning()
+            if warning:
+                print(f"warning: {warning}", file=sys.stderr)
 
 
 def _finish(
-    recipe: Recipe, parts: Assembly, trainer: Trainer, folder: RunFolder, taught: dict[str, float] | None
+    ready: TrainingSetup,
+    trainer: Trainer,
+    folder: RunFolder,
+    teacher_metrics: dict[str, float] | None,
 ) -> dict[str, Any]:
-    """Evaluate on test data, once for the last and once for the best epoch, and ship the one the recipe keeps."""
-    network, teacher = trainer.evaluated, parts.teacher
+    """Evaluate the last and the best epoch on test data, and ship the one the recipe asks for."""
+    setup = ready.setup
+    recipe = setup.recipe
     trainer.share_buffers()
-    epochs, ends = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}, {"last": network}
-    if epochs["best"] != epochs["last"]:
-        ends["best"] = copy.deepcopy(network)
-        ends["best"].load_state_dict(trainer.best_weights)
-    figures = evaluate_all(ends, recipe.task, parts.test, parts.move, teacher)
-    tests = {end: figures.get(end, figures["last"]) for end in epochs}
-    trainer.distiller.student.load_state_dict(ends.get(recipe.train.keep, network).state_dict())
+    epochs = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}
+    students = _final_students(trainer, epochs)
+    test = _test_metrics(ready, students)
+    shipped_epoch = recipe.train.checkpoint
+    student = trainer.distiller.student
+    student.load_state_dict(students[shipped_epoch].state_dict())
     if folder.writes:
-        keep_pictures(parts, folder.path, recipe.data.classes)
-    shipped = trainer.distiller.ship()
+        save_previews(ready, folder.path)
+    shipped = trainer.distiller.deploy()
+    models = setup.teacher.models()
     metrics = {
-        "kept": recipe.train.keep,
-        "test": tests[recipe.train.keep],
-        **{end: {"epoch": epochs[end], "test": tests[end]} for end in epochs},
-        "validation": trainer.best["figures"],
-        "teacher": {"validation": taught} if taught is not None else None,
+        "checkpoint": shipped_epoch,
+        "test": test[shipped_epoch],
+        **{name: {"epoch": epochs[name], "test": test[name]} for name in epochs},
+        "validation": trainer.best["metrics"],
+        "teacher": None if teacher_metrics is None else {"validation": teacher_metrics},
         "parameters": {
-            "student": _parameters(shipped),
-            "method": _parameters(parts.distiller.method),
-            "teacher": None if teacher is None else _parameters(teacher.network),
+            "student": num_parameters(shipped),
+            "method": num_parameters(ready.distiller.method),
+            "teacher": sum(map(num_parameters, models.values())) if models else None,
         },
         "seconds": round(trainer.seconds, 3),
         "steps": trainer.total,
@@ -120,20 +189,34 @@ def _finish(
     return metrics
 
 
+def _final_students(trainer: Trainer, epochs: dict[str, int]) -> dict[str, nn.Module]:
+    """Return the student after the last and after the best epoch; one network if they are one."""
+    last = trainer.averaged_student
+    if epochs["best"] == epochs["last"]:
+        return {"last": last, "best": last}
+    best = copy.deepcopy(last)
+    best.load_state_dict(trainer.best_weights)
+    return {"last": last, "best": best}
+
+
+def _test_metrics(
+    ready: TrainingSetup, students: dict[str, nn.Module]
+) -> dict[str, dict[str, float]]:
+    setup = ready.setup
+    method = ready.distiller.method
+    teacher = RecordedTeacher(setup.teacher) if setup.teacher.models() else None
+    run = evaluation("test", ready.loading, teacher)
+    metrics: dict[int, dict[str, float]] = {}
+    for student in students.values():
+        if id(student) not in metrics:
+            model = method.eval_model(student)
+            metrics[id(student)] = evaluate(model, setup.recipe.task, setup.parts, run)
+    return {name: metrics[id(student)] for name, student in students.items()}
+
+
 def _ship(student: nn.Module, recipe: Recipe, folder: RunFolder) -> None:
-    stated = normalization(student)
     write_tensors(folder.path / "student.safetensors", student.state_dict())
     write_json(
         folder.path / "student.json",
-        {
-            "network": type(student).__name__,
-            "mean": stated[0] if stated else None,
-            "std": stated[1] if stated else None,
-            "classes": recipe.data.classes,
-            "inputs": "images in [0, 1]" + ("; subtract mean and divide by std" if stated else ""),
-        },
+        {"model": type(student).__name__, **recipe.data.input_info(student)},
     )
-
-
-def _parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())

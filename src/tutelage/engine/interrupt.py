@@ -1,4 +1,7 @@
-"""Ctrl-C and a polite kill end a run after the step at hand, with a checkpoint; a second Ctrl-C ends it at once."""
+"""On SIGINT or SIGTERM, finish the current step, save a checkpoint and stop.
+
+A second signal stops immediately.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,29 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Within the `with` block, `asked` becomes True at the first SIGINT or SIGTERM."""
+    """Within the `with` block, `requested` becomes True at the first SIGINT or SIGTERM."""
 
     def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
+        self.requested = False
+        self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
+        # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            for number in SIGNALS:
+                self._handlers[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

@@ -1,13 +1,13 @@
-"""A run's folder explains itself: the recipe as run, versions and commit, log, figures, the student's weights alone.
+"""The folder of a run.
 
 recipe.yaml          the recipe as run, every default filled in
 environment.json     versions, commit, hardware
 loss_scale.json      value and gradient norm of every term before the first step
-log.jsonl            one line an epoch: terms, validation figures, learning rate, seconds
-layer_maps.jsonl     one line every `train.map_every` epochs: how the student's layers agree with the teacher's
+log.jsonl            one line an epoch: terms, validation metrics, learning rate, seconds
+layer_maps.jsonl     one line every `train.cka_every` epochs: CKA of student and teacher layers
 metrics.json         the outcome; there when the run is finished
-pictures/            a few test images with what is true and what teacher and student find; see `engine.pictures`
-student.safetensors  the student alone, and student.json beside it: its normalisation and classes
+pictures/            a few test samples with the truth and the predictions; see `engine.previews`
+student.safetensors  the student alone, and student.json beside it: its inputs and classes
 checkpoints/         what `--resume` needs; removed when the run is finished
 """
 
@@ -16,15 +16,25 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tutelage.engine.files import read_json, write_json, write_text
-from tutelage.engine.provenance import provenance
 from tutelage.errors import UserError
+from tutelage.io import read_json, write_json, write_text
+from tutelage.provenance import provenance
 
-LOG, MAPS = "log.jsonl", "layer_maps.jsonl"
-FIRST = {"recipe.yaml", "environment.json", "loss_scale.json", LOG, MAPS, "tutelage"}  # the last one: a tracker's
+LOG = "log.jsonl"
+LAYER_MAPS = "layer_maps.jsonl"
+TRACKERS = "tutelage"  # the folder of Accelerate's trackers
+WRITTEN_BEFORE_TRAINING = {
+    "recipe.yaml",
+    "environment.json",
+    "loss_scale.json",
+    LOG,
+    LAYER_MAPS,
+    TRACKERS,
+}
 
 
 class RunFolder:
@@ -36,11 +46,18 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, writes: bool = True) -> None:
-        self.path, self.writes = path, writes
+        self.path = path
+        self.writes = writes
+        self._made: list[Path] = []
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as run."""
+        return self.path / "recipe.yaml"
 
     @property
     def checkpoints(self) -> Path:
-        """Where checkpoints lie."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
@@ -53,41 +70,57 @@ class RunFolder:
         return read_json(self.path / "metrics.json", "remove it and add --resume")
 
     def check(self, recipe: str, resume: bool) -> None:
-        """Make sure, before any work, that the folder can be claimed for this recipe.
+        """Check that the folder can be used for this recipe; nothing is written.
+
+        Args:
+            recipe: the recipe as text.
+            resume: whether an unfinished run may go on.
 
         Raises:
-            UserError: it holds something else, another recipe, or a run that was not asked to go on.
+            UserError: If the folder holds something else, another recipe, or a run that was not
+                asked to go on; if it cannot be written.
         """
-        mine = self.path / "recipe.yaml"
-        if mine.exists() and resume:
-            _same_recipe(mine, recipe)
-            return
-        if mine.exists():
-            state, advice = (
-                ("a finished run", "choose another --out")
-                if self.finished
-                else ("an unfinished run", "add --resume to go on, or choose another --out")
+        if self.recipe.exists():
+            if resume:
+                _check_same_recipe(self.recipe, recipe)
+                return
+            if self.finished:
+                raise UserError(f"{self.path} holds a finished run; choose another --out")
+            raise UserError(
+                f"{self.path} holds an unfinished run; add --resume to go on, "
+                "or choose another --out"
             )
-            raise UserError(f"{self.path} holds {state}; {advice}")
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path} exists and is no run of ours; choose another --out")
-        there = next(place for place in (self.path, *self.path.absolute().parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise UserError(f"{self.path} cannot be made: {there} is no folder to write to; choose another --out")
+        folders = (self.path, *self.path.absolute().parents)
+        existing = next(folder for folder in folders if folder.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{self.path} cannot be made: {existing} is no folder to write to; "
+                "choose another --out"
+            )
 
-    def begin(self, recipe: str) -> None:
+    def create(self, recipe: str) -> None:
         """Make the folder, unless the run is resumed and has one."""
-        if self.writes and not (self.path / "recipe.yaml").exists():
+        if self.writes and not self.recipe.exists():
+            parents = self.path.absolute().parents
+            self._made = [folder for folder in parents if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "environment.json", provenance())
-            write_text(self.path / "recipe.yaml", recipe)
+            write_text(self.recipe, recipe)
 
-    def forget(self) -> None:
-        """Remove the folder if nothing was trained in it and nothing but the run's own first files lies there."""
+    def discard(self) -> None:
+        """Remove the folder, and its new parents, if nothing was trained in it.
+
+        A folder that holds anything but the run's own first files stays.
+        """
         if not self.path.is_dir() or self.records():
             return
-        if {path.name for path in self.path.iterdir()} <= FIRST:
+        if {path.name for path in self.path.iterdir()} <= WRITTEN_BEFORE_TRAINING:
             shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self._made:
+            with suppress(OSError):  # it holds something else
+                folder.rmdir()
 
     def log(self, record: dict[str, Any], name: str = LOG) -> None:
         """Append one line to log.jsonl, or to another of the run's records."""
@@ -96,35 +129,36 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
 
     def records(self, name: str = LOG) -> list[dict[str, Any]]:
-        """Return the lines that are whole."""
+        """Return the lines that are whole; a kill can cut the last one."""
         path = self.path / name
         lines = path.read_text().splitlines() if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("}")]
 
     def rewind(self, step: int) -> None:
-        """Drop lines written after `step`: the run goes on from there."""
-        for name in (LOG, MAPS):
+        """Drop the lines written after `step`, from which the run goes on."""
+        for name in (LOG, LAYER_MAPS):
             if self.writes and (self.path / name).exists():
-                kept = [json.dumps(record) + "\n" for record in self.records(name) if record["step"] <= step]
-                write_text(self.path / name, "".join(kept))
+                records = [record for record in self.records(name) if record["step"] <= step]
+                write_text(self.path / name, "".join(json.dumps(r) + "\n" for r in records))
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write the outcome; the checkpoints are not needed any more."""
+        """Write the outcome and remove the checkpoints."""
         if self.writes:
             write_json(self.path / "metrics.json", metrics)
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
-def _same_recipe(path: Path, recipe: str) -> None:
-    before, now = path.read_text().splitlines(), recipe.splitlines()
+def _check_same_recipe(path: Path, recipe: str) -> None:
+    before = path.read_text().splitlines()
+    now = recipe.splitlines()
     for old, new in zip(before, now, strict=False):
         if old != new:
             raise UserError(
-                f"{path} was run with '{old.strip()}', now it is '{new.strip()}'; a run resumes its own recipe only: "
-                "choose another --out"
+                f"{path} was run with '{old.strip()}', now it is '{new.strip()}'; "
+                "a run resumes its own recipe only: choose another --out"
             )
     if len(before) != len(now):
         raise UserError(
-            f"{path} has {len(before)} lines, now there are {len(now)}; a run resumes its own recipe only: "
-            "choose another --out"
+            f"{path} has {len(before)} lines, now there are {len(now)}; "
+            "a run resumes its own recipe only: choose another --out"
         )

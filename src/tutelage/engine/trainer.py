@@ -1,4 +1,4 @@
-"""The loop: optimiser steps over Accelerate, validation, checkpoints. It knows no method."""
+"""The training loop: optimizer steps over Accelerate, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,63 +14,67 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from tutelage.analysis import LayerTracker
+from tutelage.core import Batch
 from tutelage.engine import checkpoint
-from tutelage.engine.assemble import Assembly
-from tutelage.engine.evaluate import evaluate
-from tutelage.engine.guard import check_end, refuse_non_finite
+from tutelage.engine.checks.terms import check_after_last_step, refuse_non_finite
+from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
-from tutelage.engine.parameters import parameter_groups
+from tutelage.engine.optim import lr_factor
 from tutelage.engine.progress import Progress
-from tutelage.engine.recipe import Recipe
-from tutelage.engine.run_folder import MAPS, RunFolder
-from tutelage.engine.schedule import lr_factor
-from tutelage.engine.watch import PROBES, LayerWatch
+from tutelage.engine.run_folder import LAYER_MAPS, RunFolder
+from tutelage.engine.setup import TrainingSetup
 from tutelage.errors import UserError
 
 GPU_CHECK_STEPS = 16
+PROBE_SIZE = 256
 
 
 class Trainer:
-    """Trains an assembled recipe; all its state can be saved and restored exactly.
+    """Trains a recipe that is ready; all its state can be saved and restored exactly.
 
     Args:
-        recipe: what to run.
-        parts: the recipe, assembled.
+        ready: distiller, optimizer and data.
         accelerator: devices, precision, ranks.
         folder: where the log and the checkpoints go.
     """
 
-    def __init__(self, recipe: Recipe, parts: Assembly, accelerator: Accelerator, folder: RunFolder) -> None:
-        self.train, self.parts, self.accelerator, self.folder = recipe.train, parts, accelerator, folder
-        self.task, self.distiller = recipe.task, parts.distiller
-        optimizer = self.train.optimizer(parameter_groups(self.distiller, self.train))
-        self.base_lr = [group["lr"] for group in optimizer.param_groups]
-        self.model, wrapped = accelerator.prepare(self.distiller, optimizer)
+    def __init__(self, ready: TrainingSetup, accelerator: Accelerator, folder: RunFolder) -> None:
+        self.ready = ready
+        self.accelerator = accelerator
+        self.folder = folder
+        self.train = ready.setup.recipe.train
+        self.task = ready.setup.recipe.task
+        self.distiller = ready.distiller
+        self.base_lr = [group["lr"] for group in ready.optimizer.param_groups]
+        self.model, wrapped = accelerator.prepare(self.distiller, ready.optimizer)
+        # Accelerate's wrapper of the optimizer only costs time without a gradient scaler.
         self.scaled = accelerator.scaler is not None
-        self.optimizer = wrapped if self.scaled else wrapped.optimizer  # the wrapper only costs time without a scaler
+        self.optimizer = wrapped if self.scaled else wrapped.optimizer
         self.ema: AveragedModel | None = None
-        if self.train.ema is not None:
-            average = get_ema_multi_avg_fn(self.train.ema)  # type: ignore[no-untyped-call]
+        if self.train.ema_decay is not None:
+            average = get_ema_multi_avg_fn(self.train.ema_decay)  # type: ignore[no-untyped-call]
             self.ema = AveragedModel(self.distiller.student, multi_avg_fn=average, use_buffers=True)
-        self.steps_per_epoch = len(parts.sampler)
+        self.steps_per_epoch = len(ready.sampler)
         self.total = self.steps_per_epoch * self.train.epochs
         self.step = 0
         self.seconds = 0.0
+        # Sums of the terms over the epoch, on the device, so that no step waits for their values.
         self.names: Sequence[str] = ()
         self.sums: Tensor | None = None
-        self.watch = _watch(recipe, parts) if folder.writes else None
+        self.layer_tracker = _layer_tracker(ready) if folder.writes else None
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
 
     @property
-    def evaluated(self) -> nn.Module:
-        """The network that is validated and shipped: the average, or the student itself."""
+    def averaged_student(self) -> nn.Module:
+        """The student that is validated and shipped: the moving average, if there is one."""
         return self.distiller.student if self.ema is None else self.ema.module
 
     def run(self, interrupt: Interrupt) -> bool:
-        """Train to the end; return False when interrupted (a checkpoint is then written)."""
+        """Train to the end; return False if interrupted, after writing a checkpoint."""
         if self.step == 0:
-            self._map(0)
+            self._log_layer_map(0)
         progress = Progress(self.total, self.step, self.accelerator.is_main_process)
         try:
             while self.step < self.total:
@@ -82,24 +86,27 @@ class Trainer:
             progress.close()
 
     def _epoch(self, progress: Progress, interrupt: Interrupt) -> bool:
-        epoch, self.parts.sampler.start = divmod(self.step, self.steps_per_epoch)
-        self.parts.sampler.epoch = epoch
+        sampler = self.ready.sampler
+        sampler.epoch, sampler.start = divmod(self.step, self.steps_per_epoch)
+        epoch = sampler.epoch
         self.model.train()
-        started = time.monotonic()
-        alone = self.accelerator.num_processes == 1
-        for batch in self.parts.training:
-            self._step(self.parts.move(batch))
+        start = time.monotonic()
+        # Several ranks agree on stopping at the end of an epoch only: between steps, one that
+        # stops would leave the others waiting in a collective call.
+        can_stop = self.accelerator.num_processes == 1
+        for batch in self.ready.training_batches():
+            self._step(batch)
             progress.step()
-            if interrupt.asked and alone and self.step % self.steps_per_epoch:
-                self.seconds += time.monotonic() - started
+            if interrupt.requested and can_stop and self.step % self.steps_per_epoch:
+                self.seconds += time.monotonic() - start
                 return False
-        self.seconds += time.monotonic() - started
+        self.seconds += time.monotonic() - start
         if self.step == self.total:
-            check_end(self.distiller, self.parts.example)
+            check_after_last_step(self.distiller, self.ready.example)
         self._end_epoch(epoch + 1, progress)
-        return not (self._agree(interrupt.asked) and self.step < self.total)
+        return not (self._any_rank(interrupt.requested) and self.step < self.total)
 
-    def _step(self, batch: Any) -> None:
+    def _step(self, batch: Batch) -> None:
         factor = lr_factor(self.step, self.steps_per_epoch, self.train)
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * factor
@@ -109,25 +116,31 @@ class Trainer:
             self.accelerator.backward(loss)
         else:
             loss.backward()
-        self._count(terms)
-        if self.train.clip_norm is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.train.clip_norm)
+        self._add_up(terms)
+        if self.train.max_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.train.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update_parameters(self.distiller.student)
         self.step += 1
 
-    def _count(self, terms: dict[str, Tensor]) -> None:
-        """Add the terms up without waiting for the device; stop when one is not finite."""
+    def _add_up(self, terms: dict[str, Tensor]) -> None:
+        """Add the terms to the epoch's sums; stop if one is not finite.
+
+        Reading a value makes an accelerator wait, so there it happens every few steps only. A sum
+        stays NaN once a term was NaN.
+        """
         values = torch.stack([value.detach().float() for value in terms.values()])
         if self.sums is None:
-            self.names, self.sums = tuple(terms), torch.zeros_like(values)
+            self.names = tuple(terms)
+            self.sums = torch.zeros_like(values)
         self.sums += values
-        looks = values.device.type == "cpu" or self.step % GPU_CHECK_STEPS == 0
-        if looks and not math.isfinite(float(self.sums.sum())):
-            where = f"in epoch {self.step // self.steps_per_epoch + 1} at step {self.step + 1}"
-            refuse_non_finite(dict(zip(self.names, self.sums.tolist(), strict=True)), where)
+        checks_now = values.device.type == "cpu" or self.step % GPU_CHECK_STEPS == 0
+        if checks_now and not math.isfinite(float(self.sums.sum())):
+            sums = dict(zip(self.names, self.sums.tolist(), strict=True))
+            epoch = self.step // self.steps_per_epoch + 1
+            refuse_non_finite(sums, f"in epoch {epoch} at step {self.step + 1}")
 
     def _end_epoch(self, epoch: int, progress: Progress) -> None:
         assert self.sums is not None
@@ -135,45 +148,65 @@ class Trainer:
         terms = dict(zip(self.names, means, strict=True))
         refuse_non_finite(terms, f"in epoch {epoch}")
         self.sums = None
-        figures: dict[str, float] = {}
-        if epoch % self.train.evaluate_every == 0 or epoch == self.train.epochs:
-            figures = self.validate()
-            if not self.best or figures[self.task.select] > self.best["figures"][self.task.select]:
-                self.best = {"epoch": epoch, "figures": figures}
-                self.best_weights = {k: v.detach().cpu().clone() for k, v in self.evaluated.state_dict().items()}
+        metrics: dict[str, float] = {}
+        if epoch % self.train.eval_every == 0 or epoch == self.train.epochs:
+            metrics = self.validate()
+            self._remember_best(epoch, metrics)
         lr = self.optimizer.param_groups[0]["lr"]
-        record = {"epoch": epoch, "step": self.step, "lr": lr, "seconds": round(self.seconds, 3)}
-        self.folder.log({**record, "terms": terms, "validation": figures})
-        self.accelerator.log({**terms, **{f"validation/{k}": v for k, v in figures.items()}, "lr": lr}, step=self.step)
-        progress.epoch(epoch, {**terms, **{k: v for k, v in figures.items() if k == self.task.select}})
-        self._map(epoch)
-        if epoch % self.train.checkpoint_every == 0 and epoch < self.train.epochs:
+        self.folder.log(
+            {
+                "epoch": epoch,
+                "step": self.step,
+                "lr": lr,
+                "seconds": round(self.seconds, 3),
+                "terms": terms,
+                "validation": metrics,
+            }
+        )
+        named = {f"validation/{name}": value for name, value in metrics.items()}
+        self.accelerator.log({**terms, **named, "lr": lr}, step=self.step)
+        monitored = {name: v for name, v in metrics.items() if name == self.task.monitor}
+        progress.epoch(epoch, {**terms, **monitored})
+        self._log_layer_map(epoch)
+        if epoch % self.train.save_every == 0 and epoch < self.train.epochs:
             self.save()
 
-    def _map(self, epoch: int) -> None:
-        if self.watch is not None and (epoch % self.train.map_every == 0 or epoch == self.train.epochs):
-            self.folder.log({"epoch": epoch, "step": self.step, **self.watch.record(self.evaluated)}, MAPS)
+    def _remember_best(self, epoch: int, metrics: dict[str, float]) -> None:
+        monitor = self.task.monitor
+        if self.best and metrics[monitor] <= self.best["metrics"][monitor]:
+            return
+        self.best = {"epoch": epoch, "metrics": metrics}
+        state = self.averaged_student.state_dict()
+        self.best_weights = {name: value.detach().cpu().clone() for name, value in state.items()}
 
-    def _agree(self, asked: bool) -> bool:
-        """Return whether any rank was asked to stop: all stop at the same epoch's end."""
-        flag = torch.tensor(float(asked), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") > 0)
+    def _log_layer_map(self, epoch: int) -> None:
+        if self.layer_tracker is None:
+            return
+        if epoch % self.train.cka_every == 0 or epoch == self.train.epochs:
+            record = self.layer_tracker.record(self.averaged_student)
+            self.folder.log({"epoch": epoch, "step": self.step, **record}, LAYER_MAPS)
+
+    def _any_rank(self, flag: bool) -> bool:
+        """Return whether the flag is set on any rank, so that all stop at the same epoch's end."""
+        value = torch.tensor(float(flag), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(value, "sum") > 0)
 
     def validate(self) -> dict[str, float]:
-        """Return the figures of the evaluated network on validation data."""
+        """Return the metrics on validation data of the network that the method is judged by."""
         self.share_buffers()
-        return evaluate(self.evaluated, self.task, self.parts.validation, self.parts.move)
+        model = self.distiller.method.eval_model(self.averaged_student)
+        run = evaluation("validation", self.ready.loading)
+        return evaluate(model, self.task, self.ready.setup.parts, run)
 
     def share_buffers(self) -> None:
-        """Give every rank the first rank's buffers: batch-norm statistics differ between ranks after a step."""
+        """Give every rank the first rank's buffers; batch-norm statistics differ after a step."""
         if self.accelerator.num_processes > 1:
             for value in self.distiller.buffers():
                 torch.distributed.broadcast(value, src=0)
 
     def save(self) -> None:
         """Write a checkpoint: all that the next step depends on."""
-        random_tensors, random_state = checkpoint.pack_rng()
-        ranks = _gather([(random_tensors, random_state)], self.accelerator)
+        ranks = _gather(checkpoint.pack_rng(), self.accelerator)
         if not self.folder.writes:
             return
         slots, optimizer = checkpoint.pack_optimizer(self.optimizer)
@@ -201,43 +234,54 @@ class Trainer:
         checkpoint.save_checkpoint(self.folder.checkpoints, self.step, tensors, state)
 
     def restore(self) -> bool:
-        """Go back to the newest checkpoint; return False when there is none."""
-        found = checkpoint.load_checkpoint(self.folder.checkpoints)
-        if found is None:
+        """Restore the newest checkpoint; return False if there is none."""
+        newest = checkpoint.load_checkpoint(self.folder.checkpoints)
+        if newest is None:
             return False
-        tensors, state = found
+        tensors, state = newest
         self.distiller.load_state_dict(checkpoint.unprefixed("model", tensors))
-        checkpoint.unpack_optimizer(self.optimizer, checkpoint.unprefixed("optimizer", tensors), state["optimizer"])
-        self.best, self.best_weights = state["best"], checkpoint.unprefixed("best", tensors)
+        slots = checkpoint.unprefixed("optimizer", tensors)
+        checkpoint.unpack_optimizer(self.optimizer, slots, state["optimizer"])
+        self.best = state["best"]
+        self.best_weights = checkpoint.unprefixed("best", tensors)
         if self.ema is not None:
             self.ema.load_state_dict(checkpoint.unprefixed("ema", tensors))
-        self.names, self.sums = tuple(state["names"]), tensors.get("sums")
+        self.names = tuple(state["names"])
+        self.sums = tensors.get("sums")
         if self.sums is not None:
             self.sums = self.sums.to(self.accelerator.device)
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step = state["step"]
+        self.seconds = state["seconds"]
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         rank = self.accelerator.process_index
-        checkpoint.unpack_rng(checkpoint.unprefixed(f"rng{rank}", tensors), state["rng"][rank])
+        generators = checkpoint.unprefixed(f"rng{rank}", tensors)
+        checkpoint.unpack_rng(generators, state["rng"][rank])
         self.folder.rewind(self.step)
         return True
 
 
-def _watch(recipe: Recipe, parts: Assembly) -> LayerWatch | None:
-    if not recipe.train.map_every:
+def _layer_tracker(ready: TrainingSetup) -> LayerTracker | None:
+    """Return what compares layers during training, or None if the recipe does not ask for it."""
+    setup = ready.setup
+    if not setup.recipe.train.cka_every:
         return None
-    if parts.teacher is None:
-        raise UserError("train.map_every compares the student's layers with a teacher's; give the recipe a teacher")
-    batch = parts.move(parts.splits.validation.__getitems__(range(min(PROBES, len(parts.splits.validation)))))
-    images = recipe.task.inputs(batch)[0]
-    if not isinstance(images, Tensor):
-        raise UserError("train.map_every maps networks that take one tensor of images; leave it out for this task")
-    return LayerWatch(parts.teacher.network, images)
+    models = list(setup.teacher.models().values())
+    if len(models) != 1:
+        raise UserError(
+            "train.cka_every compares the student's layers with a teacher's; "
+            "give the recipe a teacher"
+        )
+    validation = setup.parts["validation"]
+    keys = [(0, position) for position in range(min(PROBE_SIZE, len(validation)))]
+    batch = Batch.of(validation.batch(keys)).to(ready.loading.device)
+    return LayerTracker(models[0], setup.recipe.task.inputs(batch))
 
 
-def _gather(mine: list[Any], accelerator: Accelerator) -> list[Any]:
+def _gather(own: Any, accelerator: Accelerator) -> list[Any]:
+    """Return the values of all ranks."""
     if accelerator.num_processes == 1:
-        return mine
+        return [own]
     everyone: list[Any] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(everyone, mine[0])
+    torch.distributed.all_gather_object(everyone, own)
     return everyone

@@ -1,4 +1,4 @@
-"""Load a network's weights strictly: every key must fit, and the message names those that do not."""
+"""Load a network's weights strictly: every key must fit, and a message names those that do not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tutelage.errors import UserError
 
 STUDENT = "student.safetensors"
+UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError, ValueError)
 
 
 def load_weights(network: nn.Module, source: str | Path) -> None:
@@ -21,12 +22,12 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
 
     Args:
         network: the module to fill.
-        source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint holding a state
-            dict (alone or under `state_dict` or `model`; prefixes `module.` and `_orig_mod.` are taken off).
-            Pickled objects are refused.
+        source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint
+            with a state dict (alone or under `state_dict` or `model`; the prefixes `module.` and
+            `_orig_mod.` are removed). Pickled objects are refused.
 
     Raises:
-        UserError: the file is missing, unreadable or truncated, or a key or shape does not fit.
+        UserError: If the file is missing, unreadable or truncated, or a key or shape does not fit.
     """
     path = weights_file(source)
     state = _read(path)
@@ -35,25 +36,32 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
     unexpected = [name for name in state if name not in own]
     if missing or unexpected:
         raise UserError(
-            f"{path} does not fit {type(network).__name__}: missing {_some(missing)}, unexpected {_some(unexpected)}; "
-            "give the network that the weights were made with"
+            f"{path} does not fit {type(network).__name__}: missing {_listed(missing)}, "
+            f"unexpected {_listed(unexpected)}; give the network that the weights were made with"
         )
     for name, value in state.items():
         if value.shape != own[name].shape:
             raise UserError(
-                f"{path} holds {name!r} of shape {tuple(value.shape)}, but {type(network).__name__} needs "
-                f"{tuple(own[name].shape)}; check the network's arguments (classes, width, channels)"
+                f"{path} holds {name!r} of shape {tuple(value.shape)}, but "
+                f"{type(network).__name__} needs {tuple(own[name].shape)}; "
+                "check the network's arguments (classes, width, channels)"
             )
     network.load_state_dict(state)
 
 
 def weights_file(source: str | Path) -> Path:
-    """Return the file that `source` means; a run folder means its shipped student."""
+    """Return the weights file that `source` means; a run folder means its shipped student.
+
+    Raises:
+        UserError: If it does not exist.
+    """
     path = Path(source)
     if path.is_dir():
         path = path / STUDENT
     if not path.is_file():
-        raise UserError(f"there are no weights at {path}; give a run folder that is finished, or a weights file")
+        raise UserError(
+            f"there are no weights at {path}; give a run folder that is finished, or a weights file"
+        )
     return path
 
 
@@ -62,26 +70,43 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as weights ({_first_line(error)}); is the file complete?") from error
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} cannot be read as weights ({_first_line(error)}); is the file complete?"
+        ) from error
     except Exception as error:  # torch raises its own unpickling error for anything but tensors
         if not path.read_bytes()[:4].startswith((b"PK\x03\x04", b"\x80")):
-            raise UserError(f"{path} is no weights file; give a run folder, a .safetensors or a .pt file") from error
+            raise UserError(
+                f"{path} is no weights file; give a run folder, a .safetensors or a .pt file"
+            ) from error
         raise UserError(
             f"{path} holds more than tensors and is refused; save its state_dict() as safetensors"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             loaded = loaded[key]
-    named = isinstance(loaded, Mapping) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in loaded.items())
-    if not named:
+    if not _is_state_dict(loaded):
         raise UserError(f"{path} holds no state dict of tensors; save the network's state_dict()")
-    return {name.removeprefix("module.").removeprefix("_orig_mod."): value for name, value in loaded.items()}
+    return {
+        name.removeprefix("module.").removeprefix("_orig_mod."): value
+        for name, value in loaded.items()
+    }
 
 
-def _some(names: list[str]) -> str:
-    return "nothing" if not names else str(names[:4])[:-1] + (f", … {len(names)} in all]" if len(names) > 4 else "]")
+def _is_state_dict(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    if len(names) <= 4:
+        return str(names)
+    return f"{str(names[:4])[:-1]}, … {len(names)} in all]"
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+    text = str(error).strip()
+    return text.splitlines()[0][:120] if text else type(error).__name__

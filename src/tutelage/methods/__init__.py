@@ -1,29 +1,25 @@
-"""One paper, one file: pure functions that need torch only, and a thin `Method` around them."""
+"""Distillation methods: pure loss functions on tensors, and a thin `Method` around each of them.
+
+Every paper is one module or one folder of its name, such as `tutelage.methods.pcka`.
+"""
 
 from __future__ import annotations
 
+from tutelage.methods._unlabeled import UnlabeledData
 from tutelage.methods.afd import AFD, afd_loss
-from tutelage.methods.alone import Alone
-from tutelage.methods.budget import Budget
-from tutelage.methods.ckd import CKD
-from tutelage.methods.contrast import ckd_agreement, ckd_cosines, ckd_loss
+from tutelage.methods.baseline import Baseline
+from tutelage.methods.ckd import CKD, ckd_agreement, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
+from tutelage.methods.fitnet import FitNet, fitnet_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
-from tutelage.methods.mimic import Mimic, mimic_loss
 from tutelage.methods.ofa import OFA, ofa_loss
-from tutelage.methods.patches import Patches
 from tutelage.methods.pcka import PCKA, pcka_loss
-from tutelage.methods.ranges import Ranges
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
-from tutelage.methods.residual import ResidualKD
-from tutelage.methods.residual_loss import residual_kd_loss
-from tutelage.methods.residual_scheme import Scheme
+from tutelage.methods.residual_kd import ResidualKD, residual_kd_loss
 from tutelage.methods.rtk import RTK, rtk_loss
-from tutelage.methods.srd import SRD
-from tutelage.methods.srd_losses import srd_feature_loss, srd_loss
+from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
 from tutelage.methods.ssim import SSIM, ssim_loss
-from tutelage.methods.structure import Structure
 
 __all__ = [
     "AFD",
@@ -37,23 +33,18 @@ __all__ = [
     "RTK",
     "SRD",
     "SSIM",
-    "Alone",
-    "Budget",
-    "Mimic",
-    "Patches",
-    "Ranges",
+    "Baseline",
+    "FitNet",
     "ResidualKD",
-    "Scheme",
-    "Structure",
+    "UnlabeledData",
     "afd_loss",
     "ckd_agreement",
-    "ckd_cosines",
     "ckd_loss",
     "dist_loss",
     "dkd_loss",
+    "fitnet_loss",
     "kd_hard_loss",
     "kd_loss",
-    "mimic_loss",
     "ofa_loss",
     "pcka_loss",
     "rcka_feature_loss",

@@ -1,25 +1,33 @@
-"""AFD, attention-based feature distillation: the student learns which of its layers each teacher layer should guide.
+"""AFD: attention-based feature distillation learns which student layer follows a teacher layer.
 
-Source: M. Ji, B. Heo, S. Park, "Show, Attend and Distill: Knowledge Distillation via Attention-based Feature
-Matching", AAAI 2021, arXiv 2102.02973; official code clovaai/attention-feature-distillation@dd990d0 `distill/AFD.py`,
-whose equations these are (the paper's text was not at hand).
+Source: M. Ji, B. Heo, S. Park, "Show, Attend and Distill: Knowledge Distillation via
+Attention-based Feature Matching", AAAI 2021, arXiv 2102.02973; official code
+clovaai/attention-feature-distillation@dd990d0 `distill/AFD.py`. The equations are those of the
+code; the paper's text was not available.
 
-    q_t = BN(Linear(GAP T_t)),   k_s = ReLU(BN(Linear(GAP S_s))),   b_{s,·} = BN(Linear(k_s)) ∈ R^{N_t × d}
-    a_{t,s} = (<b_{s,t}, q_t> + <p_t, p_s>) / √d,   A_{t,·} = softmax of a_{t,·} over the student's layers
+    q_t = BN(Linear(GAP T_t)),  k_s = ReLU(BN(Linear(GAP S_s))),  b_{s,·} = BN(Linear(k_s))
+    a_{t,s} = (<b_{s,t}, q_t> + <p_t, p_s>) / √d,  A_{t,·} = softmax of a_{t,·} over student layers
     L = weight · Σ_t mean_batch Σ_s A_{t,s} · ‖n(pool(mean_c S_s²)) - n(mean_c T_t²)‖² / (H_t W_t)
 
-T_t, S_s: feature maps after ReLU; n, pool: `energies.py`. Code → arguments: `qk_dim` `width`, `beta` `weight`. The
-paper's loss is CE + 0.9 · KD at T = 4 + 200 · AFD: `Together([AFD(), KD(temperature=4, weight=0.9, task_weight=1)])`.
-A pair's error is 2 (1 - cos) / (H_t W_t), so an 8×8 stage weighs 16 times a 32×32 one, and smaller maps want a
-smaller weight. Every teacher layer keeps a total weight of 1; a student layer may be left out.
+T_t and S_s are feature maps after ReLU, b_{s,·} is in R^{N_t × d}, p are trained vectors, and n
+scales a flattened map to length 1 (`_attention_maps`). Symbols → arguments: d (the code's
+`qk_dim`) `qk_dim`, β (`beta`) `weight`. The paper's loss is CE + 0.9 · KD at T = 4 + 200 · AFD:
+`CombinedMethod([AFD(), KD(temperature=4, weight=0.9, task_weight=1)])`.
+
+The error of a pair is 2 (1 - cos) / (H_t W_t), so an 8×8 stage weighs 16 times as much as a 32×32
+one, and small maps want a smaller weight. Every teacher layer has a total weight of 1; a student
+layer may end up unused.
 
 Differs from the official code (the numbers are equal):
-- Pools are shared by layers of equal (H, W); there, layers that differ in channels only get pools of their own.
-- Shapes come from one real batch, not from a pass over random noise. The teacher is never put in train mode.
-- float32 outside autocast: in fp16 a dead map is NaN there.
+- Student layers are pooled once per size (H, W) of the teacher's maps; there, once more for
+  teacher layers that differ in channels only.
+- Shapes come from one real batch, not from a pass over random noise, and the teacher is never put
+  into train mode.
+- Computes in float32 outside autocast; there, a map of zeros becomes NaN in fp16.
 
-The loss of an item depends on its batch (batch norm), and on that of its own process under DDP. Cost: one pass over
-every tapped map, N_s pools per size of the teacher's maps, N_s · N_t · d products an item.
+The loss of an item depends on its batch through batch norm, under DDP on that of its process.
+Cost: one pass over every tapped map, N_s pools per size of the teacher's maps, and N_s · N_t · d
+products per item.
 """
 
 from __future__ import annotations
@@ -32,108 +40,144 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
-from tutelage.core.method import Card
-from tutelage.methods import attention as shared
-from tutelage.methods.energies import distances, energies, size_of, values
-from tutelage.similarity.gram import full_precision
+from tutelage.core.method import MethodInfo
+from tutelage.core.precision import full_precision
+from tutelage.methods._attention import (
+    LinearBNList,
+    UninitializedModule,
+    attended_distances,
+    check_layers,
+    check_settings,
+    layer_features,
+    layer_positions,
+    num_channels,
+)
 
 STAGES = ("stage1", "stage2", "stage3")
 
 
-def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor, distance: str = "mean") -> Tensor:
-    """Return one value per teacher layer, whose sum is the loss.
+def afd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], attention: Tensor) -> Tensor:
+    """Return the loss of every teacher layer; their sum is the loss of AFD.
 
     >>> left = torch.tensor([1.0, 0.0]).expand(2, 3, 2, 2)
-    >>> round(afd_loss([left, left.flip(3)], [left], torch.full((2, 1, 2), 0.5)).item(), 4)
+    >>> attention = torch.full((2, 1, 2), 0.5)
+    >>> round(afd_loss([left, left.flip(3)], [left], attention).item(), 4)
     0.25
 
     Args:
-        student, teacher: feature maps (N, C, H, W) of the same batch, of any widths and sizes.
-        attention: (N, teacher layers, student layers), rows of sum 1.
-        distance: "mean" is official; "cosine" is the same, but for a factor of H·W / 2.
+        student: feature maps (N, C, H, W) of the student's layers, of any widths and sizes.
+        teacher: feature maps of the teacher's layers for the same batch.
+        attention: weights (N, teacher layers, student layers) whose rows sum to 1.
 
     Returns:
-        (teacher layers,), float32 for half-precision maps and inside autocast.
+        The losses (teacher layers,), float32 for half precision and inside autocast.
 
     Raises:
-        UserError: as `check_maps`.
+        UserError: If the features are not maps of one batch, or a teacher's map is 1×1.
     """
-    shared.check_maps(student, teacher)
-    with full_precision(attention.device):
-        mine = energies(student)
-        pooled = {size: values(mine, size) for size in dict.fromkeys(map(size_of, teacher))}
-        told = [values([e]) for e in energies(teacher)]
-        errors = [distances(pooled[size_of(x)], v, distance) for x, v in zip(teacher, told, strict=True)]
-        return (torch.stack(errors, 1) * attention).sum(2).mean(0)
+    return attended_distances(student, teacher, attention, distance="mean")
 
 
 class Attention(nn.Module):
-    """The trained part: maps of both → A (N, teacher layers, student layers).
+    """The trained part of AFD: attention of every teacher layer to the student's layers.
 
     Args:
-        student, teacher: channels of the layers.
-        width: d of queries and keys.
+        student_channels: channels of the student's layers.
+        teacher_channels: channels of the teacher's layers.
+        qk_dim: length of queries and keys.
     """
 
-    def __init__(self, student: Sequence[int], teacher: Sequence[int], width: int) -> None:
+    def __init__(
+        self, student_channels: Sequence[int], teacher_channels: Sequence[int], qk_dim: int
+    ) -> None:
         super().__init__()
-        self.keys, self.queries = shared.Vectors(student, width), shared.Vectors(teacher, width)
-        wide = width * len(teacher)
-        self.bilinear = nn.Sequential(nn.Linear(width, wide), nn.BatchNorm1d(wide))
-        self.p_t, self.p_s = shared.positions(len(teacher), width), shared.positions(len(student), width)
+        num_students = len(student_channels)
+        num_teachers = len(teacher_channels)
+        self.keys = LinearBNList(student_channels, qk_dim)
+        self.queries = LinearBNList(teacher_channels, qk_dim)
+        self.bilinear = nn.Sequential(
+            nn.Linear(qk_dim, qk_dim * num_teachers),
+            nn.BatchNorm1d(qk_dim * num_teachers),
+        )
+        self.teacher_positions = layer_positions(num_teachers, qk_dim)
+        self.student_positions = layer_positions(num_students, qk_dim)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return the softmax over the student's layers."""
-        keys = F.relu(self.keys(student)).flatten(0, 1)
-        keys = self.bilinear(keys).view(len(student[0]), len(student), len(teacher), -1)
-        logits = torch.einsum("nstd,ntd->nts", keys, self.queries(teacher)) + self.p_t @ self.p_s.mT
-        return torch.softmax(logits / math.sqrt(keys.shape[-1]), 2)
+        """Return the attention (N, teacher layers, student layers), a softmax over the last."""
+        keys = F.relu(self.keys(student))
+        queries = self.queries(teacher)
+        n, num_students, qk_dim = keys.shape
+        num_teachers = queries.shape[1]
+        # One batch norm over the keys of all student layers, as in the official code.
+        keys = self.bilinear(keys.flatten(0, 1))
+        keys = keys.view(n, num_students, num_teachers, qk_dim)
+        scores = torch.einsum("nstd,ntd->nts", keys, queries)
+        scores = scores + self.teacher_positions @ self.student_positions.mT
+        return torch.softmax(scores / math.sqrt(qk_dim), 2)
 
 
 class AFD(Method):
-    """Attention-based feature distillation; one term, `afd`.
+    """Attention-based feature distillation; its term is `afd`.
 
     >>> AFD(["a"], ["b", "c"]).extra_repr()
-    "student_taps=('a',), teacher_taps=('b', 'c'), weight=200.0, width=128, task_weight=1.0"
+    "student_layers=('a',), teacher_layers=('b', 'c'), weight=200.0, qk_dim=128, task_weight=1.0"
 
     Args:
-        student_taps, teacher_taps: all layers to relate, after ReLU; the official code takes every residual block.
+        student_layers: the student's layers to relate, after ReLU; the official code takes every
+            residual block.
+        teacher_layers: the teacher's layers to relate, after ReLU.
         weight: factor of the term; 200 is official, for maps of 8×8 to 32×32.
-        width: d of queries and keys.
+        qk_dim: length of queries and keys.
         task_weight: factor of the supervised loss.
     """
 
-    card = Card(
+    info = MethodInfo(
         paper="M. Ji, B. Heo, S. Park, Show, Attend and Distill, AAAI 2021, arXiv 2102.02973",
         tasks="classification",
-        needs="taps of feature maps after ReLU, of any width and size but 1×1; batches of 2 or more",
+        needs="taps of feature maps after ReLU, of any size but 1×1; batches of 2 or more",
         trains="a query per teacher layer, a key per student layer, one layer that relates them",
     )
 
     def __init__(
-        self, student_taps: Sequence[str] = STAGES, teacher_taps: Sequence[str] = STAGES, weight: float = 200.0,
-        width: int = 128, task_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        student_layers: Sequence[str] = STAGES,
+        teacher_layers: Sequence[str] = STAGES,
+        *,
+        weight: float = 200.0,
+        qk_dim: int = 128,
+        task_weight: float = 1.0,
+    ) -> None:
         super().__init__()
-        shared.check_settings("AFD", student_taps, teacher_taps, width)
-        self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
-        self.weight, self.width, self.task_weight = weight, width, task_weight
-        self.attention: nn.Module = shared.Unbuilt()
+        check_settings("AFD", student_layers, teacher_layers, qk_dim)
+        self.student_layers = tuple(student_layers)
+        self.teacher_layers = tuple(teacher_layers)
+        self.weight = weight
+        self.qk_dim = qk_dim
+        self.task_weight = task_weight
+        self.attention: nn.Module = UninitializedModule()
 
     def setup(self, example: Step, teacher: Teacher) -> None:
-        """Build the attention from the shapes of one batch."""
-        maps = shared.checked_maps(example, self.student_taps, self.teacher_taps)
-        student, told = ([x.shape[1] for x in side] for side in maps)
-        self.attention = Attention(student, told, self.width)
+        """Build the attention from the channels of one batch's features."""
+        check_layers(example, self.student_layers, self.teacher_layers)
+        student_features = layer_features(example.student, self.student_layers)
+        teacher_features = layer_features(example.teacher, self.teacher_layers)
+        self.attention = Attention(
+            num_channels(student_features), num_channels(teacher_features), self.qk_dim
+        )
 
     def attend(self, step: Step) -> Tensor:
-        """Return A (N, teacher layers, student layers) of a batch, as `attention_use` takes it."""
-        maps = shared.maps_of(step, self.student_taps, self.teacher_taps)
-        with full_precision(maps[0][0].device):
-            attention: Tensor = self.attention(*maps)
+        """Return the attention (N, teacher layers, student layers) of a batch."""
+        student = layer_features(step.student, self.student_layers)
+        teacher = layer_features(step.teacher, self.teacher_layers)
+        with full_precision(student[0].device):
+            attention: Tensor = self.attention(student, teacher)
             return attention
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term `afd`."""
-        loss = afd_loss(*shared.maps_of(step, self.student_taps, self.teacher_taps), self.attend(step))
-        return {"afd": self.weight * loss.sum()}
+        losses = afd_loss(
+            student=layer_features(step.student, self.student_layers),
+            teacher=layer_features(step.teacher, self.teacher_layers),
+            attention=self.attend(step),
+        )
+        return {"afd": self.weight * losses.sum()}

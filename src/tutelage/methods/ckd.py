@@ -1,93 +1,234 @@
-"""CKD, sample-wise contrastive distillation: logits point to the teacher's of the same item, off the other items'.
+"""CKD: logits point to the teacher's logits of the same item, away from those of other items.
 
-Source: W. Zhu, X. Zhou, P. Zhu, Y. Wang, Q. Hu, "CKD: Contrastive Knowledge Distillation from A Sample-Wise
-Perspective", arXiv 2404.14109v2, in the form of the official code, ZhouXinzzzzz/CKD@f16a145 `distillers/CKD.py`.
+Source: W. Zhu, X. Zhou, P. Zhu, Y. Wang, Q. Hu, "CKD: Contrastive Knowledge Distillation from A
+Sample-Wise Perspective", arXiv 2404.14109v2, in the form of the official code,
+ZhouXinzzzzz/CKD@f16a145 `distillers/CKD.py`.
 
     a_i = t_i / max(‖t_i‖, ε)    b_j = s_j / max(‖s_j‖, ε)    Z_ij = a_i · b_j / τ
     L = CE(s, y) + weight · mean_i [logsumexp_j Z_ij - Z_ii]
 
-s, t: logits (B, C). Symbols → arguments: λ_cl `weight`, λ_ce `task_weight`, τ `temperature`, ε `eps`. A teacher row is
-an anchor, the student's row of the same item its positive, all other student rows its negatives. A row's gradient is
-orthogonal to it and scales as 1/‖s_j‖, hence weights of 10 to 100. The value lies between its floor,
-log(1 + (B-1) exp(-B / ((B-1) τ))), and about log B, of unrelated networks: follow `ckd_agreement` instead.
+s, t: logits (B, C). A teacher row is an anchor; the student's row of the same item is its positive,
+all other student rows are its negatives. Symbols → arguments: λ_cl `weight`, λ_ce `task_weight`,
+τ `temperature`, ε `eps`.
 
-Differs from the official code: several processes contrast the items of the whole batch, there each replica its share
-(`gather=False`); accumulation does not enlarge it. float32 outside autocast. Rows of almost no length, whose gradient
-reaches 1/(τ ε), and batches below 8 give a warning. Unlabelled items (-100) take part. Ours, all off by default:
-`centre`, `symmetric`, `mask_same_class`, `learn_temperature`, `blocked`. Cost: B² C products, B² memory.
+The gradient of a row is orthogonal to it and scales as 1/‖s_j‖, hence weights of 10 to 100. The
+value lies between its floor, log(1 + (B-1) exp(-B / ((B-1) τ))), and about log B, that of unrelated
+networks, so it says little about progress: follow `ckd_agreement` instead.
+
+Differs from the official code:
+- Several processes contrast the items of the whole batch, not of their own share
+  (`gather_distributed=False`). Gradient accumulation does not enlarge the batch.
+- The loss is computed in float32, outside autocast.
+- Rows of almost no length, whose gradient reaches 1/(τ ε), and batches below 8 give a warning.
+- `mask_same_class`, off by default, is ours: there duplicates and items of one class are pushed
+  apart although the teacher sees them as alike.
+
+Items without a label (-100), such as those of `UnlabeledData`, take part.
+
+Cost: B² C products, B² memory. The teacher may be a cache.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
 
-from tutelage.core import Method, Step, Teacher
-from tutelage.core.batch import IGNORED, batch_labels
-from tutelage.core.method import Card
-from tutelage.methods.contrast import ckd_cosines, ckd_loss
-from tutelage.methods.parts import check_finite, check_labels, check_positive
-from tutelage.similarity.gather import joined
+from tutelage.core.batch import IGNORE_INDEX
+from tutelage.core.distributed import all_gather_with_grad
+from tutelage.core.method import Method, MethodInfo
+from tutelage.core.output import Step
+from tutelage.core.precision import full_precision, promote
+from tutelage.errors import UserError
+from tutelage.methods._checks import check_labels, check_positive
+
+
+def ckd_loss(
+    *,
+    student: Tensor,
+    teacher: Tensor,
+    ignored_pairs: Tensor | None = None,
+    temperature: float = 1.0,
+    eps: float = 1e-12,
+) -> Tensor:
+    """Return the contrastive loss, averaged over items; 0 for one item or none.
+
+    All arguments are keywords: with student and teacher swapped it is another loss.
+
+    >>> round(ckd_loss(student=torch.eye(3), teacher=2 * torch.eye(3)).item(), 4)  # log(1 + 2 / e)
+    0.5514
+
+    Args:
+        student: logits (B, C) of any floating dtype.
+        teacher: logits of the same items; they get no gradient.
+        ignored_pairs: (B, B) bool, the teacher's items by the student's: pairs that are neither
+            positive nor negative, such as items of one class or proposals of other images. The
+            diagonal always counts.
+        temperature: τ > 0.
+        eps: ε > 0, the smallest length that a row is divided by; 1e-2 tames rows of almost no
+            length.
+
+    Returns:
+        A scalar, float32 for half-precision logits and inside autocast.
+
+    Raises:
+        UserError: If shapes or dtypes do not fit, or τ or ε is not positive.
+    """
+    check_positive("the temperature of CKD", temperature)
+    cosines = _cosines(student, teacher, eps)
+    similarity = cosines / temperature
+    if ignored_pairs is not None:
+        if ignored_pairs.shape != similarity.shape or ignored_pairs.dtype != torch.bool:
+            raise UserError(
+                f"ignored_pairs is {tuple(similarity.shape)} of torch.bool, got "
+                f"{tuple(ignored_pairs.shape)} of {ignored_pairs.dtype}"
+            )
+        positives = torch.eye(len(similarity), dtype=torch.bool, device=similarity.device)
+        similarity = similarity.masked_fill(ignored_pairs & ~positives, -torch.inf)
+    if not len(similarity):
+        return cosines.sum()  # 0, connected to the graph
+    return (similarity.logsumexp(1) - similarity.diagonal()).mean()
+
+
+def ckd_agreement(*, student: Tensor, teacher: Tensor, eps: float = 1e-12) -> dict[str, Tensor]:
+    """Return how well the student's rows are aligned with the teacher's; no gradient.
+
+    `cosine` is the mean cosine of an item's two rows, `accuracy` the share of teacher rows whose
+    nearest student row is that of the same item. Of equally near rows the first one counts, so a
+    student that says the same of all items has an accuracy of 1 / B.
+
+    >>> ckd_agreement(student=torch.ones(4, 4), teacher=torch.eye(4))["accuracy"].item()
+    0.25
+
+    Args:
+        student: logits (B, C) of any floating dtype.
+        teacher: logits of the same items.
+        eps: the smallest length that a row is divided by.
+
+    Raises:
+        UserError: If shapes or dtypes do not fit, or ε is not positive.
+    """
+    cosines = _cosines(student.detach(), teacher, eps)
+    positives = torch.arange(len(cosines), device=cosines.device)
+    nearest = cosines.argmax(1) if len(cosines) else positives
+    return {
+        "cosine": cosines.diagonal().mean(),
+        "accuracy": (nearest == positives).to(cosines.dtype).mean(),
+    }
 
 
 class CKD(Method):
     """Contrastive distillation of logits; one term, `ckd`.
 
+    >>> CKD(weight=100.0)
+    CKD(weight=100.0, temperature=1.0, eps=1e-12, mask_same_class=False, gather_distributed=True, \
+task_weight=1.0)
+
     Args:
-        weight, task_weight: factors of the term and of the supervised loss.
-        temperature, eps, centre, symmetric: see `ckd_cosines` and `ckd_loss`.
-        mask_same_class: other items of the anchor's label are no negatives; -100 is no label.
-        learn_temperature, gather: train log τ with the student; contrast the items of all processes, not each one's.
+        weight: factor of the term.
+        temperature: τ of the similarities.
+        eps: the smallest length that a row is divided by.
+        mask_same_class: leave items of the anchor's class out of its negatives; needs labels, of
+            which -100 is no class.
+        gather_distributed: contrast the items of all processes, not of each one alone.
+        task_weight: factor of the supervised loss.
+
+    Raises:
+        UserError: If the temperature or ε is not positive.
     """
 
-    card = Card(
-        paper="W. Zhu et al., CKD: Contrastive Knowledge Distillation from A Sample-Wise Perspective, arXiv 2404.14109",
+    info = MethodInfo(
+        paper="W. Zhu et al., CKD: Contrastive Knowledge Distillation from A Sample-Wise "
+        "Perspective, arXiv 2404.14109",
         tasks="classification",
-        needs="logits of the same shape from both networks; batches of 8 or more; the teacher may be cached",
-        trains="nothing, or the temperature",
+        needs="logits of the same shape from both networks; batches of 8 or more; "
+        "the teacher may be cached",
     )
 
     def __init__(
-        self, weight: float = 10.0, temperature: float = 1.0, eps: float = 1e-12, centre: bool = False,
-        symmetric: bool = False, mask_same_class: bool = False, learn_temperature: bool = False, gather: bool = True,
+        self,
+        *,
+        weight: float = 10.0,
+        temperature: float = 1.0,
+        eps: float = 1e-12,
+        mask_same_class: bool = False,
+        gather_distributed: bool = True,
         task_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         check_positive("the temperature of CKD", temperature)
         check_positive("the eps of CKD", eps)
-        self.weight, self.task_weight, self.temperature, self.eps = weight, task_weight, temperature, eps
-        self.centre, self.symmetric, self.mask_same_class = centre, symmetric, mask_same_class
-        self.learn_temperature, self.gather = learn_temperature, gather
-        self.log_temperature: nn.Parameter | None = None
-
-    def setup(self, example: Step, teacher: Teacher) -> None:
-        """Make the temperature, if it is learnt, and try the term once."""
-        check_finite(example)
-        if self.learn_temperature:
-            self.log_temperature = nn.Parameter(torch.tensor(math.log(self.temperature)))
-        self(example)
+        self.weight = weight
+        self.temperature = temperature
+        self.eps = eps
+        self.mask_same_class = mask_same_class
+        self.gather_distributed = gather_distributed
+        self.task_weight = task_weight
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term `ckd`."""
-        student, teacher = (joined(o.logits) if self.gather else o.logits for o in (step.student, step.teacher))
-        if student.device.type == "cpu" or not student.requires_grad:  # else only in `setup`: a look makes steps wait
-            _warn(student)
-        blocked = None
+        student = self._gathered(step.student.logits)
+        teacher = self._gathered(step.teacher.logits)
+        # On an accelerator reading values makes a step wait, so there only `setup` warns.
+        if student.device.type == "cpu" or not student.requires_grad:
+            _warn_of_weak_rows(student)
+        same_class = None
         if self.mask_same_class:
-            labels = batch_labels(step.batch)
-            check_labels("CKD", labels, step.student.logits)
-            labels = joined(labels) if self.gather else labels
-            blocked = (labels == labels[:, None]) & (labels != IGNORED)
-        cosines = ckd_cosines(student=student, teacher=teacher, eps=self.eps, centre=self.centre)
-        temperature = self.temperature if self.log_temperature is None else self.log_temperature.exp()
-        return {"ckd": self.weight * ckd_loss(cosines, temperature, self.symmetric, blocked)}
+            check_labels("CKD", step.batch.labels, step.student.logits)
+            labels = self._gathered(step.batch.labels)
+            same_class = (labels == labels[:, None]) & (labels != IGNORE_INDEX)
+        loss = ckd_loss(
+            student=student,
+            teacher=teacher,
+            ignored_pairs=same_class,
+            temperature=self.temperature,
+            eps=self.eps,
+        )
+        return {"ckd": self.weight * loss}
+
+    def _gathered(self, x: Tensor) -> Tensor:
+        return all_gather_with_grad(x) if self.gather_distributed else x
 
 
-def _warn(student: Tensor) -> None:  # Python shows each of them once
+def _cosines(student: Tensor, teacher: Tensor, eps: float) -> Tensor:
+    """Return a_i · b_j, (B, B): the teacher's items by the student's."""
+    check_positive("the eps of CKD", eps)
+    _check_rows(student, teacher)
+    with full_precision(student.device):
+        s = promote(student)
+        t = promote(teacher.detach()).to(s.dtype)
+        return F.normalize(t, dim=1, eps=eps) @ F.normalize(s, dim=1, eps=eps).mT
+
+
+def _check_rows(student: Tensor, teacher: Tensor) -> None:
+    floating = student.is_floating_point() and teacher.is_floating_point()
+    rows_fit = student.ndim == teacher.ndim == 2 and len(student) == len(teacher)
+    if not (floating and rows_fit):
+        raise UserError(
+            "CKD needs floating-point logits (B, C) of the same items, got "
+            f"{tuple(student.shape)} of {student.dtype} and {tuple(teacher.shape)} of "
+            f"{teacher.dtype}; flatten maps to rows"
+        )
+    student_classes = student.shape[1]
+    teacher_classes = teacher.shape[1]
+    if student_classes != teacher_classes or student_classes < 2:
+        raise UserError(
+            f"CKD compares logits: student {student_classes} classes, teacher {teacher_classes}; "
+            "give both as many, 2 or more"
+        )
+
+
+def _warn_of_weak_rows(student: Tensor) -> None:
+    """Warn of small batches and of rows of almost no length; Python shows each warning once."""
     if len(student) < 8:
-        warnings.warn("CKD has almost no signal from fewer than 8 items; enlarge train.batch_size", stacklevel=2)
+        warnings.warn(
+            "CKD has almost no signal from fewer than 8 items; enlarge train.batch_size",
+            stacklevel=2,
+        )
     if bool((student.detach().norm(dim=1) < 1e-4).any()):
-        warnings.warn("logits shorter than 1e-4 make CKD's gradient huge; set its eps to 1e-2, or clip", stacklevel=2)
+        warnings.warn(
+            "logits shorter than 1e-4 make CKD's gradient huge; set its eps to 1e-2, or clip",
+            stacklevel=2,
+        )

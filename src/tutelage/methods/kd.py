@@ -1,14 +1,16 @@
 """Knowledge distillation: the student learns the teacher's softened class probabilities.
 
-Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, arXiv 1503.02531,
-section 2.
+Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
+arXiv 1503.02531, section 2.
 
     L = task_weight · CE(z_s, y) + weight · T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))
 
-summed over classes, averaged over the batch. The factor T² keeps the gradient's size independent of T; it
-stands at every weight, so the loss is continuous in `weight`. Hard labels instead: weight · CE(z_s, argmax z_t).
+summed over classes and averaged over the batch. Symbols → arguments: T `temperature`. The factor T²
+keeps the size of the gradient independent of T. It stands at every weight, so the loss is
+continuous in `weight`. With hard labels the second term is weight · CE(z_s, argmax z_t).
 
-Cost: two log-softmaxes of the logits, less than 0.1 % of a training step. The teacher may be a cache.
+Cost: two log-softmaxes of the logits, less than 0.1 % of a training step. The teacher may be a
+cache.
 """
 
 from __future__ import annotations
@@ -16,17 +18,16 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage.core import Method, Step, Teacher
-from tutelage.core.method import Card
-from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, check_floating, check_positive
-from tutelage.similarity.gram import full_precision, promote
+from tutelage.core.method import Method, MethodInfo
+from tutelage.core.output import Step
+from tutelage.core.precision import full_precision, promote
+from tutelage.methods._checks import check_logits, check_positive
 
 
-def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Return T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over the batch.
 
-    Built on log-softmax, so logit gaps of 1000 are safe.
+    It is built on log-softmax, so logit gaps of 1000 are safe.
 
     >>> import torch
     >>> student = torch.tensor([[0.0, 0.0]])
@@ -34,7 +35,8 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
     0.6931
 
     Args:
-        student: logits (N, C, ...), any floating dtype; further dimensions are positions, averaged like the batch.
+        student: logits (N, C, ...) of any floating dtype; further dimensions are positions, which
+            are averaged like the batch.
         teacher: logits of the same shape.
         temperature: T > 0.
 
@@ -42,15 +44,16 @@ def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tenso
         A scalar, float32 for half-precision logits and inside autocast.
 
     Raises:
-        UserError: shapes differ or have fewer than two dimensions, the batch is empty, a dtype is not floating, or
-            T is not positive.
+        UserError: If shapes differ or have fewer than two dimensions, the batch is empty, a dtype
+            is not floating, or T is not positive.
     """
-    _check(student, teacher)
+    check_logits("KD", student, teacher)
     check_positive("the temperature of KD", temperature)
     with full_precision(student.device):
-        log_p = F.log_softmax(promote(student) / temperature, dim=1)
-        log_q = F.log_softmax(promote(teacher) / temperature, dim=1)
-        total = F.kl_div(log_p, log_q, reduction="sum", log_target=True)
+        student_log_probs = F.log_softmax(promote(student) / temperature, dim=1)
+        teacher_log_probs = F.log_softmax(promote(teacher) / temperature, dim=1)
+        total = F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True)
+        # The mean is over items and positions, of which there are numel / C.
         return total * (temperature**2 * student.shape[1] / student.numel())
 
 
@@ -62,16 +65,16 @@ def kd_hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
     0.6931
 
     Args:
-        student: logits (N, C, ...), any floating dtype.
+        student: logits (N, C, ...) of any floating dtype.
         teacher: logits of the same shape.
 
     Returns:
         A scalar, float32 for half-precision logits and inside autocast.
 
     Raises:
-        UserError: as `kd_loss`.
+        UserError: If shapes or dtypes do not fit, as in `kd_loss`.
     """
-    _check(student, teacher)
+    check_logits("KD", student, teacher)
     with full_precision(student.device):
         return F.cross_entropy(promote(student), teacher.argmax(dim=1))
 
@@ -79,24 +82,33 @@ def kd_hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class KD(Method):
     """Hinton's knowledge distillation; one term, `kd`.
 
-    >>> KD(temperature=2.0).extra_repr()
-    'temperature=2.0, weight=0.9, task_weight=0.1, hard=False'
+    >>> KD(temperature=2.0)
+    KD(temperature=2.0, weight=0.9, task_weight=0.1, hard=False)
 
     Args:
         temperature: T of both softmaxes; has no effect with `hard`.
         weight: factor of the distillation term.
         task_weight: factor of the supervised loss; 0 trains without labels.
         hard: learn the teacher's most likely class instead of its probabilities.
+
+    Raises:
+        UserError: If the temperature is not positive.
     """
 
-    card = Card(
-        paper="G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531",
+    info = MethodInfo(
+        paper="G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015, "
+        "arXiv 1503.02531",
         tasks="classification, segmentation",
         needs="logits of the same shape from both networks; the teacher may be cached",
     )
 
     def __init__(
-        self, temperature: float = 4.0, weight: float = 0.9, task_weight: float = 0.1, hard: bool = False
+        self,
+        *,
+        temperature: float = 4.0,
+        weight: float = 0.9,
+        task_weight: float = 0.1,
+        hard: bool = False,
     ) -> None:
         super().__init__()
         check_positive("the temperature of KD", temperature)
@@ -105,23 +117,12 @@ class KD(Method):
         self.task_weight = task_weight
         self.hard = hard
 
-    def setup(self, example: Step, teacher: Teacher) -> None:
-        """Look at both networks' logits once, before training."""
-        check_finite(example)
-        self(example)
-
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term `kd`."""
-        student, teacher = step.student.logits, step.teacher.logits
-        loss = kd_hard_loss(student, teacher) if self.hard else kd_loss(student, teacher, self.temperature)
+        student = step.student.logits
+        teacher = step.teacher.logits
+        if self.hard:
+            loss = kd_hard_loss(student, teacher)
+        else:
+            loss = kd_loss(student, teacher, temperature=self.temperature)
         return {"kd": self.weight * loss}
-
-
-def _check(student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape or student.ndim < 2 or not student.numel():
-        raise UserError(
-            f"KD needs logits (N, C, ...) of one shape, got {tuple(student.shape)} from the student and "
-            f"{tuple(teacher.shape)} from the teacher; give both the same batch, the same number of "
-            "classes and maps of one size"
-        )
-    check_floating("KD needs floating-point logits", student, teacher)

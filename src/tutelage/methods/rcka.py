@@ -1,150 +1,266 @@
-"""RCKA, relation-centred kernel alignment: the student arranges the items of a batch as the teacher does.
+"""RCKA, relation-centered kernel alignment: the student relates items as the teacher does.
 
-Source: Z. Zhou et al., "Rethinking Centered Kernel Alignment in Knowledge Distillation", IJCAI 2024, arXiv
-2401.11824; official code Klayand/PCKA@cec05de `cka_loss.py`, Klayand/Distill_Knowledge@5312bdf `CKA.py`, `CKASP.py`.
+Source: Z. Zhou et al., "Rethinking Centered Kernel Alignment in Knowledge Distillation", IJCAI
+2024, arXiv 2401.11824; official code Klayand/PCKA@cec05de `cka_loss.py`,
+Klayand/Distill_Knowledge@5312bdf `CKA.py`, `CKASP.py`.
 
-    L = CE + ramp · [intra · (1 - A(s, t)) + inter · (1 - A(sᵀ, tᵀ))] + feature · Σ_stages (1 - A(f_s, f_t))
+    L = CE + ramp · [intra_weight · (1 - A(s, t)) + inter_weight · (1 - A(sᵀ, tᵀ))]
+           + feature_weight · Σ_stages (1 - A(f_s, f_t))
 
-s, t: logits (N, C), whose transposes relate the classes, or (N, C, H, W), flattened; f: features; A: `alignment`.
-Paper → arguments: β_intra `intra`, β_inter `inter`, α `feature`; code → arguments: `with_l2_norm` `scale="rows"`.
-LCKA is RCKA without pairs, FCKA is RCKA with `intra=None, inter=None`.
+s, t: logits (N, C), whose transposes relate the classes, or (N, C, H, W), flattened. f: features.
+A: `tutelage.similarity.alignment`. Symbols of the paper → arguments: β_intra `intra_weight`,
+β_inter `inter_weight`, α `feature_weight`; of the code: `with_l2_norm` is `scale="rows"`.
+LCKA is RCKA without `layer_pairs`; FCKA is RCKA with `intra_weight=None, inter_weight=None`.
 
 Differs from the official code:
-- w (1 - A), at best 0, for -w A: same gradient. `inter` is a weight; there any value but 0 adds the term times *intra*.
-- The logit terms fade in over `ramp`. Acting from the first step, blind as they are to rotations of the logits,
-  they drown the labels, unless the run has hundreds of epochs. `ramp=None` is official.
-- `gram="plain"`, as in the paper's figure; `"normalised"` (official) aligns the Grams' unit rows instead and has
-  almost no signal on non-negative features: independent ReLU features already agree to 0.99999.
-- Several processes relate the items of the whole batch, not of each one's share. float32 outside autocast; zero rows
-  and constant features are safe; the teacher stays in eval mode.
+- The terms are w (1 - A), at best 0, instead of -w A; the gradient is the same.
+- `inter_weight` is a weight; there any value but 0 adds the inter term times the *intra* weight.
+- The logit terms fade in over `ramp`; `ramp=None` is official. Alignment is blind to rotations of
+  the logits, so from the first step on it drowns the labels unless the run has hundreds of epochs.
+- `gram="plain"`, as in the paper's figure, is the default. `"normalized"` (official) aligns unit
+  rows of the Gram matrices instead and has almost no signal on non-negative features: independent
+  ReLU features already agree to 0.99999.
+- `soften="intra"` is official: there only the intra term sees softened logits.
+- Several processes relate the items of the whole batch, not of their own share.
+- The loss is computed in float32, outside autocast; zero rows and constant features are safe; the
+  teacher stays in eval mode.
 
-An uncentred A (default, official) is near 1 after any ReLU: judge by a debiased CKA. Cost of both logit terms
-at (64, 1000): about 1 ms on one core, where the official form takes about 90 ms.
+An uncentered A (the default, and official) is near 1 after any ReLU, so judge by a debiased CKA.
+
+Cost: both logit terms at (64, 1000) take about 1 ms on one core; the official form about 90 ms.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Literal
 
 from torch import Tensor
 
-from tutelage.core import Method, Step, Teacher
-from tutelage.core.method import Card
-from tutelage.errors import UserError
-from tutelage.methods.parts import check_finite, fade_in
-from tutelage.similarity.alignment import Kernel
-from tutelage.similarity.gather import joined
-from tutelage.similarity.gram import factor, full_precision, product, promote, unit_rows
+from tutelage.core.distributed import all_gather_with_grad
+from tutelage.core.method import Method, MethodInfo
+from tutelage.core.output import Step
+from tutelage.core.precision import full_precision, promote
+from tutelage.methods._checks import Ramp, check_choice, check_positive, check_ramp, fade_in
+from tutelage.similarity._gram import factor, product, unit_rows
+from tutelage.similarity.alignment import Estimator, Scale, alignment, alignment_pair
 
-ROWS, PLAIN = Kernel(scale="rows"), Kernel()
+Gram = Literal["plain", "normalized"]
+Soften = Literal["intra", "both"]
 
 
 def rcka_loss(
-    student: Tensor, teacher: Tensor, intra: float | None = 15.0, inter: float | None = 15.0, kernel: Kernel = ROWS
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    intra_weight: float | None = 15.0,
+    inter_weight: float | None = 15.0,
+    scale: Scale | None = "rows",
+    center: bool = False,
+    estimator: Estimator = "biased",
+    soften: Soften | None = None,
+    temperature: float = 4.0,
 ) -> dict[str, Tensor]:
-    """Return `intra` · (1 - A(s, t)) and `inter` · (1 - A(sᵀ, tᵀ)) by name; a weight of None or 0 is off.
+    """Return intra_weight · (1 - A(s, t)) and inter_weight · (1 - A(sᵀ, tᵀ)) of logits.
 
     >>> import torch
-    >>> {name: round(term.item(), 4) for name, term in rcka_loss(torch.eye(4), 3 * torch.eye(4), inter=None).items()}
+    >>> terms = rcka_loss(torch.eye(4), 3 * torch.eye(4), inter_weight=None)
+    >>> {name: round(term.item(), 4) for name, term in terms.items()}
     {'intra': 0.0}
 
     Args:
-        student, teacher: logits (N, C), or (N, ...) to be flattened; C may differ only without the inter term.
-        intra, inter: weights of the sample-wise and of the class-wise term.
-        kernel: options of `alignment`; row-scaled and uncentred is official.
+        student: logits (N, C), or (N, C, ...), which are flattened to rows.
+        teacher: logits of the same items; C may differ if the inter term is off.
+        intra_weight: weight of the term between items; None or 0 is off.
+        inter_weight: weight of the term between classes; None or 0 is off.
+        scale: of the kernels, see `alignment`; `"rows"` is official.
+        center: center the kernels; official is uncentered.
+        estimator: of the alignment; official is biased.
+        soften: which terms see softmax(logits / temperature); None is neither of them, `"intra"` is
+            the official softening.
+        temperature: of `soften`, > 0.
 
-    Returns scalars, float32 for half precision and inside autocast. Raises UserError where shapes or dtypes do not
-    fit, or there are too few items or classes to relate (see `alignment`).
+    Returns:
+        The scalars `intra` and `inter` that have a weight, float32 for half-precision logits and
+        inside autocast.
+
+    Raises:
+        UserError: If shapes, dtypes or options do not fit, or there are too few items or classes to
+            relate (see `alignment`).
     """
-    s, t = (x.flatten(1) if x.ndim > 2 else x for x in (student, teacher))
-    if intra and inter:
-        one, two = kernel.pair(t, s)
-        return {"intra": intra * (1.0 - one), "inter": inter * (1.0 - two)}
-    if intra:
-        return {"intra": intra * (1.0 - kernel.between(t, s))}
-    return {"inter": inter * (1.0 - kernel.between(t.mT, s.mT))} if inter else {}
+    check_choice("soften", soften, Soften | None)
+    check_positive("the temperature of RCKA", temperature)
+    align = partial(alignment, center=center, scale=scale, estimator=estimator)
+    align_both = partial(alignment_pair, center=center, scale=scale, estimator=estimator)
+    inter_s, inter_t = _rows(student), _rows(teacher)
+    intra_s, intra_t = inter_s, inter_t
+    if soften is not None:
+        intra_s = _rows((promote(student) / temperature).softmax(1))
+        intra_t = _rows((promote(teacher) / temperature).softmax(1))
+    if soften == "both":
+        inter_s, inter_t = intra_s, intra_t
+
+    if intra_weight and inter_weight and intra_s is inter_s:
+        # Of the same inputs both terms come from shared matrix products.
+        intra, inter = align_both(intra_t, intra_s)
+        return {"intra": intra_weight * (1.0 - intra), "inter": inter_weight * (1.0 - inter)}
+    terms = {}
+    if intra_weight:
+        terms["intra"] = intra_weight * (1.0 - align(intra_t, intra_s))
+    if inter_weight:
+        terms["inter"] = inter_weight * (1.0 - align(inter_t.mT, inter_s.mT))
+    return terms
 
 
-def rcka_feature_loss(student: Tensor, teacher: Tensor, kernel: Kernel = PLAIN, gram: str = "plain") -> Tensor:
-    """Return 1 - A of the features (N, ...) of the same items, flattened, of any widths; a scalar.
+def rcka_feature_loss(
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    center: bool = False,
+    estimator: Estimator = "biased",
+    gram: Gram = "plain",
+) -> Tensor:
+    """Return 1 - A of features of the same items, of any widths.
 
     >>> import torch
     >>> round(rcka_feature_loss(torch.eye(4), torch.eye(4).view(4, 2, 2)).item(), 4)
     0.0
 
-    `gram` is "plain", or "normalised" (official): align the Grams' unit rows. UserError as in `rcka_loss`.
+    Args:
+        student: features (N, ...), which are flattened to rows.
+        teacher: features of the same items.
+        center: center the kernels; official is uncentered.
+        estimator: of the alignment; official is biased.
+        gram: align the features (`"plain"`), or the unit rows of their Gram matrices
+            (`"normalized"`, official).
+
+    Returns:
+        A scalar, float32 for half-precision features and inside autocast.
+
+    Raises:
+        UserError: If shapes, dtypes or options do not fit, or there are too few items to relate.
     """
-    if gram not in ("plain", "normalised"):
-        raise UserError(f"gram is 'plain' or 'normalised', got {gram!r}; choose one of them")
-    s, t = (x.flatten(1) if x.ndim > 2 else x for x in (student, teacher))
-    if gram == "normalised":
+    check_choice("gram", gram, Gram)
+    s, t = _rows(student), _rows(teacher)
+    if gram == "normalized":
         with full_precision(s.device):
-            s, t = (unit_rows(product(f, f)) for f in (factor(promote(s)), factor(promote(t))))
-    return 1.0 - kernel.between(t, s)
+            s, t = _unit_gram(promote(s)), _unit_gram(promote(t))
+    return 1.0 - alignment(t, s, center=center, estimator=estimator)
 
 
 class RCKA(Method):
-    """RCKA, LCKA or FCKA; terms `rcka.intra`, `rcka.inter` and `rcka.<student tap>` per pair of features.
+    """RCKA, LCKA or FCKA; terms `rcka/intra`, `rcka/inter`, and `rcka/<student layer>` per pair.
+
+    >>> RCKA({"stage3": "layer3"}, center=True).student_layers
+    ('stage3',)
 
     Args:
-        pairs: student tap → teacher tap, for the feature term.
-        intra, inter: weights of the logit terms; None or 0 is off.
-        feature: weight of the feature term of each pair; None or 0 is off.
-        scale, feature_scale: row scaling of the kernels of logits and of features (see `alignment`).
-        center, estimator: of all kernels; official is uncentred, biased.
-        gram: of the features, see `rcka_feature_loss`.
-        soften: align softmax(logits / `temperature`): None, `"intra"` (official: only there) or `"both"`.
+        layer_pairs: student layer → teacher layer, for the feature term.
+        intra_weight: weight of the logit term between items; None or 0 is off.
+        inter_weight: weight of the logit term between classes; None or 0 is off.
+        feature_weight: weight of the feature term of each pair; None or 0 is off.
+        scale: row scaling of the kernels of logits, see `alignment`; those of features have none.
+        center: center all kernels; official is uncentered.
+        estimator: of all alignments; official is biased.
+        gram: of the feature term, see `rcka_feature_loss`.
+        soften: which logit terms see softmax(logits / temperature), see `rcka_loss`.
+        temperature: of `soften`.
         ramp: shares of the run between which the logit terms fade in linearly; None is at once.
         task_weight: factor of the supervised loss.
+
+    Raises:
+        UserError: If an option does not fit.
     """
 
-    card = Card(
-        paper="Z. Zhou et al., Rethinking Centered Kernel Alignment in Knowledge Distillation, IJCAI 2024, 2401.11824",
+    info = MethodInfo(
+        paper="Z. Zhou et al., Rethinking Centered Kernel Alignment in Knowledge Distillation, "
+        "IJCAI 2024, arXiv 2401.11824",
         tasks="classification, segmentation",
-        needs="logits; pairs of taps for the feature term, of any width; batches of 2 or more",
+        needs="logits; layer pairs for the feature term, of any widths; batches of 2 or more",
     )
 
     def __init__(
-        self, pairs: Mapping[str, str] | None = None, intra: float | None = 15.0, inter: float | None = 15.0,
-        feature: float | None = 1.0, scale: str | None = "rows", feature_scale: str | None = None,
-        center: bool = False, estimator: str = "biased", gram: str = "plain", soften: str | None = None,
-        temperature: float = 4.0, ramp: tuple[float, float] | None = (0.3, 0.7), task_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        layer_pairs: Mapping[str, str] | None = None,
+        *,
+        intra_weight: float | None = 15.0,
+        inter_weight: float | None = 15.0,
+        feature_weight: float | None = 1.0,
+        scale: Scale | None = "rows",
+        center: bool = False,
+        estimator: Estimator = "biased",
+        gram: Gram = "plain",
+        soften: Soften | None = None,
+        temperature: float = 4.0,
+        ramp: Ramp | None = (0.3, 0.7),
+        task_weight: float = 1.0,
+    ) -> None:
         super().__init__()
-        if soften not in (None, "intra", "both") or not temperature > 0:
-            raise UserError(f"soften is None, 'intra' or 'both' at a temperature > 0, got {soften!r} at {temperature}")
-        if ramp is not None and not 0 <= ramp[0] <= ramp[1] <= 1:
-            raise UserError(f"ramp is (start, stop) with 0 <= start <= stop <= 1, got {ramp}; None is no ramp")
-        self.pairs, self.intra, self.inter, self.feature = dict(pairs or {}), intra, inter, feature
-        self.scale, self.feature_scale, self.center, self.estimator = scale, feature_scale, center, estimator
-        self.gram, self.soften, self.temperature, self.ramp = gram, soften, temperature, ramp
+        check_choice("scale", scale, Scale | None)
+        check_choice("estimator", estimator, Estimator)
+        check_choice("gram", gram, Gram)
+        check_choice("soften", soften, Soften | None)
+        check_positive("the temperature of RCKA", temperature)
+        check_ramp(ramp)
+        self.layer_pairs = dict(layer_pairs or {})
+        self.intra_weight = intra_weight
+        self.inter_weight = inter_weight
+        self.feature_weight = feature_weight
+        self.scale = scale
+        self.center = center
+        self.estimator = estimator
+        self.gram = gram
+        self.soften = soften
+        self.temperature = temperature
+        self.ramp = ramp
         self.task_weight = task_weight
-        self.student_taps = tuple(self.pairs) if feature else ()
-        self.teacher_taps = tuple(self.pairs.values()) if feature else ()
-
-    def setup(self, example: Step, teacher: Teacher) -> None:
-        """Try every term once, before training."""
-        check_finite(example)
-        self(example)
+        if feature_weight:
+            self.student_layers = tuple(self.layer_pairs)
+            self.teacher_layers = tuple(self.layer_pairs.values())
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the terms that have a weight."""
+        return self._logit_terms(step) | self._feature_terms(step)
+
+    def _logit_terms(self, step: Step) -> dict[str, Tensor]:
+        if not (self.intra_weight or self.inter_weight):
+            return {}
+        terms = rcka_loss(
+            all_gather_with_grad(step.student.logits),
+            all_gather_with_grad(step.teacher.logits),
+            intra_weight=self.intra_weight,
+            inter_weight=self.inter_weight,
+            scale=self.scale,
+            center=self.center,
+            estimator=self.estimator,
+            soften=self.soften,
+            temperature=self.temperature,
+        )
+        factor = fade_in(step.progress, self.ramp)
+        return {f"rcka/{name}": factor * term for name, term in terms.items()}
+
+    def _feature_terms(self, step: Step) -> dict[str, Tensor]:
+        if not self.feature_weight:
+            return {}
         terms = {}
-        if self.intra or self.inter:
-            fade = fade_in(step.progress, self.ramp)
-            logits = joined(step.student.logits), joined(step.teacher.logits)
-            terms = {f"rcka.{name}": fade * term for name, term in self._logit_terms(*logits).items()}
-        kernel = Kernel(self.center, self.feature_scale, self.estimator)
-        for mine, theirs in zip(self.student_taps, self.teacher_taps, strict=True):
-            features = joined(step.student.tap(mine)), joined(step.teacher.tap(theirs))
-            terms[f"rcka.{mine}"] = (self.feature or 0.0) * rcka_feature_loss(*features, kernel, self.gram)
+        for student_layer, teacher_layer in self.layer_pairs.items():
+            loss = rcka_feature_loss(
+                all_gather_with_grad(step.student.feature(student_layer)),
+                all_gather_with_grad(step.teacher.feature(teacher_layer)),
+                center=self.center,
+                estimator=self.estimator,
+                gram=self.gram,
+            )
+            terms[f"rcka/{student_layer}"] = self.feature_weight * loss
         return terms
 
-    def _logit_terms(self, student: Tensor, teacher: Tensor) -> dict[str, Tensor]:
-        kernel = Kernel(self.center, self.scale, self.estimator)
-        if self.soften is None:
-            return rcka_loss(student, teacher, self.intra, self.inter, kernel)
-        s, t = ((promote(logits) / self.temperature).softmax(1) for logits in (student, teacher))
-        if self.soften == "both":
-            return rcka_loss(s, t, self.intra, self.inter, kernel)
-        return rcka_loss(s, t, self.intra, None, kernel) | rcka_loss(student, teacher, None, self.inter, kernel)
+
+def _rows(x: Tensor) -> Tensor:
+    return x.flatten(1) if x.ndim > 2 else x
+
+
+def _unit_gram(features: Tensor) -> Tensor:
+    """Return the Gram matrix of the rows, each of its own rows divided by its length."""
+    scaled = factor(features)
+    return unit_rows(product(scaled, scaled))

@@ -1,146 +1,296 @@
-"""RTK-style distillation: the student's layers ask, and the teacher's layers of one stage answer with one voice.
+"""RTK-style: every student layer attends to the stages of the teacher, each merged into one key.
 
-**Reconstructed from the abstract of arXiv 2206.12788; not the authors' equations; no published number is claimed.**
-Source of the idea: J.-T. Yang, S.-C. Kao, S. C.-H. Huang, "Representative Teacher Keys for Knowledge Distillation
-Model Compression Based on Attention Mechanism for Image Classification", 2022. Its abstract alone was at hand, and
-there is no official code: it improves the best attention-based method (AFD, as we read it), considers how similar
-feature maps are, and filters out what is useless. What follows is our own, on AFD's parts.
+**Reconstructed from the abstract of arXiv 2206.12788; not the authors' equations; no published
+number is claimed.** Source of the idea: J.-T. Yang, S.-C. Kao, S. C.-H. Huang, "Representative
+Teacher Keys for Knowledge Distillation Model Compression Based on Attention Mechanism for Image
+Classification", 2022. Only its abstract was available and there is no official code: it improves
+the best attention-based method (AFD, as we read it), considers how similar feature maps are, and
+filters out what is useless. What follows is our own design on AFD's parts.
 
     q_s = BN(Linear(GAP S_s)),  k_t = BN(Linear(GAP T_t)),  a_{s,t} = (<q_s, k_t> + <p_s, p_t>) / √d
-    w, e, A: attention to the teacher layers of a stage (equal H × W), scores and weights of the stages, see `stages.py`
-    representative of a stage:  k̃_{s,g} = Σ_{t in g} w_{s,t} k_t (its score is e),  ṽ_{s,g} = n(Σ_{t in g} w_{s,t} v_t)
-    L = weight · mean_batch Σ_s Σ_g A_{s,g} · D(u_{s→g}, ṽ_{s,g})
+    stage g: the teacher layers of one size H × W
+    w_{s,·} = softmax of a_{s,t} over t in g,  e_{s,g} = Σ_{t in g} w_{s,t} a_{s,t}
+    A_{s,·} = softmax of e_{s,g} over the stages; the `top_k` largest, scaled to sum 1, the rest 0
+    L = weight · mean_batch Σ_s Σ_g A_{s,g} · D(u_{s→g}, n(Σ_{t in g} w_{s,t} v_t))
 
-u, v, n: the squared maps of AFD; D: see `energies.py`. Train with "cosine": the softmax runs over stages of different
-size, and AFD's "mean" favours large maps whatever they show. Nothing forces the student to use every stage:
-`coverage` mixes AFD's loss in, which gives each teacher layer a weight of 1, and `attention_use` shows a collapse.
+u and v are the attention vectors of AFD, n scales to length 1, D is `map_distance`. e_{s,g} is the
+score of the stage's representative key Σ_{t in g} w_{s,t} k_t. Symbols → arguments: d `qk_dim`,
+D `distance`.
 
-Cost: as AFD's without the bilinear layer, and one weighted sum of maps per stage and student layer.
+Train with "cosine": the softmax runs over stages of different size, and AFD's "mean" favors large
+maps whatever they show. Nothing forces the student to use every stage: `coverage` adds AFD's loss,
+which gives each teacher layer a weight of 1, and `RTK.attend` shows which stages are used.
+
+Cost: as AFD without its bilinear layer, and one weighted sum of maps per stage and student layer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
-from tutelage.core.method import Card
+from tutelage.core.method import MethodInfo
+from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
-from tutelage.methods import attention as shared
-from tutelage.methods.afd import STAGES, Attention, afd_loss
-from tutelage.methods.energies import check_distance, distances, energies, values
-from tutelage.methods.stages import StageAttention, stage_attention, stages_of
-from tutelage.similarity.gram import full_precision
+from tutelage.methods._attention import (
+    LinearBNList,
+    UninitializedModule,
+    attended_distances,
+    check_features,
+    check_layers,
+    check_settings,
+    layer_features,
+    layer_positions,
+    num_channels,
+)
+from tutelage.methods._attention_maps import (
+    MapDistance,
+    Size,
+    attention_map,
+    attention_vectors,
+    map_distance,
+    spatial_size,
+)
+from tutelage.methods._checks import check_choice
+from tutelage.methods.afd import STAGES, Attention
+
+
+class StageAttention(NamedTuple):
+    """Attention of student layers to the teacher's stages.
+
+    Attributes:
+        layer_weights: for each stage, w (N, student layers, teacher layers of the stage).
+        stage_scores: e (N, student layers, stages).
+        stage_weights: A (N, student layers, stages), zero for stages beyond the `top_k`.
+    """
+
+    layer_weights: list[Tensor]
+    stage_scores: Tensor
+    stage_weights: Tensor
 
 
 def rtk_loss(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], heard: StageAttention, distance: str = "cosine"
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    scores: Tensor,
+    *,
+    distance: MapDistance = "cosine",
+    top_k: int | None = 2,
 ) -> Tensor:
-    """Return the loss of feature maps under an attention to the teacher's stages, a scalar.
+    """Return the distance of the student's layers to the teacher's stages, weighted by attention.
 
     >>> left = torch.tensor([1.0, 0.0]).expand(2, 3, 2, 2)
-    >>> round(rtk_loss([left], [left, left], stage_attention(torch.zeros(2, 1, 2), [[0, 1]])).item(), 4)
+    >>> round(rtk_loss([left], [left, left], torch.zeros(2, 1, 2), top_k=1).item(), 4)
     0.0
 
     Args:
-        student, teacher: feature maps (N, C, H, W) of the same batch, of any widths and sizes.
-        heard: what `stage_attention` gives for the stages of `stages_of(teacher)`.
-        distance: "cosine", or AFD's "mean"; see `distances`.
+        student: feature maps (N, C, H, W) of the student's layers, of any widths and sizes.
+        teacher: feature maps of the teacher's layers for the same batch.
+        scores: a (N, student layers, teacher layers).
+        distance: "cosine", or "mean" as in AFD.
+        top_k: stages that each student layer attends to, item by item; None is all.
 
-    Returns a scalar, float32 for half precision and inside autocast. Raises UserError as `check_maps`.
+    Returns:
+        A scalar, float32 for half precision and inside autocast.
+
+    Raises:
+        UserError: If the features are not maps of one batch, if a teacher's map is 1×1, or if
+            `top_k` is not between 1 and the number of stages.
     """
-    shared.check_maps(student, teacher)
-    with full_precision(heard.attention.device):
-        mine, theirs = energies(student), energies(teacher)
+    check_features(student, teacher)
+    with full_precision(scores.device):
+        stages = stages_of(teacher)
+        attention = stage_attention(promote(scores), stages.values(), top_k=top_k)
+        student_maps = [attention_map(feature) for feature in student]
+        teacher_maps = [attention_map(feature) for feature in teacher]
         errors = []
-        for (size, layers), w in zip(stages_of(teacher).items(), heard.within, strict=True):
-            told = F.normalize(w @ values([theirs[t] for t in layers]), dim=2, eps=1e-12)
-            errors.append(distances(values(mine, size), told, distance))
-        return (torch.stack(errors, 2) * heard.attention).sum((1, 2)).mean()
+        for (size, layers), weights in zip(stages.items(), attention.layer_weights, strict=True):
+            student_vectors = attention_vectors(student_maps, size)
+            # All student layers see the same layers of a stage, but each with its own weights.
+            teacher_vectors = weights @ attention_vectors([teacher_maps[t] for t in layers])
+            teacher_vectors = F.normalize(teacher_vectors, dim=2, eps=1e-12)
+            errors.append(map_distance(student_vectors, teacher_vectors, distance=distance))
+        weighted = torch.stack(errors, 2) * attention.stage_weights
+        return weighted.sum((1, 2)).mean()
 
 
-class Scores(nn.Module):
-    """The trained part: maps of both → a (N, student layers, teacher layers); arguments as of AFD's `Attention`."""
+def stage_attention(
+    scores: Tensor, stages: Collection[Sequence[int]], *, top_k: int | None = None
+) -> StageAttention:
+    """Return the attention to stages for scores of single layers.
 
-    def __init__(self, student: Sequence[int], teacher: Sequence[int], width: int) -> None:
+    Of equal stages, the first ones are among the `top_k`.
+
+    >>> stage_attention(torch.zeros(1, 1, 3), [[0, 1], [2]], top_k=1).stage_weights
+    tensor([[[1., 0.]]])
+
+    Args:
+        scores: a (N, student layers, teacher layers).
+        stages: the indices of the teacher layers of each stage.
+        top_k: stages that each student layer attends to, item by item; None is all.
+
+    Raises:
+        UserError: If `top_k` is not between 1 and the number of stages.
+    """
+    check_top_k(top_k, len(stages))
+    layer_weights = []
+    merged_scores = []
+    for layers in stages:
+        layer_scores = scores[..., list(layers)]
+        weights = layer_scores.softmax(-1)
+        layer_weights.append(weights)
+        merged_scores.append((weights * layer_scores).sum(-1))
+    stage_scores = torch.stack(merged_scores, -1)
+    stage_weights = stage_scores.softmax(-1)
+    if top_k is not None:
+        # `topk` does not promise an order of equal scores; a stable sort does.
+        order = stage_scores.argsort(dim=-1, descending=True, stable=True)
+        mask = torch.zeros_like(stage_weights).scatter(-1, order[..., :top_k], 1.0)
+        stage_weights = stage_weights * mask
+        stage_weights = stage_weights / stage_weights.sum(-1, keepdim=True)
+    return StageAttention(layer_weights, stage_scores, stage_weights)
+
+
+def stages_of(teacher: Sequence[Tensor]) -> dict[Size, list[int]]:
+    """Return the indices of the teacher's layers by size, in order of first appearance.
+
+    >>> stages_of([torch.zeros(1, 2, 8, 8), torch.zeros(1, 4, 4, 4), torch.zeros(1, 3, 8, 8)])
+    {(8, 8): [0, 2], (4, 4): [1]}
+    """
+    stages: dict[Size, list[int]] = {}
+    for index, feature in enumerate(teacher):
+        stages.setdefault(spatial_size(feature), []).append(index)
+    return stages
+
+
+def check_top_k(top_k: int | None, num_stages: int) -> None:
+    """Raise UserError unless `top_k` is None or between 1 and the number of stages."""
+    if top_k is not None and (not isinstance(top_k, int) or not 1 <= top_k <= num_stages):
+        raise UserError(
+            f"top_k is 1 to {num_stages}, the number of the teacher's stages, or None; got {top_k}"
+        )
+
+
+class LayerScores(nn.Module):
+    """The trained part of RTK: scores of all pairs of a student and a teacher layer.
+
+    Args:
+        student_channels: channels of the student's layers.
+        teacher_channels: channels of the teacher's layers.
+        qk_dim: length of queries and keys.
+    """
+
+    def __init__(
+        self, student_channels: Sequence[int], teacher_channels: Sequence[int], qk_dim: int
+    ) -> None:
         super().__init__()
-        self.queries, self.keys = shared.Vectors(student, width), shared.Vectors(teacher, width)
-        self.p_s, self.p_t = shared.positions(len(student), width), shared.positions(len(teacher), width)
+        self.queries = LinearBNList(student_channels, qk_dim)
+        self.keys = LinearBNList(teacher_channels, qk_dim)
+        self.student_positions = layer_positions(len(student_channels), qk_dim)
+        self.teacher_positions = layer_positions(len(teacher_channels), qk_dim)
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-        """Return the scores."""
+        """Return the scores a (N, student layers, teacher layers)."""
         queries = self.queries(student)
-        scores: Tensor = queries @ self.keys(teacher).mT + self.p_s @ self.p_t.mT
+        keys = self.keys(teacher)
+        scores: Tensor = queries @ keys.mT + self.student_positions @ self.teacher_positions.mT
         return scores / math.sqrt(queries.shape[-1])
 
 
 class RTK(Method):
     """RTK-style, reconstructed from the abstract of arXiv 2206.12788; not the authors' equations.
 
-    No published number is claimed. The baseline it has to beat is `AFD` on the ends of the stages. Terms: `rtk`, and
-    with `coverage` also `rtk.coverage`.
+    No published number is claimed. The baseline that it has to beat is `AFD` on the last layers of
+    the stages. The terms are `rtk` and, with `coverage`, `rtk/coverage`.
 
     Args:
-        student_taps, teacher_taps: layers to relate, after ReLU; the teacher's of one size are one stage.
-        weight: factor of the loss: for "cosine" start at 6 and sweep 1.5 to 25; for "mean" as AFD's.
-        distance: "cosine" or "mean".
-        top_k: stages that a student layer keeps, at most their number; None keeps all.
-        coverage: share of AFD's loss, with this distance, in [0, 1].
-        width: d of queries and keys.
+        student_layers: the student's layers to relate, after ReLU.
+        teacher_layers: the teacher's layers to relate, after ReLU; those of one size are a stage.
+        weight: factor of the loss: for "cosine" start at 6 and try 1.5 to 25; for "mean" as AFD's.
+        distance: "cosine", or "mean" as in AFD.
+        top_k: stages that each student layer attends to, item by item; None is all.
+        coverage: share of AFD's loss, with the same distance, in [0, 1].
+        qk_dim: length of queries and keys.
         task_weight: factor of the supervised loss.
     """
 
-    card = Card(
-        paper="reconstructed from the abstract of J.-T. Yang et al., Representative Teacher Keys, 2022, 2206.12788",
+    info = MethodInfo(
+        paper="reconstructed from the abstract of J.-T. Yang et al., Representative Teacher Keys, "
+        "2022, arXiv 2206.12788",
         tasks="classification",
-        needs="taps of feature maps after ReLU, of any width and size but 1×1; batches of 2 or more",
+        needs="taps of feature maps after ReLU, of any size but 1×1; batches of 2 or more",
         trains="a query per student layer, a key per teacher layer; AFD's with coverage",
     )
 
     def __init__(
-        self, student_taps: Sequence[str] = STAGES, teacher_taps: Sequence[str] = STAGES, weight: float = 6.0,
-        distance: str = "cosine", top_k: int | None = 2, coverage: float = 0.0, width: int = 128,
+        self,
+        student_layers: Sequence[str] = STAGES,
+        teacher_layers: Sequence[str] = STAGES,
+        *,
+        weight: float = 6.0,
+        distance: MapDistance = "cosine",
+        top_k: int | None = 2,
+        coverage: float = 0.0,
+        qk_dim: int = 128,
         task_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
-        shared.check_settings("RTK", student_taps, teacher_taps, width)
+        check_settings("RTK", student_layers, teacher_layers, qk_dim)
+        check_choice("distance", distance, MapDistance)
         if not 0 <= coverage <= 1:
             raise UserError(f"coverage is a share in [0, 1], got {coverage}")
-        check_distance(distance)
-        self.student_taps, self.teacher_taps = tuple(student_taps), tuple(teacher_taps)
-        self.weight, self.distance, self.top_k, self.coverage = weight, distance, top_k, coverage
-        self.width, self.task_weight = width, task_weight
-        self.scores: nn.Module = shared.Unbuilt()
-        self.covering: nn.Module = shared.Unbuilt()
+        self.student_layers = tuple(student_layers)
+        self.teacher_layers = tuple(teacher_layers)
+        self.weight = weight
+        self.distance: MapDistance = distance
+        self.top_k = top_k
+        self.coverage = coverage
+        self.qk_dim = qk_dim
+        self.task_weight = task_weight
+        self.scores: nn.Module = UninitializedModule()
+        self.coverage_attention: nn.Module = UninitializedModule()
 
     def setup(self, example: Step, teacher: Teacher) -> None:
-        """Build the attention from the shapes of one batch."""
-        maps = shared.checked_maps(example, self.student_taps, self.teacher_taps)
-        stage_attention(torch.zeros(1, 1, len(maps[1])), list(stages_of(maps[1]).values()), self.top_k)
-        student, told = ([x.shape[1] for x in side] for side in maps)
+        """Build the attention from the channels of one batch's features."""
+        check_layers(example, self.student_layers, self.teacher_layers)
+        student_features = layer_features(example.student, self.student_layers)
+        teacher_features = layer_features(example.teacher, self.teacher_layers)
+        check_top_k(self.top_k, len(stages_of(teacher_features)))
+        student_channels = num_channels(student_features)
+        teacher_channels = num_channels(teacher_features)
+        # Only the parts that have a term, so that every parameter gets a gradient.
         if self.coverage < 1:
-            self.scores = Scores(student, told, self.width)
-        if self.coverage:
-            self.covering = Attention(student, told, self.width)
+            self.scores = LayerScores(student_channels, teacher_channels, self.qk_dim)
+        if self.coverage > 0:
+            self.coverage_attention = Attention(student_channels, teacher_channels, self.qk_dim)
 
     def attend(self, step: Step) -> StageAttention:
-        """Return the attention to the teacher's stages of a batch; `attention_use` sums its A up."""
-        student, told = shared.maps_of(step, self.student_taps, self.teacher_taps)
+        """Return the attention to the teacher's stages, e.g. to see which of them are used."""
+        student = layer_features(step.student, self.student_layers)
+        teacher = layer_features(step.teacher, self.teacher_layers)
         with full_precision(student[0].device):
-            return stage_attention(self.scores(student, told), list(stages_of(told).values()), self.top_k)
+            scores = self.scores(student, teacher)
+            return stage_attention(scores, stages_of(teacher).values(), top_k=self.top_k)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the terms that have a weight."""
-        maps = shared.maps_of(step, self.student_taps, self.teacher_taps)
+        student = layer_features(step.student, self.student_layers)
+        teacher = layer_features(step.teacher, self.teacher_layers)
         terms = {}
         if self.coverage < 1:
-            terms["rtk"] = self.weight * (1 - self.coverage) * rtk_loss(*maps, self.attend(step), self.distance)
-        if self.coverage:
-            with full_precision(maps[0][0].device):
-                attention = self.covering(*maps)
-            terms["rtk.coverage"] = self.weight * self.coverage * afd_loss(*maps, attention, self.distance).sum()
+            with full_precision(student[0].device):
+                scores = self.scores(student, teacher)
+            loss = rtk_loss(student, teacher, scores, distance=self.distance, top_k=self.top_k)
+            terms["rtk"] = self.weight * (1 - self.coverage) * loss
+        if self.coverage > 0:
+            with full_precision(student[0].device):
+                attention = self.coverage_attention(student, teacher)
+            losses = attended_distances(student, teacher, attention, distance=self.distance)
+            terms["rtk/coverage"] = self.weight * self.coverage * losses.sum()
         return terms

@@ -1,6 +1,7 @@
-"""Networks that the papers need and no library has; everything else is torchvision or timm, by class path.
+"""Networks that the papers need and no library has.
 
-The classifiers are rows of named parts: `stem`, `stage1`, `stage2`, `stage3`, … `pool`, `flatten`, `classifier`.
+Everything else comes from torchvision or timm by its class path. The classifiers are sequences of
+named parts: `stem`, `stage1`, `stage2`, `stage3`, …, `pool`, `flatten`, `classifier`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the CIFAR networks share: named stages in a row, convolution with batch norm, shuffle, initial weights."""
+"""Parts that the networks share: named stages, convolution with batch norm, channel shuffle."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -11,49 +11,93 @@ from tutelage.errors import UserError
 
 
 class StagedNet(nn.Sequential):
-    """A network as a row of named parts: `stem`, `stage1`, `stage2`, …, `pool`, `flatten`, `classifier`.
+    """A classifier as a sequence of named parts.
 
-    Every part can be tapped by its name; no activation works in place, so what a tap recorded stays as it was.
+    The parts are `stem`, `stage1`, `stage2`, …, `pool`, `flatten` and `classifier`; some networks
+    have a part `last` before the pooling. Every part can be tapped by its name. No activation works
+    in place, so recorded features are not overwritten.
+
+    >>> from tutelage.models import resnet8
+    >>> [name for name, _ in resnet8().named_children()]
+    ['stem', 'stage1', 'stage2', 'stage3', 'pool', 'flatten', 'classifier']
     """
 
 
-def staged(
-    stem: nn.Module, stages: list[nn.Module], width: int, num_classes: int, last: nn.Module | None = None
+def staged_net(
+    stem: nn.Module,
+    stages: Sequence[nn.Module],
+    *,
+    width: int,
+    num_classes: int,
+    last: nn.Module | None = None,
 ) -> StagedNet:
-    """Return the network; `last` comes between the last stage and the pooling."""
-    if num_classes < 1:
-        raise UserError(f"num_classes must be at least 1, got {num_classes}")
-    named = {f"stage{number}": stage for number, stage in enumerate(stages, 1)}
-    head: Mapping[str, nn.Module] = {
-        "pool": nn.AdaptiveAvgPool2d(1),
-        "flatten": nn.Flatten(),
-        "classifier": nn.Linear(width, num_classes),
-    }
-    between = {} if last is None else {"last": last}
-    net = StagedNet(OrderedDict({"stem": stem, **named, **between, **head}))
-    net.apply(_he_initial)
-    return net
+    """Return a network of these parts with a new classifier and He's initial weights.
 
-
-def check_counts(network: str, counts: Mapping[str, int]) -> None:
-    """Refuse a number of classes, channels, … below 1.
+    Args:
+        stem: the first part.
+        stages: the parts `stage1`, `stage2`, ….
+        width: channels of the classifier's input.
+        num_classes: number of logits.
+        last: a part between the last stage and the pooling.
 
     Raises:
-        UserError: the message names the network and the argument.
+        UserError: If `num_classes` is below 1.
     """
-    for name, value in counts.items():
-        if value < 1:
-            raise UserError(f"{network} needs {name} of at least 1, got {value}")
+    if num_classes < 1:
+        raise UserError(f"num_classes must be at least 1, got {num_classes}")
+    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
+    for number, stage in enumerate(stages, start=1):
+        parts[f"stage{number}"] = stage
+    if last is not None:
+        parts["last"] = last
+    parts["pool"] = nn.AdaptiveAvgPool2d(1)
+    parts["flatten"] = nn.Flatten()
+    parts["classifier"] = nn.Linear(width, num_classes)
+    network = StagedNet(parts)
+    network.apply(_init_convolution)
+    return network
 
 
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Return a convolution without bias, padded to keep the size at stride 1, and its batch norm."""
-    convolution = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return [convolution, nn.BatchNorm2d(outputs)]
+def conv_bn(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> list[nn.Module]:
+    """Return a convolution without bias, padded to keep the size at stride 1, and its batch norm.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the kernel, an odd number.
+        stride: of the convolution.
+        groups: of the convolution.
+    """
+    convolution = nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        groups=groups,
+        bias=False,
+    )
+    return [convolution, nn.BatchNorm2d(out_channels)]
 
 
 class Shuffle(nn.Module):
-    """Interleave the channels of g groups: (N, g·c, H, W) as (N, c·g, H, W)."""
+    """Interleave the channels of g groups: (N, g·c, H, W) as (N, c·g, H, W).
+
+    >>> import torch
+    >>> x = torch.arange(6).view(1, 6, 1, 1)
+    >>> Shuffle(groups=2)(x).flatten().tolist()
+    [0, 3, 1, 4, 2, 5]
+
+    Args:
+        groups: number of groups, a divisor of the channels.
+    """
 
     def __init__(self, groups: int) -> None:
         super().__init__()
@@ -61,17 +105,41 @@ class Shuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with its channels interleaved."""
-        n, c, h, w = x.shape
-        return x.view(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+        n, channels, height, width = x.shape
+        grouped = x.view(n, self.groups, channels // self.groups, height, width)
+        return grouped.transpose(1, 2).reshape(n, channels, height, width)
+
+
+def check_counts(network: str, counts: Mapping[str, int]) -> None:
+    """Raise for a number of classes, channels, … below 1.
+
+    Args:
+        network: name of the network for the message.
+        counts: the numbers by the names of their arguments.
+
+    Raises:
+        UserError: If a number is below 1.
+    """
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{network} needs {name} of at least 1, got {value}")
 
 
 def check_channels(channels: int) -> None:
-    """Refuse a number of image channels below 1."""
+    """Raise for a number of image channels below 1.
+
+    Args:
+        channels: channels of the images.
+
+    Raises:
+        UserError: If it is below 1.
+    """
     if channels < 1:
         raise UserError(f"channels must be at least 1, got {channels}")
 
 
-def _he_initial(module: nn.Module) -> None:
+def _init_convolution(module: nn.Module) -> None:
+    """Initialize a convolution as K. He et al. (ICCV 2015) do; leave other modules as they are."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         if module.bias is not None:

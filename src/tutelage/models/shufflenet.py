@@ -1,7 +1,8 @@
-"""ShuffleNets for 32×32 images: V1, X. Zhang et al., CVPR 2018, 1707.01083; V2, N. Ma et al., ECCV 2018, 1807.11164.
+"""ShuffleNets for 32×32 images.
 
-The forms of the distillation papers (HobbitLong/RepDistiller): a 1×1 stem at full resolution; V1 with three groups,
-V2 at size 1.
+V1: X. Zhang et al., CVPR 2018, arXiv 1707.01083. V2: N. Ma et al., ECCV 2018, arXiv 1807.11164. The
+variants of the distillation papers (HobbitLong/RepDistiller): a 1×1 stem at full resolution, V1
+with three groups, V2 at size 1.
 """
 
 from __future__ import annotations
@@ -9,24 +10,41 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tutelage.models.blocks import Shuffle, StagedNet, check_channels, conv_bn, staged
+from tutelage.models.blocks import Shuffle, StagedNet, check_channels, conv_bn, staged_net
 
-STEM = 24
+STEM_WIDTH = 24
+V1_GROUPS = 3
+V2_LAST_WIDTH = 1024
+# (channels, units) of the stages
+V1_STAGES = ((240, 4), (480, 8), (960, 4))
+V2_STAGES = ((116, 4), (232, 8), (464, 4))
 
 
 class GroupUnit(nn.Module):
-    """Unit of V1: grouped 1×1, shuffle, depthwise 3×3, grouped 1×1; at stride 2 the pooled input is appended."""
+    """Unit of V1: grouped 1×1, shuffle, depthwise 3×3, grouped 1×1.
 
-    def __init__(self, inputs: int, outputs: int, stride: int, groups: int) -> None:
+    The input is added to the result; at stride 2 the pooled input is appended to it instead.
+
+    Args:
+        in_channels: channels of the input.
+        body_channels: channels of the convolutions' result; at stride 2 the unit's output has
+            `in_channels` more.
+        stride: of the depthwise convolution, 1 or 2.
+        groups: of the 1×1 convolutions.
+    """
+
+    def __init__(self, in_channels: int, body_channels: int, stride: int, groups: int) -> None:
         super().__init__()
-        hidden, first = outputs // 4, 1 if inputs == STEM else groups
+        hidden = body_channels // 4
+        # The stem has too few channels for groups (the paper, section 3.2).
+        first_groups = 1 if in_channels == STEM_WIDTH else groups
         self.body = nn.Sequential(
-            *conv_bn(inputs, hidden, 1, groups=first),
+            *conv_bn(in_channels, hidden, 1, groups=first_groups),
             nn.ReLU(),
-            Shuffle(first),
-            *conv_bn(hidden, hidden, 3, stride, groups=hidden),
+            Shuffle(first_groups),
+            *conv_bn(hidden, hidden, 3, stride=stride, groups=hidden),
             nn.ReLU(),
-            *conv_bn(hidden, outputs, 1, groups=groups),
+            *conv_bn(hidden, body_channels, 1, groups=groups),
         )
         self.pool = nn.AvgPool2d(3, stride=2, padding=1) if stride == 2 else None
         self.relu = nn.ReLU()
@@ -34,70 +52,123 @@ class GroupUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(body + x), or relu(body ‖ pooled x) at stride 2."""
         body = self.body(x)
-        out: Tensor = self.relu(body + x if self.pool is None else torch.cat([body, self.pool(x)], 1))
-        return out
+        joined = body + x if self.pool is None else torch.cat([body, self.pool(x)], 1)
+        activated: Tensor = self.relu(joined)
+        return activated
 
 
 class SplitUnit(nn.Module):
-    """ShuffleNet-V2 unit: half of the channels pass, the other half goes 1×1, depthwise 3×3, 1×1; then shuffle."""
+    """Unit of V2: half of the channels pass, the other half is convolved; then shuffle.
+
+    Args:
+        width: channels of the input and of the output.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = _branch(width // 2, width // 2, stride=1)
+        self.body = _convolution_branch(width // 2, width // 2, stride=1)
         self.shuffle = Shuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the shuffled concatenation of both halves."""
         left, right = x.chunk(2, 1)
-        out: Tensor = self.shuffle(torch.cat([left, self.body(right)], 1))
-        return out
+        shuffled: Tensor = self.shuffle(torch.cat([left, self.body(right)], 1))
+        return shuffled
 
 
 class DownUnit(nn.Module):
-    """ShuffleNet-V2 unit at stride 2: two branches over all channels, concatenated and shuffled."""
+    """Unit of V2 at stride 2: two branches over all channels, concatenated and shuffled.
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output, half of them from each branch.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        half = outputs // 2
-        self.left = nn.Sequential(*conv_bn(inputs, inputs, 3, 2, groups=inputs), *conv_bn(inputs, half, 1), nn.ReLU())
-        self.right = _branch(inputs, half, stride=2)
+        half = out_channels // 2
+        self.left = nn.Sequential(
+            *conv_bn(in_channels, in_channels, 3, stride=2, groups=in_channels),
+            *conv_bn(in_channels, half, 1),
+            nn.ReLU(),
+        )
+        self.right = _convolution_branch(in_channels, half, stride=2)
         self.shuffle = Shuffle(2)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the shuffled concatenation of both branches."""
-        out: Tensor = self.shuffle(torch.cat([self.left(x), self.right(x)], 1))
-        return out
+        shuffled: Tensor = self.shuffle(torch.cat([self.left(x), self.right(x)], 1))
+        return shuffled
 
 
 def shufflenet_v1(num_classes: int = 100, channels: int = 3) -> StagedNet:
-    """Return ShuffleNet-V1 with three groups."""
+    """Return ShuffleNet-V1 with three groups.
+
+    >>> shufflenet_v1()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
+
+    Args:
+        num_classes: number of logits.
+        channels: channels of the images.
+
+    Raises:
+        UserError: If an argument is below 1.
+    """
     check_channels(channels)
-    inputs, parts = STEM, []
-    for outputs, blocks in ((240, 4), (480, 8), (960, 4)):
-        rows = [GroupUnit(inputs, outputs - inputs, 2, 3)]
-        rows += [GroupUnit(outputs, outputs, 1, 3) for _ in range(blocks - 1)]
-        parts.append(nn.Sequential(*rows))
-        inputs = outputs
-    return staged(nn.Sequential(*conv_bn(channels, STEM, 1), nn.ReLU()), [*parts], inputs, num_classes)
+    in_channels = STEM_WIDTH
+    stages: list[nn.Module] = []
+    for out_channels, num_units in V1_STAGES:
+        # The first unit appends its pooled input, so its body gives the remaining channels.
+        units = [GroupUnit(in_channels, out_channels - in_channels, stride=2, groups=V1_GROUPS)]
+        for _ in range(num_units - 1):
+            units.append(GroupUnit(out_channels, out_channels, stride=1, groups=V1_GROUPS))
+        stages.append(nn.Sequential(*units))
+        in_channels = out_channels
+    return staged_net(_stem(channels), stages, width=in_channels, num_classes=num_classes)
 
 
 def shufflenet_v2(num_classes: int = 100, channels: int = 3) -> StagedNet:
-    """Return ShuffleNet-V2 at size 1."""
+    """Return ShuffleNet-V2 at size 1.
+
+    >>> shufflenet_v2()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 100])
+
+    Args:
+        num_classes: number of logits.
+        channels: channels of the images.
+
+    Raises:
+        UserError: If an argument is below 1.
+    """
     check_channels(channels)
-    inputs, parts = STEM, []
-    for outputs, blocks in ((116, 3), (232, 7), (464, 3)):
-        units: list[nn.Module] = [DownUnit(inputs, outputs), *(SplitUnit(outputs) for _ in range(blocks))]
-        parts.append(nn.Sequential(*units))
-        inputs = outputs
-    last = nn.Sequential(*conv_bn(inputs, 1024, 1), nn.ReLU())
-    return staged(nn.Sequential(*conv_bn(channels, STEM, 1), nn.ReLU()), [*parts], 1024, num_classes, last)
+    in_channels = STEM_WIDTH
+    stages: list[nn.Module] = []
+    for out_channels, num_units in V2_STAGES:
+        units: list[nn.Module] = [DownUnit(in_channels, out_channels)]
+        for _ in range(num_units - 1):
+            units.append(SplitUnit(out_channels))
+        stages.append(nn.Sequential(*units))
+        in_channels = out_channels
+    last = nn.Sequential(*conv_bn(in_channels, V2_LAST_WIDTH, 1), nn.ReLU())
+    return staged_net(
+        _stem(channels),
+        stages,
+        width=V2_LAST_WIDTH,
+        num_classes=num_classes,
+        last=last,
+    )
 
 
-def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+def _stem(channels: int) -> nn.Sequential:
+    return nn.Sequential(*conv_bn(channels, STEM_WIDTH, 1), nn.ReLU())
+
+
+def _convolution_branch(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Return the branch of V2's units: 1×1, depthwise 3×3, 1×1."""
     return nn.Sequential(
-        *conv_bn(inputs, outputs, 1),
+        *conv_bn(in_channels, out_channels, 1),
         nn.ReLU(),
-        *conv_bn(outputs, outputs, 3, stride, groups=outputs),
-        *conv_bn(outputs, outputs, 1),
+        *conv_bn(out_channels, out_channels, 3, stride=stride, groups=out_channels),
+        *conv_bn(out_channels, out_channels, 1),
         nn.ReLU(),
     )

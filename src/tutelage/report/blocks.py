@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
+from tutelage.analysis.formatting import MISSING
+from tutelage.analysis.study_table import Cell
 from tutelage.report.charts import Chart, Stroke
-from tutelage.report.maps import View
-from tutelage.report.panels import Photo
+from tutelage.report.maps import MapView
+from tutelage.report.panels import PictureRow
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A few figures in large type: (label, value, note)."""
+    """A few numbers in large type: (label, value, note)."""
 
     template: ClassVar[str] = "facts.html"
     facts: Sequence[tuple[str, str, str]]
@@ -21,25 +23,19 @@ class Facts:
 
 @dataclass(frozen=True)
 class Listing:
-    """Pairs of text: versions, hardware."""
+    """Pairs of text, such as versions and hardware."""
 
     template: ClassVar[str] = "listing.html"
     pairs: Sequence[tuple[str, str]]
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Listing:
+        """Return a record as pairs of text.
 
-@dataclass(frozen=True)
-class Cell:
-    """A table's cell.
-
-    Attributes:
-        text: what is read.
-        value: what it is sorted by; None sorts by the text, and last among numbers.
-        strong: whether it stands out.
-    """
-
-    text: str
-    value: float | None = None
-    strong: bool = False
+        >>> Listing.of({"python": "3.11", "packages": {"torch": "2.4"}, "gpu": None}).pairs
+        [('python', '3.11'), ('packages', 'torch 2.4'), ('gpu', '–')]
+        """
+        return cls([(str(key), _text(value)) for key, value in record.items()])
 
 
 @dataclass(frozen=True)
@@ -50,16 +46,16 @@ class Table:
         name: read by screen readers.
         columns: headers.
         rows: as many cells as there are columns; the first one is the row's name.
-        folded: the line under which the table is folded away; None shows it.
-        words: the columns that hold text, not numbers.
+        summary: the line under which the table is folded away; None shows it.
+        text_columns: the columns that hold text, not numbers.
     """
 
     template: ClassVar[str] = "table.html"
     name: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    folded: str | None = None
-    words: Sequence[int] = (0,)
+    summary: str | None = None
+    text_columns: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True)
@@ -91,10 +87,15 @@ class Note:
 
 @dataclass(frozen=True)
 class Maps:
-    """Heat maps side by side; `verdicts` adds the meaning of the shapes, each with how many cells have it."""
+    """Heat maps side by side.
+
+    Attributes:
+        maps: what to show.
+        verdicts: (verdict, number of cells with it), which explains the shapes in the cells.
+    """
 
     template: ClassVar[str] = "maps.html"
-    maps: Sequence[View]
+    maps: Sequence[MapView]
     verdicts: Sequence[tuple[str, int]] = ()
 
 
@@ -103,16 +104,16 @@ class Pictures:
     """Images, each with its panels side by side.
 
     Attributes:
-        photos: the images.
-        of: what lies over them: `boxes`, `masks` or `map`.
-        least: the score from which on boxes are shown; None where there are none.
-        legend: (name, colour) of the classes of masks.
+        rows: one for each image.
+        overlay: what is drawn over the images.
+        threshold: the score from which on boxes are shown; None without boxes.
+        legend: (name, color) of the classes of masks.
     """
 
     template: ClassVar[str] = "pictures.html"
-    photos: Sequence[Photo]
-    of: str
-    least: float | None = None
+    rows: Sequence[PictureRow]
+    overlay: Literal["boxes", "masks", "map"]
+    threshold: float | None = None
     legend: Sequence[tuple[str, str]] = ()
 
 
@@ -121,7 +122,7 @@ Block = Facts | Listing | Table | Charts | Text | Note | Maps | Pictures
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks under it."""
 
     title: str
     blocks: Sequence[Block]
@@ -133,10 +134,20 @@ class Page:
 
     Attributes:
         title: the heading.
-        told: one line under it.
+        subtitle: one line under it.
         sections: from top to bottom.
     """
 
     title: str
-    told: str
+    subtitle: str
     sections: Sequence[Section]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_text(item) for item in value)
+    return str(value)

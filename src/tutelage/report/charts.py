@@ -7,29 +7,37 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tutelage.report.colours import DASHES, LINES
-from tutelage.report.numbers import short
+from tutelage.analysis.formatting import format_short
+from tutelage.report.colors import DASHES, LINES
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 350, 10, 184
-DOTS = 12  # a line of at most so many points shows them
-STRIP_ROW = 42
+MAX_DOTS = 12  # a line of at most so many points shows them
+STRIP_HEIGHT = 42
+
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: points (x, y), and below and above each point the edge of its spread."""
+    """One line.
+
+    Attributes:
+        name: of the line.
+        points: (x, y).
+        bounds: (low, high) of the band around each point; empty for no band.
+    """
 
     name: str
-    points: Sequence[tuple[float, float]]
-    edges: Sequence[tuple[float, float]] = ()
+    points: Sequence[Point]
+    bounds: Sequence[tuple[float, float]] = ()
 
 
 @dataclass(frozen=True)
 class Stroke:
-    """How a line is drawn: colour and dashes both tell it apart."""
+    """How a line is drawn; both color and dashes tell it apart."""
 
-    colour: str
+    color: str
     dashes: str
 
     @classmethod
@@ -44,7 +52,7 @@ class Line:
 
     path: str
     band: str
-    dots: Sequence[tuple[float, float]]
+    dots: Sequence[Point]
     stroke: Stroke
 
 
@@ -59,12 +67,12 @@ class Dot:
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of a strip chart: points, their mean, and an interval of it."""
+    """One row of a strip chart: points, their mean, and its interval."""
 
     name: str
     y: float
     dots: Sequence[Dot]
-    mean: float | None
+    mean: float
     interval: tuple[float, float] | None
     stroke: Stroke
 
@@ -75,149 +83,192 @@ class Chart:
 
     Attributes:
         title: heading.
-        told: the chart in words.
+        description: the chart in words.
         height: of the drawing; the width is the same for all.
-        x_ticks, y_ticks: (place, label).
-        lines, strips: what is drawn.
-        rule: place of a vertical line on the x axis, and its name.
+        x_ticks: (position, label).
+        y_ticks: (position, label).
+        lines: what a line chart draws.
+        strips: what a strip chart draws.
+        marker: position of a vertical line on the x axis, and its name.
         data: for the script that reads values off; None without one.
     """
 
     title: str
-    told: str
+    description: str
     height: float
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]] = ()
     lines: Sequence[Line] = ()
     strips: Sequence[Strip] = ()
-    rule: tuple[float, str] | None = None
+    marker: tuple[float, str] | None = None
     data: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Maps values to places."""
+    """Maps values to positions."""
 
     low: float
     high: float
     start: float
     end: float
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Return where a value lies."""
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
 
 
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
+def ticks(low: float, high: float, maximum: int = 5) -> list[float]:
     """Return round numbers between two values.
 
     >>> ticks(0, 150), ticks(0.71, 0.93)
     ([0.0, 50.0, 100.0, 150.0], [0.75, 0.8, 0.85, 0.9])
     """
-    raw = (high - low) / most
-    size = 10.0 ** math.floor(math.log10(raw))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw * 0.999)
+    smallest_step = (high - low) / maximum
+    power = 10.0 ** math.floor(math.log10(smallest_step))
+    steps = [power * factor for factor in (1, 2, 5, 10)]
+    step = next(step for step in steps if step >= smallest_step * 0.999)
+    # The tolerance lets a tick that equals an end of the range in up to rounding.
     first = math.ceil(low / step - 1e-9)
-    return [float(f"{k * step:.10g}") for k in range(first, math.floor(high / step + 1e-9) + 1)]
+    last = math.floor(high / step + 1e-9)
+    return [float(f"{k * step:.10g}") for k in range(first, last + 1)]
 
 
 def line_chart(
-    title: str, series: Sequence[Series], rule: tuple[float, str] | None = None, strokes: Sequence[Stroke] = ()
+    title: str,
+    series: Sequence[Series],
+    marker: tuple[float, str] | None = None,
+    strokes: Sequence[Stroke] = (),
 ) -> Chart:
     """Return a chart of lines over epochs.
 
     Args:
         title: heading, with the unit.
         series: lines, each with one point or more.
-        rule: an epoch to mark with a vertical line, and its name.
+        marker: an epoch to mark with a vertical line, and its name.
         strokes: one for each line; by default a plain line for one and the palette for more.
     """
     xs = [x for line in series for x, _ in line.points]
-    ys = [y for line in series for _, y in line.points] + [y for line in series for edge in line.edges for y in edge]
-    x_axis, y_axis = Axis(*_wide(xs, 0.0), LEFT, RIGHT), Axis(*_wide(ys, 0.06), BOTTOM, TOP)
-    strokes = strokes or ([Stroke(LINES[1], "")] if len(series) == 1 else [Stroke.of(i) for i in range(len(series))])
-    whole = [x for x in ticks(x_axis.low, x_axis.high) if x == int(x)]
+    ys = [y for line in series for _, y in line.points]
+    ys += [bound for line in series for bounds in line.bounds for bound in bounds]
+    x_axis = Axis(*_padded_range(xs, 0.0), LEFT, RIGHT)
+    y_axis = Axis(*_padded_range(ys, 0.06), BOTTOM, TOP)
+    if not strokes:
+        strokes = [Stroke.of(i) for i in range(len(series))]
+        if len(series) == 1:
+            strokes = [Stroke(LINES[1], "")]
+    lines = [
+        _line(line, stroke, x_axis, y_axis) for line, stroke in zip(series, strokes, strict=True)
+    ]
+    epochs = [x for x in ticks(x_axis.low, x_axis.high) if x == int(x)]
     return Chart(
-        title,
-        "; ".join(_tell(line, len(series) > 1) for line in series),
-        HEIGHT,
-        [(x_axis.place(x), short(x)) for x in whole],
-        [(y_axis.place(y), f"{y:g}".replace("-", "−")) for y in ticks(y_axis.low, y_axis.high)],
-        [_line(line, stroke, (x_axis, y_axis)) for line, stroke in zip(series, strokes, strict=True)],
-        rule=None if rule is None else (x_axis.place(rule[0]), rule[1]),
+        title=title,
+        description="; ".join(_describe(line, with_name=len(series) > 1) for line in series),
+        height=HEIGHT,
+        x_ticks=[(x_axis.position(x), format_short(x)) for x in epochs],
+        y_ticks=_number_ticks(y_axis),
+        lines=lines,
+        marker=None if marker is None else (x_axis.position(marker[0]), marker[1]),
         data={
             "axis": [x_axis.low, x_axis.high, LEFT, RIGHT, WIDTH],
-            "series": [
-                {"name": line.name, "points": [_read(p, line.edges, i) for i, p in enumerate(line.points)]}
-                for line in series
-            ],
+            "series": [{"name": line.name, "points": _point_data(line)} for line in series],
         },
     )
 
 
 def strip_chart(
-    title: str, rows: Sequence[tuple[Series, tuple[float, float] | None]], strokes: Sequence[Stroke], zero: bool = False
+    title: str,
+    rows: Sequence[tuple[Series, tuple[float, float] | None]],
+    strokes: Sequence[Stroke],
+    zero: bool = False,
 ) -> Chart:
     """Return one row of points for each series, on one axis.
 
     Args:
         title: heading, with the unit.
-        rows: a series (points are (label, value), such as the seed) and the interval of its mean, if there is one.
+        rows: a series, whose points are (seed, value), and the interval of its mean, if any.
         strokes: one for each row.
-        zero: mark zero with a vertical line.
+        zero: whether zero is marked with a vertical line.
     """
-    values = [y for line, edges in rows for y in [*(value for _, value in line.points), *(edges or ())]]
-    axis = Axis(*_wide([*values, 0.0] if zero else values, 0.06), 12, RIGHT)
-    strips, told = [], []
-    for i, ((line, edges), stroke) in enumerate(zip(rows, strokes, strict=True)):
-        y = TOP + STRIP_ROW * i + 28
-        dots = [Dot(axis.place(v), y, f"{line.name}, seed {seed:g}: {v:.4g}") for seed, v in line.points]
-        mean = sum(value for _, value in line.points) / len(line.points)
-        interval = None if edges is None else (axis.place(edges[0]), axis.place(edges[1]))
-        strips.append(Strip(line.name, y, dots, axis.place(mean), interval, stroke))
-        told.append(f"{line.name}: " + ", ".join(f"{value:.4g}" for _, value in line.points))
-    height = TOP + STRIP_ROW * len(rows) + 26
-    marks = [(axis.place(x), f"{x:g}".replace("-", "−")) for x in ticks(axis.low, axis.high)]
+    values = [y for series, _ in rows for _, y in series.points]
+    values += [bound for _, interval in rows for bound in interval or ()]
+    if zero:
+        values.append(0.0)
+    axis = Axis(*_padded_range(values, 0.06), 12, RIGHT)
+    strips = []
+    descriptions = []
+    for i, ((series, interval), stroke) in enumerate(zip(rows, strokes, strict=True)):
+        y = TOP + STRIP_HEIGHT * i + 28
+        strips.append(_strip(series, interval, stroke, axis, y))
+        texts = [f"{value:.4g}" for _, value in series.points]
+        descriptions.append(f"{series.name}: " + ", ".join(texts))
     return Chart(
-        title, "; ".join(told), height, marks, strips=strips, rule=(axis.place(0.0), "no difference") if zero else None
+        title=title,
+        description="; ".join(descriptions),
+        height=TOP + STRIP_HEIGHT * len(rows) + 26,
+        x_ticks=_number_ticks(axis),
+        strips=strips,
+        marker=(axis.position(0.0), "no difference") if zero else None,
     )
 
 
-def _wide(values: Sequence[float], margin: float) -> tuple[float, float]:
-    low, high = min(values), max(values)
+def _padded_range(values: Sequence[float], margin: float) -> tuple[float, float]:
+    """Return the ends of an axis: the range of the values and a share of it on either side."""
+    low = min(values)
+    high = max(values)
     if low == high:
         half = 0.5 if margin == 0.0 else abs(low) * 0.1 or 0.5
         return low - half, high + half
     return low - margin * (high - low), high + margin * (high - low)
 
 
-def _line(series: Series, stroke: Stroke, axes: tuple[Axis, Axis]) -> Line:
-    x_axis, y_axis = axes
-    places = [(x_axis.place(x), y_axis.place(y)) for x, y in series.points]
+def _number_ticks(axis: Axis) -> list[tuple[float, str]]:
+    values = ticks(axis.low, axis.high)
+    return [(axis.position(value), f"{value:g}".replace("-", "−")) for value in values]
+
+
+def _line(series: Series, stroke: Stroke, x_axis: Axis, y_axis: Axis) -> Line:
+    points = [(x_axis.position(x), y_axis.position(y)) for x, y in series.points]
     band = ""
-    if series.edges:
-        lower = [(x_axis.place(x), y_axis.place(low)) for (x, _), (low, _) in _pairs(series)]
-        upper = [(x_axis.place(x), y_axis.place(high)) for (x, _), (_, high) in _pairs(series)]
+    if series.bounds:
+        xs = [x for x, _ in points]
+        lower = [(x, y_axis.position(low)) for x, (low, _) in zip(xs, series.bounds, strict=True)]
+        upper = [(x, y_axis.position(high)) for x, (_, high) in zip(xs, series.bounds, strict=True)]
         band = _path([*lower, *reversed(upper)]) + "Z"
-    return Line(_path(places), band, places if len(places) <= DOTS else (), stroke)
+    return Line(_path(points), band, points if len(points) <= MAX_DOTS else (), stroke)
 
 
-def _pairs(series: Series) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    return list(zip(series.points, series.edges, strict=True))
+def _strip(
+    series: Series, interval: tuple[float, float] | None, stroke: Stroke, axis: Axis, y: float
+) -> Strip:
+    dots = [
+        Dot(axis.position(value), y, f"{series.name}, seed {seed:g}: {value:.4g}")
+        for seed, value in series.points
+    ]
+    mean = sum(value for _, value in series.points) / len(series.points)
+    if interval is not None:
+        interval = (axis.position(interval[0]), axis.position(interval[1]))
+    return Strip(series.name, y, dots, axis.position(mean), interval, stroke)
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:g},{y:g}" for x, y in places)
+def _path(points: Sequence[Point]) -> str:
+    return "M" + "L".join(f"{x:g},{y:g}" for x, y in points)
 
 
-def _read(point: tuple[float, float], edges: Sequence[tuple[float, float]], index: int) -> list[float]:
-    values = [*point, *(edges[index] if edges else ())]
-    return [float(f"{value:.6g}") for value in values]
+def _point_data(series: Series) -> list[list[float]]:
+    """Return x, y and, if there is a band, its bounds for each point of a line."""
+    data = []
+    for i, point in enumerate(series.points):
+        values = [*point, *series.bounds[i]] if series.bounds else [*point]
+        data.append([float(f"{value:.6g}") for value in values])
+    return data
 
 
-def _tell(series: Series, named: bool) -> str:
-    (first_x, first), (last_x, last) = series.points[0], series.points[-1]
-    lead = f"{series.name} " if named else ""
+def _describe(series: Series, with_name: bool) -> str:
+    first_x, first = series.points[0]
+    last_x, last = series.points[-1]
+    name = f"{series.name} " if with_name else ""
     if len(series.points) == 1:
-        return f"{lead}{first:.4g} at epoch {first_x:g}"
-    return f"{lead}from {first:.4g} at epoch {first_x:g} to {last:.4g} at epoch {last_x:g}"
+        return f"{name}{first:.4g} at epoch {first_x:g}"
+    return f"{name}from {first:.4g} at epoch {first_x:g} to {last:.4g} at epoch {last_x:g}"

@@ -1,98 +1,149 @@
-"""The page of a comparison of two networks: which layers agree, and whether that number can be trusted."""
+"""The page of a comparison of two networks: which layers agree, and how reliable that number is."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from tutelage.report.blocks import Block, Cell, Facts, Listing, Maps, Note, Page, Section, Table
-from tutelage.report.folder import read_json, understood
-from tutelage.report.maps import VERDICTS, LayerMaps, View, read_comparison_map
-from tutelage.report.numbers import NOTHING, described, fixed, moment, short
+from tutelage.analysis.formatting import MISSING, format_fixed, format_short
+from tutelage.analysis.study_table import Cell
+from tutelage.report.blocks import Block, Facts, Listing, Maps, Note, Page, Section, Table
+from tutelage.report.folder import errors_of, read_json, subtitle
+from tutelage.report.maps import VERDICTS, Certainty, LayerMaps, MapView, read_comparison_map
 
-MOST_ROWS = 24  # a longer table is folded away
+T = TypeVar("T")
+
+MAX_ROWS = 24  # a longer table is folded away
+TEXT_COLUMNS = {"verdict", "reason"}
 
 
 def comparison_page(folder: Path) -> Page:
     """Return the page of a comparison's folder: compare.json."""
     path = folder / "compare.json"
-    layers, content = read_comparison_map(path), read_json(path)
-    with understood(path):
-        sides = (str(content["left"]), str(content["right"]))
-        facts, provenance = _facts(content, layers), content["provenance"]
+    layers = read_comparison_map(path)
+    content = read_json(path)
+    with errors_of(path):
+        left = str(content["left"])
+        right = str(content["right"])
+        facts = _facts(content, layers)
+        provenance = content["provenance"]
         if not isinstance(provenance, Mapping):
             raise TypeError("its provenance is no record")
-        told = [str(folder)] + ([moment(provenance["time"])] if "time" in provenance else [])
+        page_subtitle = subtitle(folder, provenance.get("time"))
     maps: list[Block] = [
-        Note(_reading(str(content["estimator"]))),
-        Maps([View(layers, sides, "similarity")], _verdicts(layers)),
+        Note(_explanation(str(content["estimator"]))),
+        Maps([MapView(layers, (left, right), "similarity")], _verdict_counts(layers)),
     ]
-    nearest = [_nearest(layers, sides, turned) for turned in (False, True)]
+    partners = [
+        _partner_table(layers, left, right),
+        _partner_table(_transposed(layers), right, left),
+    ]
     sections = [
         Section("What was compared", [facts]),
         Section("Every pair of layers", maps),
-        Section("The closest partner of each layer", nearest),
-        Section("Environment", [Listing(described(provenance))]),
+        Section("The closest partner of each layer", partners),
+        Section("Environment", [Listing.of(provenance)]),
     ]
-    return Page(f"{sides[0]} × {sides[1]}", " · ".join(told), sections)
+    return Page(f"{left} × {right}", page_subtitle, sections)
 
 
 def _facts(content: Mapping[str, Any], layers: LayerMaps) -> Facts:
-    shape = f"{len(layers.rows)} × {len(layers.columns)}"
-    facts = [("samples", short(content["samples"]), f"in {short(content['batches'])} batches")]
+    samples = format_short(content["samples"])
+    facts = [("samples", samples, f"in {format_short(content['batches'])} batches")]
     if content["skipped"]:
-        facts.append(("skipped", short(content["skipped"]), "batches, too short to count"))
-    return Facts([*facts, ("pairs of layers", shape, str(content["estimator"]))])
+        facts.append(("skipped", format_short(content["skipped"]), "batches, too short to count"))
+    shape = f"{len(layers.rows)} × {len(layers.columns)}"
+    facts.append(("pairs of layers", shape, str(content["estimator"])))
+    return Facts(facts)
 
 
-def _verdicts(layers: LayerMaps) -> list[tuple[str, int]]:
-    """Return how many pairs have each verdict."""
-    if layers.certainty.verdict is None:
+def _verdict_counts(layers: LayerMaps) -> list[tuple[str, int]]:
+    """Return how many pairs have each verdict; nothing if none has one."""
+    counts = Counter(verdict for row in layers.certainty.verdict or [] for verdict in row)
+    if not any(counts[verdict] for verdict in VERDICTS):
         return []
-    found = Counter(verdict for row in layers.certainty.verdict for verdict in row)
-    return [(verdict, found[verdict]) for verdict in VERDICTS] if any(found[verdict] for verdict in VERDICTS) else []
+    return [(verdict, counts[verdict]) for verdict in VERDICTS]
 
 
-def _reading(estimator: str) -> str:
+def _explanation(estimator: str) -> str:
     return (
-        f"Rows and columns are layers; a cell is their similarity ({estimator}). Point at a cell, or reach it with Tab "
-        "and the arrow keys, for all that is known about it."
+        f"Rows and columns are layers; a cell is their similarity ({estimator}). Point at a cell, "
+        "or reach it with Tab and the arrow keys, for all that is known about it."
     )
 
 
-def _nearest(layers: LayerMaps, sides: tuple[str, str], turned: bool) -> Table:
-    """Return a row for each layer: its closest partner on the other side, and how far that can be trusted."""
-    values, certainty = next(iter(layers.maps.values())), layers.certainty
-    names, partners = (layers.columns, layers.rows) if turned else (layers.rows, layers.columns)
-    rows = []
-    for k, name in enumerate(names):
-        cells = [(i, k) if turned else (k, i) for i in range(len(partners))]
-        ranked = [(value, -n) for n, (i, j) in enumerate(cells) if (value := values[i][j]) is not None]
-        if not ranked:
-            rows.append([Cell(name), *(Cell(NOTHING) for _ in range(6))])
-            continue
-        best = -max(ranked)[1]
-        i, j = cells[best]
-        low, high = (None if edge is None else edge[i][j] for edge in (certainty.low, certainty.high))
-        p = None if certainty.p_value is None else certainty.p_value[i][j]
-        interval = NOTHING if low is None or high is None else f"{fixed(low, 3)} … {fixed(high, 3)}"
-        verdict, reason = (None if w is None else w[i][j] for w in (certainty.verdict, certainty.reason))
-        row = [Cell(name), Cell(partners[best]), Cell(fixed(values[i][j], 3), values[i][j]), Cell(interval, low)]
-        rows.append([*row, Cell(fixed(p, 3), p), Cell(verdict or NOTHING), Cell(reason or NOTHING)])
-    one, other = reversed(sides) if turned else sides
+def _partner_table(layers: LayerMaps, side: str, other_side: str) -> Table:
+    """Return a row for each layer of the rows: its closest partner, and how reliable that is."""
     columns = [
-        f"layer of {one}",
-        f"closest in {other}",
+        f"layer of {side}",
+        f"closest in {other_side}",
         "similarity",
-        certainty.interval,
+        layers.certainty.interval,
         "p-value",
         "verdict",
         "reason",
     ]
-    folded = f"Layers of {one}, {len(rows)} of them" if len(rows) > MOST_ROWS else None
-    there = [k for k in range(len(columns)) if k < 3 or any(row[k].text != NOTHING for row in rows)]
-    words = [n for n, k in enumerate(there) if k in (0, 1, 5, 6)]
-    shown = [[row[k] for k in there] for row in rows]
-    return Table(f"Layers of {one}", [columns[k] for k in there], shown, folded, words)
+    rows = [_partner_row(layers, i) for i in range(len(layers.rows))]
+    # What is unknown of every layer has no column.
+    shown = [k for k in range(len(columns)) if k < 3 or any(row[k].text != MISSING for row in rows)]
+    text_columns = [n for n, k in enumerate(shown) if k < 2 or columns[k] in TEXT_COLUMNS]
+    name = f"Layers of {side}"
+    return Table(
+        name=name,
+        columns=[columns[k] for k in shown],
+        rows=[[row[k] for k in shown] for row in rows],
+        summary=f"{name}, {len(rows)} of them" if len(rows) > MAX_ROWS else None,
+        text_columns=text_columns,
+    )
+
+
+def _partner_row(layers: LayerMaps, i: int) -> list[Cell]:
+    values = next(iter(layers.maps.values()))[i]
+    known = [(value, -j) for j, value in enumerate(values) if value is not None]
+    if not known:
+        return [Cell(layers.rows[i]), *(Cell(MISSING) for _ in range(6))]
+    value, position = max(known)  # the first of several
+    j = -position
+    certainty = layers.certainty
+    low = None if certainty.low is None else certainty.low[i][j]
+    high = None if certainty.high is None else certainty.high[i][j]
+    p_value = None if certainty.p_value is None else certainty.p_value[i][j]
+    verdict = None if certainty.verdict is None else certainty.verdict[i][j]
+    reason = None if certainty.reason is None else certainty.reason[i][j]
+    interval = MISSING
+    if low is not None and high is not None:
+        interval = f"{format_fixed(low, 3)} … {format_fixed(high, 3)}"
+    return [
+        Cell(layers.rows[i]),
+        Cell(layers.columns[j]),
+        Cell(format_fixed(value, 3), value),
+        Cell(interval, low),
+        Cell(format_fixed(p_value, 3), p_value),
+        Cell(verdict or MISSING),
+        Cell(reason or MISSING),
+    ]
+
+
+def _transposed(layers: LayerMaps) -> LayerMaps:
+    """Return the maps with rows and columns exchanged."""
+    certainty = layers.certainty
+    return LayerMaps(
+        rows=layers.columns,
+        columns=layers.rows,
+        samples=layers.samples,
+        maps={title: _transpose(values) for title, values in layers.maps.items()},
+        certainty=Certainty(
+            low=None if certainty.low is None else _transpose(certainty.low),
+            high=None if certainty.high is None else _transpose(certainty.high),
+            p_value=None if certainty.p_value is None else _transpose(certainty.p_value),
+            verdict=None if certainty.verdict is None else _transpose(certainty.verdict),
+            reason=None if certainty.reason is None else _transpose(certainty.reason),
+            interval=certainty.interval,
+        ),
+    )
+
+
+def _transpose(matrix: Sequence[Sequence[T]]) -> list[list[T]]:
+    return [list(column) for column in zip(*matrix, strict=True)]

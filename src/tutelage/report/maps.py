@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tutelage.analysis.formatting import finite, format_fixed
 from tutelage.errors import UserError
-from tutelage.report.colours import level
-from tutelage.report.folder import read_json, read_lines, understood
-from tutelage.report.numbers import fixed, known
+from tutelage.report.colors import level
+from tutelage.report.folder import errors_of, read_json, read_lines
 
 T = TypeVar("T")
 Numbers = list[list[float | None]]
 Words = list[list[str | None]]
+Shape = tuple[Sequence[str], Sequence[str]]  # the names of the rows and of the columns
 
 VERDICTS = ("trust", "caution", "do not trust")
 
@@ -36,7 +37,8 @@ class LayerMaps:
     """Maps over the same layers.
 
     Attributes:
-        rows, columns: layer names.
+        rows: layer names.
+        columns: layer names.
         samples: how many samples the maps are over.
         maps: values by title, in order.
         certainty: of the only map.
@@ -50,22 +52,22 @@ class LayerMaps:
 
 
 @dataclass(frozen=True)
-class View:
+class MapView:
     """One heat map on a page; with several titles it has a slider.
 
     Attributes:
         layers: what to show.
-        sides: what the rows and what the columns belong to.
+        sides: the networks that the rows and the columns belong to.
         measure: name of the value.
-        named: heading over the map; empty for none.
-        against: values that the tooltip names for comparison, by title.
+        heading: over the map; empty for none.
+        reference: title and values of a map that the tooltip compares with.
     """
 
     layers: LayerMaps
     sides: tuple[str, str]
     measure: str = "CKA"
-    named: str = ""
-    against: tuple[str, Numbers] | None = None
+    heading: str = ""
+    reference: tuple[str, Numbers] | None = None
 
     @property
     def titles(self) -> list[str]:
@@ -74,63 +76,82 @@ class View:
 
     @property
     def size(self) -> str:
-        """Class of the cells' size: `small` has no room for a number, `tiny` none for every name."""
-        most = max(len(self.layers.columns), len(self.layers.rows))
-        return "tiny" if most > 60 else "small" if most > 20 else "close" if most > 12 else "roomy"
+        """Class of the cells' size: `small` has no room for numbers, `tiny` none for all names."""
+        longest = max(len(self.layers.columns), len(self.layers.rows))
+        if longest > 60:
+            return "tiny"
+        if longest > 20:
+            return "small"
+        return "close" if longest > 12 else "roomy"
 
     def lines(self) -> list[tuple[str, list[tuple[str, str, str]]]]:
-        """Return each row's name and (colour class, number, verdict class) of its cells, of the map shown first."""
+        """Return the rows of the map that is shown first.
+
+        Each is a name and, for each cell, its color class, number and verdict class.
+        """
         values = self.layers.maps[self.titles[-1]]
-        verdicts = self.layers.certainty.verdict or [[None] * len(self.layers.columns)] * len(values)
-        return [
-            (name, [(shade(value), fixed(value, 2), mark(verdict)) for value, verdict in zip(row, judged, strict=True)])
-            for name, row, judged in zip(self.layers.rows, values, verdicts, strict=True)
-        ]
+        verdicts = self.layers.certainty.verdict
+        lines = []
+        for i, name in enumerate(self.layers.rows):
+            cells = []
+            for j, value in enumerate(values[i]):
+                verdict = None if verdicts is None else verdicts[i][j]
+                cells.append((color_class(value), format_fixed(value, 2), verdict_class(verdict)))
+            lines.append((name, cells))
+        return lines
 
     def data(self) -> dict[str, Any]:
         """Return all that the page's script needs, as JSON without NaN."""
+        maps = [
+            [[rounded(value) for value in row] for row in values]
+            for values in self.layers.maps.values()
+        ]
         return {
             "rows": self.layers.rows,
             "columns": self.layers.columns,
             "sides": self.sides,
             "measure": self.measure,
             "titles": self.titles,
-            "maps": [[[rounded(v) for v in row] for row in values] for values in self.layers.maps.values()],
-            "against": self.against,
-            **vars(self.layers.certainty),
+            "maps": maps,
+            "reference": self.reference,
+            **asdict(self.layers.certainty),
         }
 
 
-def shade(value: float | None) -> str:
-    """Return a cell's colour class.
+def color_class(value: float | None) -> str:
+    """Return a cell's color class.
 
-    >>> shade(0.5), shade(None)
+    >>> color_class(0.5), color_class(None)
     ('h25', 'none')
     """
-    at = level(value)
-    return "none" if at is None else f"h{at}"
+    index = level(value)
+    return "none" if index is None else f"h{index}"
 
 
-def mark(verdict: str | None) -> str:
+def verdict_class(verdict: str | None) -> str:
     """Return a verdict's class, the name of its shape.
 
-    >>> mark("do not trust"), mark(None)
+    >>> verdict_class("do not trust"), verdict_class(None)
     ('do-not-trust', '')
     """
     return verdict.replace(" ", "-") if verdict in VERDICTS else ""
 
 
 def rounded(value: float | None) -> float | None:
-    """Return a number with six digits that count, None for NaN."""
-    return None if known(value) is None else float(f"{value:.6g}")
+    """Return a number with six significant digits, None for NaN."""
+    return None if finite(value) is None else float(f"{value:.6g}")
 
 
 def read_study_maps(path: Path) -> LayerMaps:
     """Return the maps of a study: layer_maps.json."""
     content = read_json(path)
-    with understood(path):
-        rows, columns = _names(content["rows"]), _names(content["columns"])
-        maps = {str(title): numbers(values, (rows, columns)) for title, values in content["maps"].items()}
+    with errors_of(path):
+        rows = _names(content["rows"])
+        columns = _names(content["columns"])
+        maps = {
+            str(title): _numbers(values, (rows, columns))
+            for title, values in content["maps"].items()
+        }
         if not maps:
             raise ValueError("it holds no map")
         return LayerMaps(rows, columns, content["samples"], maps)
@@ -141,53 +162,59 @@ def read_epoch_maps(path: Path) -> LayerMaps:
     records = read_lines(path)
     if not records:
         raise UserError(f"{path} holds no map yet; wait for the first epoch that is recorded")
-    with understood(path):
-        rows, columns = _names(records[0]["rows"]), _names(records[0]["columns"])
+    with errors_of(path):
+        rows = _names(records[0]["rows"])
+        columns = _names(records[0]["columns"])
         maps = {}
         for record in records:
             if (_names(record["rows"]), _names(record["columns"])) != (rows, columns):
-                raise ValueError(f"the layers of epoch {record['epoch']} are not those of the first one")
-            maps[f"epoch {int(record['epoch'])}"] = numbers(record["value"], (rows, columns))
+                raise ValueError(
+                    f"the layers of epoch {record['epoch']} are not those of the first one"
+                )
+            maps[f"epoch {int(record['epoch'])}"] = _numbers(record["value"], (rows, columns))
         return LayerMaps(rows, columns, records[0]["samples"], maps)
 
 
 def read_comparison_map(path: Path) -> LayerMaps:
     """Return the map of two networks, and what is known about each cell: compare.json."""
     content = read_json(path)
-    with understood(path):
-        rows, columns = _names(content["rows"]), _names(content["columns"])
+    with errors_of(path):
+        rows = _names(content["rows"])
+        columns = _names(content["columns"])
         shape = (rows, columns)
         certainty = Certainty(
-            low=_if_there(content["low"], shape),
-            high=_if_there(content["high"], shape),
-            p_value=_if_there(content["p_value"], shape),
-            verdict=_words(content["verdict"], shape),
-            reason=_words(content["reason"], shape),
-            interval=_interval(content.get("confidence")),
+            low=_optional_numbers(content["low"], shape),
+            high=_optional_numbers(content["high"], shape),
+            p_value=_optional_numbers(content["p_value"], shape),
+            verdict=_optional_words(content["verdict"], shape),
+            reason=_optional_words(content["reason"], shape),
+            interval=_interval_name(content.get("confidence")),
         )
-        return LayerMaps(rows, columns, content["samples"], {"": numbers(content["value"], shape)}, certainty)
+        maps = {"": _numbers(content["value"], shape)}
+        return LayerMaps(rows, columns, content["samples"], maps, certainty)
 
 
-def numbers(values: Any, shape: tuple[Sequence[str], Sequence[str]]) -> Numbers:
+def finite_numbers(row: Sequence[Any]) -> list[float | None]:
+    """Return a row of numbers, with None for what is no finite number."""
+    return [None if value is None else finite(float(value)) for value in row]
+
+
+def _numbers(values: Any, shape: Shape) -> Numbers:
     """Return a matrix of rows × columns, with None for what is no finite number."""
-    return [[None if value is None else known(float(value)) for value in row] for row in _matrix(values, shape)]
+    return [finite_numbers(row) for row in _matrix(values, shape)]
 
 
-def _interval(confidence: float | None) -> str:
-    return "interval" if confidence is None else f"{100 * confidence:g} % interval"
+def _optional_numbers(values: Any, shape: Shape) -> Numbers | None:
+    return None if values is None else _numbers(values, shape)
 
 
-def _if_there(values: Any, shape: tuple[Sequence[str], Sequence[str]]) -> Numbers | None:
-    return None if values is None else numbers(values, shape)
-
-
-def _words(values: Any, shape: tuple[Sequence[str], Sequence[str]]) -> Words | None:
+def _optional_words(values: Any, shape: Shape) -> Words | None:
     if values is None:
         return None
-    return [[None if value is None else str(value) for value in row] for row in _matrix(values, shape)]
+    return [[None if word is None else str(word) for word in row] for row in _matrix(values, shape)]
 
 
-def _matrix(values: Sequence[Sequence[T]], shape: tuple[Sequence[str], Sequence[str]]) -> Sequence[Sequence[T]]:
+def _matrix(values: Sequence[Sequence[T]], shape: Shape) -> Sequence[Sequence[T]]:
     rows, columns = shape
     if len(values) != len(rows) or any(len(row) != len(columns) for row in values):
         raise ValueError(f"a map is not {len(rows)} x {len(columns)}, the number of its layers")
@@ -198,3 +225,7 @@ def _names(values: Any) -> list[str]:
     if not isinstance(values, list) or not values:
         raise ValueError("it names no layers")
     return [str(value) for value in values]
+
+
+def _interval_name(confidence: float | None) -> str:
+    return "interval" if confidence is None else f"{100 * confidence:g} % interval"

@@ -1,4 +1,4 @@
-"""Masks over an image: colours that are told apart, outlines, names, and how far two masks agree."""
+"""Masks over an image: colors, outlines, names, and how far two masks agree."""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ from PIL import Image
 
 from tutelage.errors import UserError
 
-Pixels = NDArray[np.uint8]
+Mask = NDArray[np.uint8]  # (H, W), the class of every pixel
 
-NOBODY = 255  # a pixel without a class
-EMPTY = ("background", "unlabeled", "unlabelled", "void")  # names of classes that are left clear
-VEIL, LINE = 150, 255  # how much of the image a class and its outline hide, of 255
-FINE = 480  # pixels of the longer side at which outlines are drawn
-SMALL = 0.01  # share of the pixels from which on a class is named in the picture
+NO_CLASS = 255  # a pixel without a class
+BACKGROUND_NAMES = ("background", "unlabeled", "unlabelled", "void")
+CLASS_ALPHA = 150  # how much of the image a class hides, of 255
+OUTLINE_ALPHA = 255
+OUTLINE_RESOLUTION = 480  # pixels of the longer side at which outlines are drawn
+MIN_NAMED_SHARE = 0.01  # share of the pixels from which on a class is named in the picture
 
 
-def read_mask(path: Path) -> Pixels:
+def read_mask(path: Path) -> Mask:
     """Return the class of every pixel, (H, W)."""
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("L"))
     except OSError as error:
-        raise UserError(f"{path} is missing or broken ({error}); the folder is not complete") from None
+        raise UserError(
+            f"{path} is missing or broken ({error}); the folder is not complete"
+        ) from None
 
 
-def colour(index: int) -> str:
-    """Return a class's colour; neighbours in number are far apart in hue.
+def class_color(index: int) -> str:
+    """Return a class's color; neighbors in number are far apart in hue.
 
-    >>> colour(1), colour(2)
+    >>> class_color(1), class_color(2)
     ('#4ce5e6', '#e6b94c')
     """
     hue = (index * 0.618034 + 0.882) % 1.0
@@ -43,73 +46,89 @@ def colour(index: int) -> str:
     return "#" + "".join(f"{round(255 * share):02x}" for share in (red, green, blue))
 
 
-def is_clear(name: str) -> bool:
-    """Return whether a class is what lies behind all others."""
-    return name.lower() in EMPTY
+def is_background(name: str) -> bool:
+    """Return whether a class is what lies behind all others, which is left clear."""
+    return name.lower() in BACKGROUND_NAMES
 
 
-def overlay(mask: Pixels, names: Sequence[str], truth: Pixels | None = None) -> str:
-    """Return a picture of the classes as a data URI, with the true outlines in white where the truth is given."""
-    table = np.zeros((256, 4), np.uint8)
+def class_name(names: Sequence[str], index: int) -> str:
+    """Return a class's name, or its number if it has none."""
+    return names[index] if 0 <= index < len(names) else f"class {index}"
+
+
+def mask_picture(mask: Mask, names: Sequence[str], truth: Mask | None = None) -> str:
+    """Return a picture of the classes as a data URI.
+
+    Args:
+        mask: the class of every pixel.
+        names: of the classes.
+        truth: its outlines are drawn in white.
+    """
+    colors = np.zeros((256, 4), np.uint8)
     for index in np.unique(mask):
-        if index != NOBODY and not is_clear(named(names, index)):
-            table[index] = [*bytes.fromhex(colour(int(index))[1:]), VEIL]
-    table[NOBODY] = (128, 128, 128, VEIL)
-    drawn = table[mask]
-    drawn[_outline(mask) & (drawn[..., 3] > 0), 3] = LINE
+        if index != NO_CLASS and not is_background(class_name(names, index)):
+            colors[index] = [*bytes.fromhex(class_color(int(index))[1:]), CLASS_ALPHA]
+    colors[NO_CLASS] = (128, 128, 128, CLASS_ALPHA)
+    pixels = colors[mask]
+    pixels[_outline(mask) & (pixels[..., 3] > 0), 3] = OUTLINE_ALPHA
     if truth is not None:
-        drawn[_outline(truth) & (truth != NOBODY)] = (255, 255, 255, LINE)
+        pixels[_outline(truth) & (truth != NO_CLASS)] = (255, 255, 255, OUTLINE_ALPHA)
     data = io.BytesIO()
-    Image.fromarray(drawn, "RGBA").save(data, "PNG", optimize=True)
+    Image.fromarray(pixels, "RGBA").save(data, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
 
 
-def enlarged(mask: Pixels) -> Pixels:
+def enlarged(mask: Mask) -> Mask:
     """Return a small mask with every pixel repeated, so that its outlines are thin.
 
     >>> enlarged(np.zeros((100, 50), np.uint8)).shape
     (400, 200)
     """
-    times = max(1, FINE // max(mask.shape))
+    times = max(1, OUTLINE_RESOLUTION // max(mask.shape))
     return mask.repeat(times, 0).repeat(times, 1)
 
 
-def named(names: Sequence[str], index: int) -> str:
-    """Return a class's name, or its number where it has none."""
-    return names[index] if 0 <= index < len(names) else f"class {index}"
+def class_labels(mask: Mask, names: Sequence[str]) -> list[tuple[str, float, float, float]]:
+    """Return (name, x, y, share of the pixels) of the classes to name, the largest first.
 
-
-def places(mask: Pixels, names: Sequence[str]) -> list[tuple[str, float, float, float]]:
-    """Return (name, x, y, share of the pixels) of every class that is worth naming; the point lies on the class."""
-    found = []
-    for index in np.unique(mask[mask != NOBODY]):
-        name = named(names, int(index))
+    The point lies on the class, near the middle of its pixels.
+    """
+    labels = []
+    for index in np.unique(mask[mask != NO_CLASS]):
+        name = class_name(names, int(index))
         rows, columns = np.nonzero(mask == index)
         share = len(rows) / mask.size
-        if share >= SMALL and not is_clear(name):
-            nearest = np.argmin((rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2)
-            found.append((name, float(columns[nearest]) + 0.5, float(rows[nearest]) + 0.5, share))
-    return sorted(found, key=lambda entry: -entry[3])
+        if share < MIN_NAMED_SHARE or is_background(name):
+            continue
+        distance = (rows - np.median(rows)) ** 2 + (columns - np.median(columns)) ** 2
+        nearest = np.argmin(distance)
+        labels.append((name, float(columns[nearest]) + 0.5, float(rows[nearest]) + 0.5, share))
+    return sorted(labels, key=lambda label: -label[3])
 
 
-def agreement(truth: Pixels, mask: Pixels) -> tuple[float, float] | None:
-    """Return the mean IoU over the classes of either, and the share of pixels that are right; None without any class.
+def mask_agreement(truth: Mask, mask: Mask) -> tuple[float, float] | None:
+    """Return the mean IoU over the classes of either mask, and the share of correct pixels.
 
-    >>> agreement(np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 1, 1, 1]], np.uint8))
+    None if no pixel has a true class.
+
+    >>> truth = np.array([[0, 0, 1, 255]], np.uint8)
+    >>> mask_agreement(truth, np.array([[0, 1, 1, 1]], np.uint8))
     (0.5, 0.6666666666666666)
     """
-    known = truth != NOBODY
-    if not known.any():
+    has_class = truth != NO_CLASS
+    if not has_class.any():
         return None
-    true, seen = truth[known], mask[known]
-    classes = np.union1d(true, seen)
-    shared = [
-        ((true == index) & (seen == index)).sum() / ((true == index) | (seen == index)).sum() for index in classes
-    ]
-    return float(np.mean(shared)), float((true == seen).mean())
+    target = truth[has_class]
+    prediction = mask[has_class]
+    ious = []
+    for index in np.union1d(target, prediction):
+        intersection = ((target == index) & (prediction == index)).sum()
+        union = ((target == index) | (prediction == index)).sum()
+        ious.append(intersection / union)
+    return float(np.mean(ious)), float((target == prediction).mean())
 
 
-def _outline(mask: Pixels) -> NDArray[np.bool_]:
+def _outline(mask: Mask) -> NDArray[np.bool_]:
     """Return where a class meets another to its right or below."""
     edge = np.zeros(mask.shape, bool)
     edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]

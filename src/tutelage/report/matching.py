@@ -1,4 +1,4 @@
-"""Which of the boxes that a network found are there, and from which score on a true one is found."""
+"""Which predicted boxes are true, and which true boxes are found, at every score threshold."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from dataclasses import dataclass
 
 Corners = Sequence[float]
 
-ENOUGH = 0.5  # overlap of a found box with a true one, over their union
-STEPS = [step / 20 for step in range(2, 20)]  # thresholds that a page offers
+MIN_IOU = 0.5  # of a predicted box with the true one that it finds
+THRESHOLDS = [step / 20 for step in range(2, 20)]  # that a page offers
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of an image by their corners x1, y1, x2, y2, with labels; found ones have scores, the highest first."""
+    """Boxes of an image.
+
+    Attributes:
+        corners: x1, y1, x2, y2 of each box.
+        labels: the class of each box.
+        scores: of predicted boxes, the highest first; empty for true ones.
+    """
 
     corners: Sequence[Corners]
     labels: Sequence[int]
@@ -22,62 +28,78 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Match:
-    """How found boxes match true ones.
+    """How predicted boxes match true ones.
 
     Attributes:
-        overlap: of each found box, in order, with the true one that it hits; None for one that hits none.
-        found: of each true box, the score of what hits it; None for one that is missed.
+        ious: of each predicted box, with the true one that it finds; None for a false one.
+        scores: of each true box, the score of the box that finds it; None for a missed one.
     """
 
-    overlap: list[float | None]
-    found: list[float | None]
+    ious: list[float | None]
+    scores: list[float | None]
 
 
-def match(truth: Boxes, seen: Boxes) -> Match:
-    """Give every found box, the surest first, the free true box of its class that it overlaps most, at least by half.
+def match(truth: Boxes, prediction: Boxes) -> Match:
+    """Match predicted boxes with true ones, the highest score first.
 
-    Boxes that are less sure never change what a surer one got, so the outcome holds for every threshold of the score.
+    Each takes the free true box of its class with the highest IoU, if that is at least one half.
+    A box never changes what one of a higher score got, so the match holds at every threshold.
 
-    >>> match(Boxes([[0, 0, 4, 4]], [1]), Boxes([[0, 0, 4, 3], [0, 0, 4, 4]], [1, 1], [0.9, 0.8]))
-    Match(overlap=[0.75, None], found=[0.9])
+    >>> truth = Boxes([[0, 0, 4, 4]], [1])
+    >>> match(truth, Boxes([[0, 0, 4, 3], [0, 0, 4, 4]], [1, 1], [0.9, 0.8]))
+    Match(ious=[0.75, None], scores=[0.9])
     """
-    overlap: list[float | None] = []
-    found: list[float | None] = [None] * len(truth.corners)
-    for box, label, score in zip(seen.corners, seen.labels, seen.scores, strict=True):
-        free = [i for i, name in enumerate(truth.labels) if name == label and found[i] is None]
-        best = max(free, key=lambda i: iou(truth.corners[i], box), default=None)
-        value = 0.0 if best is None else iou(truth.corners[best], box)
-        overlap.append(value if value >= ENOUGH else None)
-        if best is not None and value >= ENOUGH:
-            found[best] = score
-    return Match(overlap, found)
+    ious: list[float | None] = []
+    scores: list[float | None] = [None] * len(truth.corners)
+    for box, label, score in zip(
+        prediction.corners, prediction.labels, prediction.scores, strict=True
+    ):
+        free = [i for i, name in enumerate(truth.labels) if name == label and scores[i] is None]
+        overlaps = {i: iou(truth.corners[i], box) for i in free}
+        best = max(overlaps, key=lambda i: overlaps[i], default=None)
+        if best is not None and overlaps[best] >= MIN_IOU:
+            ious.append(overlaps[best])
+            scores[best] = score
+        else:
+            ious.append(None)
+    return Match(ious, scores)
 
 
-def iou(one: Corners, other: Corners) -> float:
-    """Return the area that two boxes share over the area that they cover.
+def iou(a: Corners, b: Corners) -> float:
+    """Return the intersection of two boxes over their union.
 
     >>> iou([0, 0, 2, 2], [1, 0, 3, 2]), iou([0, 0, 1, 1], [5, 5, 6, 6])
     (0.3333333333333333, 0.0)
     """
-    width, height = (min(one[i + 2], other[i + 2]) - max(one[i], other[i]) for i in (0, 1))
-    shared = max(width, 0.0) * max(height, 0.0)
-    covered = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other)) - shared
-    return shared / covered if covered > 0 else 0.0
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    intersection = max(width, 0.0) * max(height, 0.0)
+    union = _area(a) + _area(b) - intersection
+    return intersection / union if union > 0 else 0.0
 
 
-def balanced(seen: Sequence[tuple[Boxes, Match]]) -> float:
-    """Return the score at which found and false boxes balance best over all pictures: the highest F1, 2 found /
-    (shown + true); the highest score of several.
+def best_threshold(matches: Sequence[tuple[Boxes, Match]]) -> float:
+    """Return the score threshold with the highest F1 over all images, the highest one of several.
+
+    F1 is 2 found / (shown + true).
 
     >>> boxes = Boxes([[0, 0, 1, 1], [1, 1, 2, 2]], [1, 1], [0.81, 0.3])
-    >>> balanced([(boxes, Match([0.9, None], [0.81]))])
+    >>> best_threshold([(boxes, Match([0.9, None], [0.81]))])
     0.8
+
+    Args:
+        matches: the predicted boxes of each image, and how they match.
     """
+    all_scores = [score for boxes, _ in matches for score in boxes.scores]
+    matched_scores = [score for _, result in matches for score in result.scores]
 
-    def balance(least: float) -> float:
-        shown = sum(score >= least for boxes, _ in seen for score in boxes.scores)
-        hits = sum(score is not None and score >= least for _, found in seen for score in found.found)
-        true = sum(len(found.found) for _, found in seen)
-        return 2 * hits / max(shown + true, 1)
+    def f1(threshold: float) -> float:
+        shown = sum(score >= threshold for score in all_scores)
+        hits = sum(score is not None and score >= threshold for score in matched_scores)
+        return 2 * hits / max(shown + len(matched_scores), 1)
 
-    return max(reversed(STEPS), key=balance)
+    return max(reversed(THRESHOLDS), key=f1)
+
+
+def _area(box: Corners) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,4 +1,4 @@
-"""Write a page: one HTML file with everything in it, that loads nothing and runs no script but its own."""
+"""Write a page: one HTML file with everything in it, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tutelage import __version__
 from tutelage.errors import UserError
+from tutelage.io import write_text
 from tutelage.report.blocks import Page
-from tutelage.report.colours import ramp_rules
+from tutelage.report.colors import level_styles
 from tutelage.report.comparison import comparison_page
-from tutelage.report.folder import kind_of, write_text
+from tutelage.report.folder import folder_kind
 from tutelage.report.run import run_page
 from tutelage.report.study import study_page
 
@@ -26,16 +27,23 @@ def write_report(folder: Path, out: Path) -> None:
     """Write the page of a run, a study or a comparison.
 
     Args:
-        folder: what `tutelage train`, `bench` or `compare` left.
+        folder: what `tutelage train`, `study` or `compare` wrote to its --out.
         out: the HTML file.
 
     Raises:
-        UserError: the folder is none of these, is missing or half-written, or `out` cannot be written.
+        UserError: If the folder is none of these, or is incomplete, or `out` cannot be written.
     """
     if out.is_dir():
         raise UserError(f"{out} is a folder; give a file, such as {out / 'report.html'}")
     pages = {"run": run_page, "study": study_page, "comparison": comparison_page}
-    write_text(out, render(pages[kind_of(folder)](folder)))
+    html = render(pages[folder_kind(folder)](folder))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, html)
+    except OSError as error:
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); choose another --out"
+        ) from None
 
 
 def render(page: Page) -> str:
@@ -47,8 +55,10 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = "\n".join([*((ASSETS / name).read_text() for name in STYLES), ramp_rules()])
-    script = "\n".join(["'use strict';", *((ASSETS / name).read_text() for name in SCRIPTS)])
+    styles = [(ASSETS / name).read_text() for name in STYLES]
+    style = "\n".join([*styles, level_styles()])
+    scripts = [(ASSETS / name).read_text() for name in SCRIPTS]
+    script = "\n".join(["'use strict';", *scripts])
     return templates.get_template("page.html").render(
         page=page,
         version=__version__,
@@ -60,5 +70,5 @@ def render(page: Page) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return a text's hash for the page's content security policy: only this style and this script count."""
+    """Return the hash that lets only this text pass the page's content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

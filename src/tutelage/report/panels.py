@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from tutelage.report.colours import background, ink, level
-from tutelage.report.kept import Shot, Side
+from tutelage.analysis.formatting import format_fixed
+from tutelage.report.colors import background, level, text_color
 from tutelage.report.maps import Numbers
-from tutelage.report.masks import Pixels, agreement, enlarged, named, overlay, places
+from tutelage.report.masks import (
+    Mask,
+    class_labels,
+    class_name,
+    enlarged,
+    mask_agreement,
+    mask_picture,
+)
 from tutelage.report.matching import Boxes, Match, match
-from tutelage.report.numbers import fixed, known
+from tutelage.report.previews import Annotation, Preview
 
-MANY, CROWDED = 12, 8  # with more true boxes none is named, with more found ones the false are not, but on pointing
-LETTER = 0.036  # height of a name, of the picture's longer side
-NUMBERED = 10  # a map with more columns has no numbers in its cells
+MAX_NAMED_BOXES = 12  # with more true boxes, a name appears only under the pointer
+MAX_SCORED_BOXES = 8  # with more predicted boxes, so do the scores of false ones
+FONT_SIZE = 0.036  # of the picture's longer side
+MAX_NUMBERED_COLUMNS = 10  # a map with more columns has no numbers in its cells
+
+Label = tuple[str, float, float]  # a text and its position
 
 
 @dataclass(frozen=True)
@@ -22,26 +33,30 @@ class Shape:
     """A rectangle over a picture.
 
     Attributes:
-        kind: `true`, `hit`, `false`, `missed` or `cell`.
-        place: x, y, width, height.
-        told: lines on pointing.
+        kind: what it stands for.
+        position: x, y, width, height.
+        tooltip: lines that appear under the pointer.
         tag: written in it; empty for nothing.
-        since, until: the score from which on, or below which, it is shown; None is always.
-        fill, dark: colour of a cell, and whether the text on it is dark.
+        shown_up_to: the highest score threshold at which it is shown; None for any.
+        shown_above: it is shown at thresholds above this one only; None for any.
+        fill: color of a cell.
+        dark_text: whether the tag of a cell is black.
     """
 
-    kind: str
-    place: tuple[float, float, float, float]
-    told: str
+    kind: Literal["true", "hit", "false", "missed", "cell"]
+    position: tuple[float, float, float, float]
+    tooltip: str
     tag: str = ""
-    since: float | None = None
-    until: float | None = None
+    shown_up_to: float | None = None
+    shown_above: float | None = None
     fill: str = "none"
-    dark: bool = False
+    dark_text: bool = False
 
-    def shown(self, least: float) -> bool:
-        """Return whether it is shown when scores are at least so high."""
-        return (self.since is None or self.since >= least) and (self.until is None or self.until < least)
+    def is_shown(self, threshold: float) -> bool:
+        """Return whether it is shown at a score threshold."""
+        if self.shown_up_to is not None and self.shown_up_to < threshold:
+            return False
+        return self.shown_above is None or self.shown_above < threshold
 
 
 @dataclass(frozen=True)
@@ -50,34 +65,37 @@ class Panel:
 
     Attributes:
         title: whose it is.
-        told: what is to be read of it; None where that is a count of boxes.
+        caption: what to read of it; None where that is a count of boxes.
         shapes: boxes or cells.
-        veil: a picture of a mask as a data URI; empty for none.
-        words: (text, x, y) of names of a mask's classes.
+        mask: a picture of a mask as a data URI; empty for none.
+        labels: (text, x, y) of names of a mask's classes.
     """
 
     title: str
-    told: str | None = None
+    caption: str | None = None
     shapes: Sequence[Shape] = ()
-    veil: str = ""
-    words: Sequence[tuple[str, float, float]] = ()
+    mask: str = ""
+    labels: Sequence[Label] = ()
 
-    def counted(self, least: float | None) -> str:
-        """Return the words beside the title when scores are at least so high."""
-        if self.told is not None:
-            return self.told
-        kinds = [shape.kind for shape in self.shapes if shape.shown(least or 0.0)]
-        hits, total = kinds.count("hit"), kinds.count("hit") + kinds.count("missed")
-        return (f"{hits} of {total} found" if total else "nothing to find") + f", {kinds.count('false')} false"
+    def caption_at(self, threshold: float | None) -> str:
+        """Return the words beside the title at a score threshold."""
+        if self.caption is not None:
+            return self.caption
+        kinds = [shape.kind for shape in self.shapes if shape.is_shown(threshold or 0.0)]
+        hits = kinds.count("hit")
+        total = hits + kinds.count("missed")
+        text = f"{hits} of {total} found" if total else "nothing to find"
+        return f"{text}, {kinds.count('false')} false"
 
-    def crowded(self, least: float | None) -> bool:
-        """Return whether so much is found that the scores of false boxes would hide it."""
-        return sum(shape.since is not None and shape.shown(least or 0.0) for shape in self.shapes) > CROWDED
+    def is_crowded(self, threshold: float | None) -> bool:
+        """Return whether the scores of so many boxes would hide the picture."""
+        predicted = [shape for shape in self.shapes if shape.shown_up_to is not None]
+        return sum(shape.is_shown(threshold or 0.0) for shape in predicted) > MAX_SCORED_BOXES
 
 
 @dataclass(frozen=True)
-class Photo:
-    """An image and its panels; `key` is its id on the page."""
+class PictureRow:
+    """An image and its panels, side by side; `key` is its id on the page."""
 
     key: str
     name: str
@@ -87,105 +105,161 @@ class Photo:
     panels: Sequence[Panel] = ()
 
     @classmethod
-    def of(cls, shot: Shot, panels: Sequence[Panel]) -> Photo:
+    def of(cls, preview: Preview, panels: Sequence[Panel]) -> PictureRow:
         """Return an image with these panels."""
-        return cls(f"photo{shot.index}", f"test image {shot.index}", shot.source, shot.width, shot.height, panels)
+        return cls(
+            key=f"photo{preview.index}",
+            name=f"test image {preview.index}",
+            source=preview.source,
+            width=preview.width,
+            height=preview.height,
+            panels=panels,
+        )
 
     @property
-    def letter(self) -> float:
+    def font_size(self) -> float:
         """Height of a name in the picture's pixels."""
-        return round(LETTER * max(self.width, self.height), 2)
+        return round(FONT_SIZE * max(self.width, self.height), 2)
 
-    def tag_place(self, shape: Shape) -> tuple[float, float]:
-        """Return where a box's name starts: above its left corner, or in it at the upper edge of the image."""
-        x, y, _, _ = shape.place
-        most = self.width - 0.62 * self.letter * len(shape.tag)
-        below = y if y > 1.2 * self.letter else y + 1.3 * self.letter
-        return round(max(min(x, most), 0.0), 2), round(below - 0.3 * self.letter, 2)
+    def tag_position(self, shape: Shape) -> tuple[float, float]:
+        """Return where a box's tag starts.
 
-
-def truth_panel(side: Side, classes: Sequence[str]) -> Panel:
-    """Return what is there."""
-    if side.mask is not None:
-        return _masked(side.title, side.mask, classes, None)
-    boxes = side.boxes or Boxes([], [])
-    names = [named(classes, label) for label in boxes.labels]
-    tags = names if _told_apart(classes) and len(names) <= MANY else [""] * len(names)
-    shapes = [Shape("true", _place(box), name, tag) for box, name, tag in zip(boxes.corners, names, tags, strict=True)]
-    return Panel(side.title, f"{len(shapes)} {'box' if len(shapes) == 1 else 'boxes'}", _ordered(shapes))
+        It is above the box's left corner, or in the box at the upper edge of the image.
+        """
+        x, y, _, _ = shape.position
+        last_x = self.width - 0.62 * self.font_size * len(shape.tag)
+        baseline = y if y > 1.2 * self.font_size else y + 1.3 * self.font_size
+        return round(max(min(x, last_x), 0.0), 2), round(baseline - 0.3 * self.font_size, 2)
 
 
-def found_panel(side: Side, truth: Side, classes: Sequence[str]) -> tuple[Panel, tuple[Boxes, Match] | None]:
-    """Return what a network found, and of boxes also how they match the true ones."""
-    if side.mask is not None:
-        return _masked(side.title, side.mask, classes, truth.mask), None
-    boxes, true = side.boxes or Boxes([], []), truth.boxes or Boxes([], [])
-    met = match(true, boxes)
-    missed = [
-        Shape("missed", _place(box), f"missed: {named(classes, label)}", until=score)
-        for box, label, score in zip(true.corners, true.labels, met.found, strict=True)
-    ]
-    shapes = [
-        _seen(box, (named(classes, label), score), overlap, classes)
-        for box, label, score, overlap in zip(boxes.corners, boxes.labels, boxes.scores, met.overlap, strict=True)
-    ]
-    return Panel(side.title, None, _ordered([*missed, *shapes])), (boxes, met)
+def truth_panel(truth: Annotation, classes: Sequence[str]) -> Panel:
+    """Return the panel of the targets."""
+    if truth.mask is not None:
+        return _mask_panel(truth.title, truth.mask, classes)
+    boxes = truth.boxes or Boxes([], [])
+    has_tags = _has_several(classes) and len(boxes.labels) <= MAX_NAMED_BOXES
+    shapes = []
+    for corners, label in zip(boxes.corners, boxes.labels, strict=True):
+        name = class_name(classes, label)
+        shapes.append(Shape("true", _position(corners), name, tag=name if has_tags else ""))
+    caption = f"{len(shapes)} {'box' if len(shapes) == 1 else 'boxes'}"
+    return Panel(truth.title, caption, _largest_first(shapes))
 
 
-def _seen(box: Sequence[float], what: tuple[str, float], overlap: float | None, classes: Sequence[str]) -> Shape:
-    name, score = what
-    told = f"{name}, score {fixed(score, 2)}\n"
-    told += "false: it overlaps no free true box by half" if overlap is None else f"overlap {fixed(overlap, 2)}"
-    tag = f"{name} {fixed(score, 2)}" if _told_apart(classes) else fixed(score, 2)
-    return Shape("false" if overlap is None else "hit", _place(box), told, tag, since=score)
+def prediction_panel(
+    prediction: Annotation, truth: Annotation, classes: Sequence[str]
+) -> tuple[Panel, tuple[Boxes, Match] | None]:
+    """Return the panel of a prediction and, of boxes, how they match the true ones."""
+    if prediction.mask is not None:
+        return _mask_panel(prediction.title, prediction.mask, classes, truth.mask), None
+    predicted = prediction.boxes or Boxes([], [])
+    target = truth.boxes or Boxes([], [])
+    result = match(target, predicted)
+    shapes = []
+    for corners, label, score in zip(target.corners, target.labels, result.scores, strict=True):
+        tooltip = f"missed: {class_name(classes, label)}"
+        shapes.append(Shape("missed", _position(corners), tooltip, shown_above=score))
+    for corners, label, score, iou in zip(
+        predicted.corners, predicted.labels, predicted.scores, result.ious, strict=True
+    ):
+        name = class_name(classes, label)
+        score_text = format_fixed(score, 2)
+        outcome = "false: it overlaps no free true box by half"
+        if iou is not None:
+            outcome = f"overlap {format_fixed(iou, 2)}"
+        shapes.append(
+            Shape(
+                kind="false" if iou is None else "hit",
+                position=_position(corners),
+                tooltip=f"{name}, score {score_text}\n{outcome}",
+                tag=f"{name} {score_text}" if _has_several(classes) else score_text,
+                shown_up_to=score,
+            )
+        )
+    return Panel(prediction.title, None, _largest_first(shapes)), (predicted, result)
 
 
-def map_panel(title: str, values: Numbers, shot: Shot) -> Panel:
+def map_panel(title: str, values: Numbers, preview: Preview) -> Panel:
     """Return a map, patch by patch, over its image."""
-    rows, columns = len(values), len(values[0])
-    width, height = shot.width / columns, shot.height / rows
+    rows = len(values)
+    columns = len(values[0])
+    width = preview.width / columns
+    height = preview.height / rows
     shapes = []
     for i, row in enumerate(values):
         for j, value in enumerate(row):
-            at = level(value)
-            fill = "none" if at is None else background(at)
-            told = f"row {i + 1}, column {j + 1}\nagreement {fixed(value, 3)}"
-            tag = fixed(value and round(value, 2) + 0.0, 2) if columns <= NUMBERED else ""  # no −0.00
-            place = (round(j * width, 2), round(i * height, 2), round(width, 2), round(height, 2))
-            shapes.append(Shape("cell", place, told, tag, fill=fill, dark=at is None or ink(fill) == "#000000"))
-    found = [value for row in values for value in row if known(value) is not None]
-    mean = sum(v for v in found if v is not None) / len(found) if found else None
-    return Panel(title, f"mean {fixed(mean, 2)}", shapes)
+            position = (
+                round(j * width, 2),
+                round(i * height, 2),
+                round(width, 2),
+                round(height, 2),
+            )
+            shapes.append(_cell(value, i, j, position, has_number=columns <= MAX_NUMBERED_COLUMNS))
+    numbers = [value for row in values for value in row if value is not None]
+    mean = sum(numbers) / len(numbers) if numbers else None
+    return Panel(title, f"mean {format_fixed(mean, 2)}", shapes)
 
 
-def _masked(title: str, mask: Pixels, classes: Sequence[str], truth: Pixels | None) -> Panel:
-    words = places(mask, classes)
-    agreed = None if truth is None else agreement(truth, mask)
-    told = ", ".join(f"{name} {100 * share:.0f} %" for name, _, _, share in words) or "no class"
-    if agreed is not None:
-        told = f"IoU {100 * agreed[0]:.1f} %, pixels {100 * agreed[1]:.1f} %"
-    veil = overlay(enlarged(mask), classes, None if truth is None else enlarged(truth))
-    return Panel(title, told, (), veil, _apart([word[:3] for word in words], LETTER * max(mask.shape)))
+def _cell(
+    value: float | None,
+    row: int,
+    column: int,
+    position: tuple[float, float, float, float],
+    has_number: bool,
+) -> Shape:
+    index = level(value)
+    fill = "none" if index is None else background(index)
+    tag = ""
+    if has_number:
+        # Adding 0.0 turns −0.00 into 0.00.
+        tag = format_fixed(None if value is None else round(value, 2) + 0.0, 2)
+    return Shape(
+        kind="cell",
+        position=position,
+        tooltip=f"row {row + 1}, column {column + 1}\nagreement {format_fixed(value, 3)}",
+        tag=tag,
+        fill=fill,
+        dark_text=index is None or text_color(fill) == "#000000",
+    )
 
 
-def _apart(words: Sequence[tuple[str, float, float]], letter: float) -> list[tuple[str, float, float]]:
-    """Return the words, the first ones first, that do not run into one before them."""
-    kept: list[tuple[str, float, float]] = []
-    for word, x, y in words:
-        if all(abs(y - b) > 1.3 * letter or abs(x - a) > 0.33 * letter * len(word + other) for other, a, b in kept):
-            kept.append((word, x, y))
-    return kept
+def _mask_panel(title: str, mask: Mask, classes: Sequence[str], truth: Mask | None = None) -> Panel:
+    labels = class_labels(mask, classes)
+    caption = ", ".join(f"{name} {100 * share:.0f} %" for name, _, _, share in labels) or "no class"
+    agreement = None if truth is None else mask_agreement(truth, mask)
+    if agreement is not None:
+        mean_iou, accuracy = agreement
+        caption = f"IoU {100 * mean_iou:.1f} %, pixels {100 * accuracy:.1f} %"
+    picture = mask_picture(enlarged(mask), classes, None if truth is None else enlarged(truth))
+    positions = [(name, x, y) for name, x, y, _ in labels]
+    font_size = FONT_SIZE * max(mask.shape)
+    return Panel(title, caption, mask=picture, labels=_without_overlap(positions, font_size))
 
 
-def _told_apart(classes: Sequence[str]) -> bool:
+def _without_overlap(labels: Sequence[Label], font_size: float) -> list[Label]:
+    """Return the labels that do not run into an earlier one."""
+    result: list[Label] = []
+    for label in labels:
+        if not any(_overlap(label, earlier, font_size) for earlier in result):
+            result.append(label)
+    return result
+
+
+def _overlap(a: Label, b: Label, font_size: float) -> bool:
+    same_line = abs(a[2] - b[2]) <= 1.3 * font_size
+    return same_line and abs(a[1] - b[1]) <= 0.33 * font_size * len(a[0] + b[0])
+
+
+def _has_several(classes: Sequence[str]) -> bool:
     """Return whether there is more than one class beside the background."""
     return len(classes) > 2
 
 
-def _place(box: Sequence[float]) -> tuple[float, float, float, float]:
-    return box[0], box[1], round(box[2] - box[0], 2), round(box[3] - box[1], 2)
+def _position(corners: Sequence[float]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = corners
+    return left, top, round(right - left, 2), round(bottom - top, 2)
 
 
-def _ordered(shapes: Sequence[Shape]) -> list[Shape]:
-    """Return the largest first: what is drawn later lies above, where the pointer reaches it."""
-    return sorted(shapes, key=lambda shape: -shape.place[2] * shape.place[3])
+def _largest_first(shapes: Sequence[Shape]) -> list[Shape]:
+    """Sort shapes: what is drawn later lies above, where the pointer reaches it."""
+    return sorted(shapes, key=lambda shape: -shape.position[2] * shape.position[3])

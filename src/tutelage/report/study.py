@@ -1,216 +1,261 @@
-"""The page of a study: methods × seeds in one table, differences to the baseline, curves with their spread."""
+"""The page of a study: methods × seeds in one table, differences to the baseline, curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
-from tutelage.report.blocks import Block, Cell, Charts, Facts, Listing, Maps, Note, Page, Section, Table, Text
-from tutelage.report.charts import Series, Stroke, line_chart, strip_chart
-from tutelage.report.folder import read_json, read_lines, read_text, understood
-from tutelage.report.maps import LayerMaps, View, read_study_maps
-from tutelage.report.numbers import COUNT, NOTHING, described, figure, fixed, known, moment, short, spread, unit
+from tutelage.analysis.formatting import (
+    MISSING,
+    NUM_SAMPLES,
+    finite,
+    format_fixed,
+    format_metric,
+    format_short,
+    metric_format,
+)
+from tutelage.analysis.study import BASELINE, MeanStd
+from tutelage.analysis.study_table import (
+    Cell,
+    Column,
+    Row,
+    StudyTable,
+    difference_column,
+    mean_column,
+    memory_column,
+    method_column,
+    metric_column,
+    parameters_column,
+    step_ratio_column,
+)
+from tutelage.report.blocks import (
+    Block,
+    Charts,
+    Facts,
+    Listing,
+    Maps,
+    Note,
+    Page,
+    Section,
+    Table,
+    Text,
+)
+from tutelage.report.charts import Chart, Series, line_chart, strip_chart
+from tutelage.report.folder import errors_of, read_text, subtitle
+from tutelage.report.maps import LayerMaps, MapView, read_study_maps
 from tutelage.report.pictures import picture_sections
-from tutelage.report.run import SIDES, extra_costs, named_series, step_time, title_of
-
-BASELINE = "alone"
-Runs = Mapping[str, Mapping[str, Any]]  # metrics.json by method and seed
+from tutelage.report.run import SIDES, extra_costs, folder_title, metric_cell
+from tutelage.report.study_folder import Study, read_study
 
 
 def study_page(folder: Path) -> Page:
-    """Return the page of a study's folder: results.json, and the runs' logs and recipes where they lie beside it."""
-    results = read_json(folder / "results.json")
-    with understood(folder / "results.json"):
-        summary, runs, provenance = results["summary"], results["runs"], results["provenance"]
-        if not summary:
-            raise ValueError("it holds no finished run")
-        main = str(results.get("select") or _main(summary))
-        strokes = {method: Stroke.of(i) for i, method in enumerate(sorted(summary, key=lambda m: m != BASELINE))}
-        outcome: list[Block] = [
-            _facts(summary, runs, main),
-            _table(summary, runs, main),
-            Note(_reading(summary, runs, main)),
-        ]
-        seeds = _points(summary, runs, main, strokes)
-        listing, told = Listing(described(provenance)), f"{folder} · {moment(provenance['time'])}"
+    """Return the page of a study's folder: results.json, and the runs where they lie beside it."""
+    study = read_study(folder)
+    with errors_of(folder / "results.json"):
+        outcome: list[Block] = [_facts(study), _table(study), Note(_explanation(study))]
+        seeds: list[Block] = [*_seed_charts(study), _runs_table(study)]
+        environment = Listing.of(study.provenance)
+        page_subtitle = subtitle(folder, study.provenance["time"])
     sections = [Section("Outcome", outcome), Section("Seed by seed", seeds)]
-    firsts = [(method, folder / method / f"seed{min(runs[method], key=int)}") for method in strokes]
-    sections += picture_sections([("student alone" if method == BASELINE else method, run) for method, run in firsts])
-    curves = _curves(folder, runs, strokes)
-    sections += [Section("Validation", curves)] if curves else []
+    sections += picture_sections([(method, study.first_run(method)) for method in study.strokes()])
+    curves = _curves(study)
+    if curves:
+        sections.append(Section("Validation", curves))
     if (folder / "layer_maps.json").is_file():
-        sections.append(Section("How the layers agree", _maps(read_study_maps(folder / "layer_maps.json"))))
-    recipes = [(method, folder / method / f"seed{min(runs[method], key=int)}" / "recipe.yaml") for method in summary]
-    texts = [Text(method, read_text(path)) for method, path in recipes if path.is_file()]
-    sections += [Section("Recipes as run", texts)] if texts else []
-    return Page(title_of(folder), told, [*sections, Section("Environment", [listing])])
+        maps = _maps(read_study_maps(folder / "layer_maps.json"))
+        sections.append(Section("How the layers agree", maps))
+    recipes = {method: study.first_run(method) / "recipe.yaml" for method in study.summary}
+    texts = [Text(method, read_text(path)) for method, path in recipes.items() if path.is_file()]
+    if texts:
+        sections.append(Section("Recipes as run", texts))
+    sections.append(Section("Environment", [environment]))
+    return Page(folder_title(folder), page_subtitle, sections)
 
 
-def _main(summary: Mapping[str, Any]) -> str:
-    """Return the figure that methods are compared in."""
-    compared = [row["difference"]["figure"] for row in summary.values() if "figure" in row.get("difference", {})]
-    return compared[0] if compared else str(next(iter(next(iter(summary.values()))["test"])))
-
-
-def _facts(summary: Mapping[str, Any], runs: Runs, main: str) -> Facts:
-    count = len({seed for by_seed in runs.values() for seed in by_seed})
-    first = next(iter(runs[next(iter(summary))].values()))
+def _facts(study: Study) -> Facts:
+    runs = study.all_runs()
+    seeds = {seed for by_seed in study.runs.values() for seed in by_seed}
+    samples = format_short(runs[0]["test"].get(NUM_SAMPLES))
     facts = [
-        ("methods", str(len(summary)), ", ".join(summary)),
-        ("seeds", str(count), "each method with the same ones"),
+        ("methods", str(len(study.summary)), ", ".join(study.summary)),
+        ("seeds", str(len(seeds)), "each method with the same ones"),
+        ("test samples", samples, "used once, at the end of each run"),
     ]
-    facts.append(("test items", short(first["test"].get(COUNT)), "used once, at the end of each run"))
-    taught = [m["teacher"]["validation"] for by_seed in runs.values() for m in by_seed.values() if m["teacher"]]
-    if taught:
-        sizes = [m["parameters"]["teacher"] for by_seed in runs.values() for m in by_seed.values() if m["teacher"]]
-        note = f"on validation data; {short(sizes[0])} parameters"
-        facts.append((f"teacher’s {unit(main).label}", figure(main, taught[0].get(main)), note))
+    with_teacher = [run for run in runs if run["teacher"]]
+    if with_teacher:
+        run = with_teacher[0]
+        value = format_metric(study.monitor, run["teacher"]["validation"].get(study.monitor))
+        size = format_short(run["parameters"]["teacher"])
+        label = f"teacher’s {metric_format(study.monitor).label}"
+        facts.append((label, value, f"on validation data; {size} parameters"))
     return Facts(facts)
 
 
-def _table(summary: Mapping[str, Any], runs: Runs, main: str) -> Table:
-    names = list(dict.fromkeys(name for row in summary.values() for name in row["test"]))
-    others = [name for name in names if name not in (main, COUNT)]
-    costs = list(dict.fromkeys(name for by_seed in runs.values() for m in by_seed.values() for name in extra_costs(m)))
-    columns = ["method", unit(main).label, f"− {BASELINE} [95 %]", f"last epoch, {unit(main).label}", "best epoch"]
-    columns += [f"validation, {unit(main).label}"]
-    columns += ["parameters", "method’s parameters", "seconds", "ms per step", f"step / {BASELINE}", "more memory, MiB"]
-    columns += [*costs, *(unit(name).label for name in others)]
-    rows = []
-    for method, row in summary.items():
-        metrics = list(runs[method].values())
-        cells = [Cell(method), _spread(main, row["test"]), _difference(row.get("difference"), main)]
-        cells += [_spread(main, row["last"]), _mean([m["best"]["epoch"] for m in metrics], 0)]
-        cells += [_spread(main, row.get("validation", {}))]
-        cells += [Cell(short(size), size) for size in (row["parameters"][of] for of in ("student", "method"))]
-        cells += [_mean([m["seconds"] for m in metrics], 1)]
-        cells += [_mean([step_time(m) for m in metrics], 2), *_against(row.get("cost", {}))]
-        cells += [_mean([extra_costs(m).get(cost) for m in metrics], 2) for cost in costs]
-        rows.append([*cells, *(_spread(name, row["test"]) for name in others)])
-    return Table("Methods", columns, rows)
+def _table(study: Study) -> Table:
+    label = metric_format(study.monitor).label
+    metrics = _metric_names(study)
+    costs = dict.fromkeys(name for run in study.all_runs() for name in extra_costs(run))
+    columns = [
+        method_column(),
+        metric_column(study.monitor),
+        difference_column(study.monitor),
+        metric_column(study.monitor, "last", header=f"last epoch, {label}"),
+        mean_column("best epoch", lambda row: row["best_epoch"], digits=0),
+        metric_column(study.monitor, "validation", header=f"validation, {label}"),
+        parameters_column("student", header="parameters"),
+        parameters_column("method", header="method’s parameters"),
+        mean_column("seconds", lambda row: row["seconds"], digits=1),
+        mean_column("ms per step", lambda row: row["cost"]["step_ms"], digits=2),
+        step_ratio_column(),
+        memory_column(header="more memory, MiB"),
+        *(_cost_column(study, name) for name in costs),
+        *(metric_column(name) for name in metrics if name != study.monitor),
+    ]
+    table = StudyTable.of(study.summary, columns)
+    return Table("Methods", table.header, table.rows)
 
 
-def _against(cost: Mapping[str, Any]) -> list[Cell]:
-    """Return a step's time as a ratio to the baseline's, and the memory that is more than the baseline's."""
-    ratio, memory = cost.get("step_ratio"), cost.get("extra_peak_gpu_mib") or cost.get("extra_peak_mib")
-    return [_mean([ratio["mean"]] if ratio else [], 2), _mean([memory["mean"]] if memory else [], 0)]
+def _metric_names(study: Study) -> list[str]:
+    names = dict.fromkeys(name for row in study.summary.values() for name in row["test"])
+    return [name for name in names if name != NUM_SAMPLES]
 
 
-def _spread(name: str, figures: Mapping[str, Any]) -> Cell:
-    found = figures.get(name)
-    return Cell(spread(name, found), None if found is None else known(found["mean"]))
+def _cost_column(study: Study, name: str) -> Column:
+    """Return the column of a cost that the runs have and the summary does not."""
+
+    def cell(method: str, row: Row) -> Cell:
+        costs = [extra_costs(run) for run in study.runs[method].values()]
+        values = [cost[name] for cost in costs if name in cost]
+        return Cell(format_fixed(fmean(values), 2), fmean(values)) if values else Cell(MISSING)
+
+    return Column(name, cell)
 
 
-def _difference(found: Mapping[str, Any] | None, main: str) -> Cell:
-    if found is None:
-        return Cell(NOTHING)
-    low, high = (known(edge) for edge in found["interval95"])
-    text = figure(main, found["mean"], sign=True)
-    if low is None or high is None:
-        return Cell(f"{text} [{NOTHING}]", found["mean"])
-    edges = ", ".join(figure(main, edge, sign=True) for edge in (low, high))
-    return Cell(f"{text} [{edges}]", found["mean"], strong=low > 0 or high < 0)
-
-
-def _mean(values: Sequence[float | None], digits: int) -> Cell:
-    there = [value for value in values if value is not None]
-    return Cell(fixed(fmean(there), digits), fmean(there)) if there else Cell(NOTHING)
-
-
-def _reading(summary: Mapping[str, Any], runs: Runs, main: str) -> str:
-    kept = sorted({m["kept"] for by_seed in runs.values() for m in by_seed.values()})
+def _explanation(study: Study) -> str:
+    checkpoints = sorted({run["checkpoint"] for run in study.all_runs()})
+    label = metric_format(study.monitor).label
     text = (
-        f"Mean ± standard deviation over seeds, on test data, at the {' or '.join(kept)} epoch. “− {BASELINE}” is the "
-        f"difference in {unit(main).label} to {BASELINE}, paired by seed, with its 95 % interval; it stands out where "
-        "the interval leaves out zero."
+        f"Mean ± standard deviation over seeds, on test data, at the {' or '.join(checkpoints)} "
+        f"epoch. “− {BASELINE}” is the difference in {label} to {BASELINE}, paired by seed, with "
+        "its 95 % interval; it stands out where the interval excludes zero."
     )
-    missing = [method for method in runs if method not in summary]
+    missing = [method for method in study.runs if method not in study.summary]
     return text + (f" Without a finished run: {', '.join(missing)}." if missing else "")
 
 
-def _points(summary: Mapping[str, Any], runs: Runs, main: str, strokes: Mapping[str, Stroke]) -> list[Block]:
-    scale = unit(main).scale
-    strips, lines, apart, marks = [], [], [], []
-    for method, row in summary.items():
-        seeds = sorted(runs[method], key=int)
-        points = [(float(seed), scale * runs[method][seed]["test"][main]) for seed in seeds]
-        strips.append((Series(method, points), None))
-        lines.append(strokes[method])
-        if row.get("difference"):
-            shared = [seed for seed in seeds if seed in runs[BASELINE]]
-            gaps = [(float(s), scale * d) for s, d in zip(shared, row["difference"]["pairs"], strict=True)]
-            low, high = (known(edge) for edge in row["difference"]["interval95"])
-            apart.append((Series(method, gaps), None if low is None or high is None else (scale * low, scale * high)))
-            marks.append(strokes[method])
-    charts = [strip_chart(f"test {unit(main).label}", strips, lines)]
-    if apart:
-        title = f"difference to {BASELINE}, {unit(main).label}"
-        charts.append(strip_chart(title, apart, marks, zero=True))
+def _seed_charts(study: Study) -> list[Block]:
+    charts = [_seed_chart(study)]
     text = "A circle is a seed, the upright mark the mean over seeds"
-    text += f"; a bar is the 95 % interval of the paired difference to {BASELINE}." if apart else "."
-    return [Note(text), Charts(charts), _every_run(summary, runs)]
+    if any("difference" in row for row in study.summary.values()):
+        charts.append(_difference_chart(study))
+        text += f"; a bar is the 95 % interval of the paired difference to {BASELINE}"
+    return [Note(f"{text}."), Charts(charts)]
 
 
-def _every_run(summary: Mapping[str, Any], runs: Runs) -> Table:
-    names = [n for n in dict.fromkeys(n for row in summary.values() for n in row["test"]) if n != COUNT]
-    columns = ["method", "seed", *(unit(name).label for name in names), "best epoch", "seconds"]
+def _seed_chart(study: Study) -> Chart:
+    style = metric_format(study.monitor)
     rows = []
-    for method in summary:
-        for seed in sorted(runs[method], key=int):
-            run = runs[method][seed]
-            figures = [Cell(figure(name, run["test"].get(name)), known(run["test"].get(name))) for name in names]
-            best, seconds = run["best"]["epoch"], run["seconds"]
-            costs = [Cell(str(best), best), Cell(fixed(seconds, 1), seconds)]
-            rows.append([Cell(method), Cell(seed, int(seed)), *figures, *costs])
-    return Table("Every run", columns, rows, folded="Every run")
+    for method in study.summary:
+        runs = study.runs[method]
+        points = [
+            (float(seed), style.scale * runs[seed]["test"][study.monitor])
+            for seed in study.seeds(method)
+        ]
+        rows.append((Series(method, points), None))
+    strokes = study.strokes()
+    return strip_chart(f"test {style.label}", rows, [strokes[method] for method in study.summary])
 
 
-def _curves(folder: Path, runs: Runs, strokes: Mapping[str, Stroke]) -> list[Block]:
-    """Return a chart for each validation figure, over the runs whose logs are there."""
-    lines: dict[str, list[Series]] = {}
-    drawn: dict[str, list[Stroke]] = {}
-    for method, stroke in strokes.items():
-        logs = [folder / method / f"seed{seed}" / "log.jsonl" for seed in runs[method]]
-        by_run = []
-        for log in filter(Path.is_file, logs):
-            records = read_lines(log)
-            with understood(log):
-                by_run.append(named_series([(record["epoch"], record["validation"]) for record in records]))
-        for name in dict.fromkeys(name for found in by_run for name in found if name != COUNT):
-            series = _over_seeds(method, name, [found[name] for found in by_run if name in found])
-            if series.points:
-                lines.setdefault(name, []).append(series)
-                drawn.setdefault(name, []).append(stroke)
+def _difference_chart(study: Study) -> Chart:
+    style = metric_format(study.monitor)
+    all_strokes = study.strokes()
+    rows = []
+    strokes = []
+    for method, row in study.summary.items():
+        difference = row.get("difference")
+        if difference is None:
+            continue
+        seeds = [seed for seed in study.seeds(method) if seed in study.runs[BASELINE]]
+        points = [
+            (float(seed), style.scale * value)
+            for seed, value in zip(seeds, difference["pairs"], strict=True)
+        ]
+        low, high = (finite(bound) for bound in difference["interval95"])
+        interval = None
+        if low is not None and high is not None:
+            interval = (style.scale * low, style.scale * high)
+        rows.append((Series(method, points), interval))
+        strokes.append(all_strokes[method])
+    title = f"difference to {BASELINE}, {style.label}"
+    return strip_chart(title, rows, strokes, zero=True)
+
+
+def _runs_table(study: Study) -> Table:
+    metrics = _metric_names(study)
+    labels = [metric_format(name).label for name in metrics]
+    rows = []
+    for method in study.summary:
+        for seed in study.seeds(method):
+            run = study.runs[method][seed]
+            epoch = run["best"]["epoch"]
+            rows.append(
+                [
+                    Cell(method),
+                    Cell(seed, int(seed)),
+                    *(metric_cell(name, run["test"].get(name)) for name in metrics),
+                    Cell(str(epoch), epoch),
+                    Cell(format_fixed(run["seconds"], 1), run["seconds"]),
+                ]
+            )
+    columns = ["method", "seed", *labels, "best epoch", "seconds"]
+    return Table("Every run", columns, rows, summary="Every run")
+
+
+def _curves(study: Study) -> list[Block]:
+    """Return a chart for each validation metric, over the runs whose logs are there."""
+    strokes = study.strokes()
+    lines: dict[str, dict[str, Series]] = {}  # by metric and method
+    for method in strokes:
+        by_run = study.validation_series(method)
+        for name in dict.fromkeys(name for series in by_run for name in series):
+            line = _mean_series(method, name, [series[name] for series in by_run if name in series])
+            if name != NUM_SAMPLES and line.points:
+                lines.setdefault(name, {})[method] = line
     if not lines:
         return []
-    charts = [line_chart(unit(name).label, found, strokes=drawn[name]) for name, found in lines.items()]
+    charts = []
+    for name, by_method in lines.items():
+        method_strokes = [strokes[method] for method in by_method]
+        title = metric_format(name).label
+        charts.append(line_chart(title, list(by_method.values()), strokes=method_strokes))
     text = "Mean over seeds; the band is one standard deviation to either side."
-    return [Note(text), Charts(charts, [*strokes.items()])]
+    return [Note(text), Charts(charts, list(strokes.items()))]
 
 
-def _over_seeds(method: str, name: str, lines: Sequence[Series]) -> Series:
-    scale = unit(name).scale
+def _mean_series(method: str, name: str, lines: Sequence[Series]) -> Series:
+    """Return the mean of a metric over seeds, at the epochs that all runs have."""
+    scale = metric_format(name).scale
     tables = [dict(line.points) for line in lines]
-    points, edges = [], []
+    points = []
+    bounds = []
     for epoch in sorted(set.intersection(*(set(table) for table in tables))):
-        values = [scale * table[epoch] for table in tables]
-        mean = fmean(values)
-        sd = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5 if len(values) > 1 else 0.0
-        points.append((epoch, mean))
-        edges.append((mean - sd, mean + sd))
-    return Series(method, points, edges if len(lines) > 1 else ())
+        stats = MeanStd.of([scale * table[epoch] for table in tables])
+        points.append((epoch, stats.mean))
+        bounds.append((stats.mean - stats.std, stats.mean + stats.std))
+    return Series(method, points, bounds if len(lines) > 1 else ())
 
 
 def _maps(layers: LayerMaps) -> list[Block]:
     first = next(iter(layers.maps))
     views = []
     for title, values in layers.maps.items():
-        one = LayerMaps(layers.rows, layers.columns, layers.samples, {title: values})
-        views.append(View(one, SIDES, named=title, against=None if title == first else (first, layers.maps[first])))
+        single = LayerMaps(layers.rows, layers.columns, layers.samples, {title: values})
+        reference = None if title == first else (first, layers.maps[first])
+        views.append(MapView(single, SIDES, heading=title, reference=reference))
     text = (
-        f"Similarity (linear CKA, centred, debiased) of every teacher layer to every student layer on the same "
-        f"{short(layers.samples)} test images, of the first seed: {first}, and after each method."
+        "Similarity (linear CKA, centered, debiased) of every teacher layer to every student layer "
+        f"on the same {format_short(layers.samples)} test images, of the first seed: {first}, and "
+        "after each method."
     )
     return [Note(text), Maps(views)]

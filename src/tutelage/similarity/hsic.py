@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from tutelage.similarity.checks import as_rows, one_of, same_items
-from tutelage.similarity.gram import (
+from tutelage.core.precision import full_precision
+from tutelage.similarity._checks import as_rows, check_choice, check_same_items
+from tutelage.similarity._gram import (
     Factor,
     dot,
-    full_precision,
     gram_is_cheaper,
-    h_centred,
+    h_centered,
     kernel_dot,
     norm,
     product,
-    u_centred,
+    u_centered,
 )
 from tutelage.similarity.kernels import LINEAR, KernelFunction
 
-CANCELLED = 1e-8  # <U, U> / <K, K> below it has lost half of its digits in the feature form
+CANCELED = 1e-8  # <U, U> / <K, K> below it has lost half of its digits in the feature form
 
 
-def hsic(x: Tensor, y: Tensor, *, kernel: KernelFunction = LINEAR, estimator: str = "unbiased") -> Tensor:
+def hsic(
+    x: Tensor,
+    y: Tensor,
+    *,
+    kernel: KernelFunction = LINEAR,
+    estimator: Literal["biased", "unbiased"] = "unbiased",
+) -> Tensor:
     """Return the Hilbert-Schmidt independence criterion of two representations of the same n items.
 
-        biased    HSIC₀ = <HKH, HLH> / (n - 1)²            H = I - 11ᵀ/n
-        unbiased  HSIC₁ = <U(K), U(L)> / (n (n - 3))       U(K)_ij = K̃_ij - r_i - r_j,  U(K)_ii = 0
+        biased    HSIC₀ = <HKH, HLH> / (n - 1)²        H = I - 11ᵀ/n
+        unbiased  HSIC₁ = <U(K), U(L)> / (n (n - 3))   U(K)_ij = K̃_ij - r_i - r_j,  U(K)_ii = 0
 
-    K̃ is K without its diagonal, r_i = Σ_j K̃_ij/(n - 2) - ΣΣK̃/(2 (n - 1)(n - 2)). HSIC₁ may truly be negative
-    and is never clamped; HSIC₁ of a side with itself is not.
+    where K̃ is K without its diagonal and r_i = Σ_j K̃_ij/(n - 2) - ΣΣK̃/(2 (n - 1)(n - 2)). HSIC₁ may
+    truly be negative and is never clamped; HSIC₁ of a side with itself is not negative.
 
-    Source: A. Gretton et al., ALT 2005 (biased); L. Song et al., JMLR 2012, equation 5 (unbiased), in the
-    U-centred form of google-research/google-research@30adf0e
+    Source: A. Gretton et al., ALT 2005 (biased); L. Song et al., JMLR 2012, equation 5 (unbiased),
+    in the U-centered form of google-research/google-research@30adf0e
     `do_wide_and_deep_networks_learn_the_same_things/efficient_CKA.py`.
 
     >>> import torch
@@ -45,36 +51,49 @@ def hsic(x: Tensor, y: Tensor, *, kernel: KernelFunction = LINEAR, estimator: st
         x: (n, ...), floating; further dimensions are flattened.
         y: (n, ...), the same items in the same order.
         kernel: `LinearKernel()`, `CosineKernel()` or `RBFKernel(t, median)`.
-        estimator: `"unbiased"` or `"biased"`.
+        estimator: `"biased"` or `"unbiased"`.
 
     Returns:
         0-d float64, differentiable; 0 for constant features.
 
     Raises:
-        UserError: n differs or is below 2 (4 if unbiased); 1-D, empty, integer, NaN or infinite features.
+        UserError: If n differs or is below 2 (4 if unbiased), or if features are 1-D, empty,
+            integer, NaN or infinite.
     """
-    one_of(estimator, ("biased", "unbiased"), "the estimator of hsic")
+    check_choice(estimator, Literal["biased", "unbiased"], "the estimator of hsic")
     unbiased = estimator == "unbiased"
-    x, y = two_sides(x, y, 4 if unbiased else 2)
+    x, y = paired_rows(x, y, 4 if unbiased else 2)
     n = len(x)
     with full_precision(x.device):
-        dots = centred_dots(x, y, kernel, unbiased)
+        dots = centered_dots(x, y, kernel, unbiased)
         return dots.xy * dots.size / (n * (n - 3) if unbiased else (n - 1) ** 2)
 
 
-def two_sides(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
-    """Return both sides as finite float64 rows of the same items, on the device of x."""
-    one, two = as_rows(x, "x", least), as_rows(y, "y", least)
-    same_items(one, two)
-    return one, two
+def paired_rows(x: Tensor, y: Tensor, min_rows: int) -> tuple[Tensor, Tensor]:
+    """Return both sides as finite float64 rows (n, d) of the same items.
+
+    Args:
+        x: (n, ...), floating.
+        y: (n, ...), floating.
+        min_rows: the smallest n that is accepted.
+
+    Raises:
+        UserError: As `as_rows`; also if n differs.
+    """
+    rows_x = as_rows(x, "x", min_rows)
+    rows_y = as_rows(y, "y", min_rows)
+    check_same_items(rows_x, rows_y)
+    return rows_x, rows_y
 
 
-class Dots(NamedTuple):
-    """Products of centred kernel matrices: <K, L>, <K, K>, <L, L>, each side divided by a detached size of its own.
+class CenteredDots(NamedTuple):
+    """Products of centered kernel matrices, each side divided by a detached size of its own.
 
     Attributes:
-        xy, xx, yy: 0-d; xx is 0 where the kernel matrix of x is constant or nothing but rounding noise.
-        size: the two sizes multiplied: `xy * size` is the true <K, L>.
+        xy: 0-d, <K, L>.
+        xx: 0-d, <K, K>; 0 where the kernel matrix of x is constant up to rounding noise.
+        yy: 0-d, <L, L>; likewise for y.
+        size: both sizes multiplied: `xy * size` is the true <K, L>.
     """
 
     xy: Tensor
@@ -83,33 +102,53 @@ class Dots(NamedTuple):
     size: Tensor
 
 
-def centred_dots(x: Tensor, y: Tensor, kernel: KernelFunction, debiased: bool) -> Dots:
-    """Return the products of both centred kernel matrices, in the cheaper space.
-
-    Feature space is left where the debiased form has cancelled, which a single far row can bring about.
+def centered_dots(x: Tensor, y: Tensor, kernel: KernelFunction, debiased: bool) -> CenteredDots:
+    """Return the products of both centered kernel matrices, in the cheaper space.
 
     Args:
         x: (n, p), float64.
         y: (n, q), float64.
         kernel: the kernel of both sides.
-        debiased: U-centre instead of centring.
+        debiased: U-center instead of centering.
     """
-    one, two = kernel.factor(x), kernel.factor(y)
-    if one is None or two is None:
-        centre = u_centred if debiased else h_centred
-        k, l = centre(kernel.shifted(x)), centre(kernel.shifted(y))  # noqa: E741 - the kernels' names
-        return Dots(dot(k, l), dot(k, k), dot(l, l), k.new_ones(()))
-    size = (_size(one) * _size(two)).square()
-    if not gram_is_cheaper(len(x), (one.data.shape[1], two.data.shape[1])):
-        left, right = (one, one), (two, two)
-        own = kernel_dot(left, left, debiased), kernel_dot(right, right, debiased)
-        found = Dots(kernel_dot(left, right, debiased), *own, size)
-        if not debiased or bool((found.xx > CANCELLED) & (found.yy > CANCELLED)):
-            return found
-    k, l = product(one, one), product(two, two)  # noqa: E741
+    factor_x = kernel.factor(x)
+    factor_y = kernel.factor(y)
+    if factor_x is None or factor_y is None:
+        center = u_centered if debiased else h_centered
+        kernel_x = center(kernel.shifted(x))
+        kernel_y = center(kernel.shifted(y))
+        return _products(kernel_x, kernel_y, kernel_x.new_ones(()))
+    size = (_size(factor_x) * _size(factor_y)).square()
+    if not gram_is_cheaper(len(x), (factor_x.data.shape[1], factor_y.data.shape[1])):
+        dots = _in_feature_space(factor_x, factor_y, size, debiased)
+        # The debiased form subtracts the diagonal. A single far row makes that nearly all of the
+        # sum; the difference then has too few digits and Gram space is taken instead.
+        if not debiased or bool((dots.xx > CANCELED) & (dots.yy > CANCELED)):
+            return dots
+    kernel_x = product(factor_x, factor_x)
+    kernel_y = product(factor_y, factor_y)
     if debiased:
-        k, l = u_centred(k), u_centred(l)  # noqa: E741
-    return Dots(dot(k, l), dot(k, k), dot(l, l), size)
+        kernel_x, kernel_y = u_centered(kernel_x), u_centered(kernel_y)
+    return _products(kernel_x, kernel_y, size)
+
+
+def _products(kernel_x: Tensor, kernel_y: Tensor, size: Tensor) -> CenteredDots:
+    return CenteredDots(
+        xy=dot(kernel_x, kernel_y),
+        xx=dot(kernel_x, kernel_x),
+        yy=dot(kernel_y, kernel_y),
+        size=size,
+    )
+
+
+def _in_feature_space(
+    factor_x: Factor, factor_y: Factor, size: Tensor, debiased: bool
+) -> CenteredDots:
+    sides_x = (factor_x, factor_x)
+    sides_y = (factor_y, factor_y)
+    xx = kernel_dot(sides_x, sides_x, debiased)
+    yy = kernel_dot(sides_y, sides_y, debiased)
+    return CenteredDots(xy=kernel_dot(sides_x, sides_y, debiased), xx=xx, yy=yy, size=size)
 
 
 def _size(side: Factor) -> Tensor:

@@ -1,31 +1,33 @@
-"""Kernels: how two items of one representation are compared. Each states what its bandwidth means."""
+"""Kernels: how two items of one representation are compared."""
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
-from tutelage.similarity.checks import SimilarityWarning, as_rows, one_of
-from tutelage.similarity.gram import Factor, centred, full_precision, gram, unit_rows
+from tutelage.similarity._checks import SimilarityWarning, as_rows, check_choice
+from tutelage.similarity._gram import Factor, centered, gram, unit_rows
 
-MEDIANS = ("all", "lower", "off-diagonal", "nonzero", "mean")
+Median = Literal["all", "lower", "off-diagonal", "nonzero", "mean"]
 
 
 class KernelFunction(ABC):
-    """A symmetric, positive semi-definite function of two items; `gram` is what a new kernel must give."""
+    """A symmetric, positive semi-definite function of two items; a subclass defines `matrix`."""
 
     def gram(self, x: Tensor) -> Tensor:
         """Return the kernel matrix K of the items x (n, ...), (n, n) in float64.
 
         Raises:
-            UserError: as `as_rows`; for RBF also where the bandwidth is undefined.
+            UserError: As `as_rows`; for RBF also if the bandwidth is undefined.
         """
-        rows = as_rows(x, "x", least=1)
+        rows = as_rows(x, "x", min_rows=1)
         with full_precision(rows.device):
             return self.matrix(rows)
 
@@ -34,17 +36,17 @@ class KernelFunction(ABC):
         """Return K of rows (n, d) that are known to be finite."""
 
     def shifted(self, rows: Tensor) -> Tensor:
-        """Return K up to some a_i + a_j, which every centring removes; chosen to keep digits."""
+        """Return K up to some a_i + a_j, which centering removes; chosen to keep digits."""
         return self.matrix(rows)
 
     def features(self, rows: Tensor) -> Tensor | None:
-        """Return φ(x) with K = φ φᵀ, or None where it has no end."""
+        """Return φ(x) with K = φ φᵀ, or None if φ has infinitely many dimensions."""
         return None
 
     def factor(self, rows: Tensor) -> Factor | None:
-        """Return the centred φ(x) as a factor of the kernel matrix, or None."""
+        """Return the centered φ(x) as a factor of the kernel matrix, or None."""
         features = self.features(rows)
-        return None if features is None else centred(features)
+        return None if features is None else centered(features)
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ class LinearKernel(KernelFunction):
 
 @dataclass(frozen=True)
 class CosineKernel(KernelFunction):
-    """Cosines, k(x, y) = x·y / (‖x‖ ‖y‖): no row weighs more than another, so outliers have little leverage.
+    """Cosines, k(x, y) = x·y / (‖x‖ ‖y‖).
 
-    Not invariant to translation. A zero row is orthogonal to all.
+    All rows weigh the same, so outliers have little leverage. Not invariant to translation. A zero
+    row is orthogonal to all.
 
     >>> cosines = CosineKernel().gram(torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, 1.0]]))
     >>> [round(value, 4) for value in cosines[0].tolist()]
@@ -88,10 +91,12 @@ class CosineKernel(KernelFunction):
 class RBFKernel(KernelFunction):
     """Gaussian kernel, k(x, y) = exp(-‖x - y‖² / (2 t² m)), each side with an m of its own.
 
+    t → ∞ gives the linear kernel. Below t = 1 use the debiased estimator: at t = 0.2 even unrelated
+    features look similar otherwise.
+
     Source: Kornblith et al., ICML 2019, `gram_rbf` of google-research/google-research@10bf941
     `representation_similarity/Demo.ipynb` (`median="all"`); `median="nonzero"` is the rule of
-    rezazzr/xmas_cka@9849812, whose multiplier of the bandwidth is t. t → ∞ gives the linear kernel. Below
-    t = 1 use the debiased estimator: at t = 0.2 unrelated features look alike otherwise.
+    rezazzr/xmas_cka@9849812, whose multiplier of the bandwidth is t.
 
     >>> x = torch.tensor([[0.0], [1.0], [3.0]])
     >>> [round(value, 4) for value in RBFKernel(median="lower").gram(x)[0].tolist()]
@@ -101,30 +106,33 @@ class RBFKernel(KernelFunction):
 
     Attributes:
         t: the bandwidth as a multiple of √m.
-        median: which squared distance m is. `"all"`: the median of all n² of them, the zeros of the diagonal
-            included, the mean of the two middle values; `"lower"`: the same, the lower middle value
-            (`torch.median`); `"off-diagonal"`: as `"all"` without the diagonal; `"nonzero"`: the lower median
-            of those that are not 0; `"mean"`: the square of the mean off-diagonal distance. Where it is 0
-            (many equal rows) the median of the positive ones is taken, with a warning.
-        m: a squared distance to use instead, for example one for both sides.
+        median: which squared distance m is. `"all"`: the median of all n² of them, the zeros of the
+            diagonal included, the mean of the two middle values; `"lower"`: the same, the lower
+            middle value (`torch.median`); `"off-diagonal"`: as `"all"` without the diagonal;
+            `"nonzero"`: the lower median of those that are not 0; `"mean"`: the square of the mean
+            off-diagonal distance. Where it is 0 (many equal rows) the median of the positive ones
+            is taken, with a warning.
+        m: a squared distance to use instead, for example the same for both sides.
     """
 
     t: float = 1.0
-    median: str = "all"
+    median: Median = "all"
     m: float | None = None
 
     def __post_init__(self) -> None:
-        one_of(self.median, MEDIANS, "the median of an RBF kernel")
+        check_choice(self.median, Median, "the median of an RBF kernel")
         if self.t <= 0 or (self.m is not None and self.m <= 0):
-            raise UserError(f"the bandwidth of an RBF kernel is positive, got t={self.t} and m={self.m}")
+            raise UserError(
+                f"the bandwidth of an RBF kernel is positive, got t={self.t} and m={self.m}"
+            )
 
     def bandwidth(self, x: Tensor) -> float:
         """Return m for the items x (n, ...); no gradient passes through it.
 
         Raises:
-            UserError: all rows are equal, so there is no positive distance.
+            UserError: If all rows are equal, so that there is no positive distance.
         """
-        rows = as_rows(x.detach(), "x", least=1)
+        rows = as_rows(x.detach(), "x", min_rows=1)
         with full_precision(rows.device):
             return self._bandwidth(squared_distances(rows))
 
@@ -145,12 +153,19 @@ class RBFKernel(KernelFunction):
             return self.m
         positive = distances[distances > 0]
         if positive.numel() == 0:
-            raise UserError("all rows of x are equal: the median bandwidth is undefined; give m, or leave it out")
-        m = _middle(distances, positive, self.median)
+            raise UserError(
+                "all rows of x are equal: the median bandwidth is undefined; give m, or leave it "
+                "out"
+            )
+        m = _median_distance(distances, positive, self.median)
         if m <= 0:
             m = float(positive.median())
-            text = f"the median {self.median!r} of the squared distances is 0 (many equal rows): the median of the "
-            warnings.warn(text + f"positive ones, {m:.4g}, is used", SimilarityWarning, stacklevel=2)
+            warnings.warn(
+                f"the median {self.median!r} of the squared distances is 0 (many equal rows): "
+                f"the median of the positive ones, {m:.4g}, is used",
+                SimilarityWarning,
+                stacklevel=2,
+            )
         return m
 
 
@@ -169,6 +184,7 @@ def squared_distances(rows: Tensor) -> Tensor:
     Returns:
         (n, n); no square root is taken, so that gradients stay finite.
     """
+    # Distances do not depend on the mean, but the digits of ‖x_i‖² + ‖x_j‖² - 2 x_i·x_j do.
     k = gram(rows - rows.detach().mean(0))
     lengths = k.diagonal()
     distances = (lengths[:, None] + lengths - 2 * k).clamp_min(0)
@@ -176,14 +192,24 @@ def squared_distances(rows: Tensor) -> Tensor:
     return distances.masked_fill(group[:, None] == group, 0.0)
 
 
-def _middle(distances: Tensor, positive: Tensor, median: str) -> float:
+def _median_distance(distances: Tensor, positive: Tensor, median: Median) -> float:
+    """Return the squared distance that a rule names.
+
+    Args:
+        distances: (n, n), squared.
+        positive: those that are not 0.
+        median: the rule.
+    """
     if median == "lower":
         return float(distances.median())
     if median == "nonzero":
         return float(positive.median())
-    others = distances[~torch.eye(len(distances), dtype=torch.bool, device=distances.device)]
+    diagonal = torch.eye(len(distances), dtype=torch.bool, device=distances.device)
+    off_diagonal = distances[~diagonal]
     if median == "mean":
-        return float(others.sqrt().mean().square())
-    values = (distances if median == "all" else others).flatten().sort().values
+        return float(off_diagonal.sqrt().mean().square())
+    values = (distances if median == "all" else off_diagonal).flatten().sort().values
     half = values.numel() // 2
-    return float(values[half] if values.numel() % 2 else (values[half - 1] + values[half]) / 2)
+    if values.numel() % 2:
+        return float(values[half])
+    return float((values[half - 1] + values[half]) / 2)

@@ -1,11 +1,16 @@
-"""What a student is trained for."""
+"""The tasks a student is trained for: how a batch enters a network, the loss, and the metrics."""
 
 from __future__ import annotations
 
 from tutelage.tasks.classification import Classification
-from tutelage.tasks.detection import Detection
-from tutelage.tasks.detr import TransformerDetection
+from tutelage.tasks.detection import Detection, TransformerDetection
 from tutelage.tasks.open_set import OpenSetClassification
 from tutelage.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "Detection", "OpenSetClassification", "Segmentation", "TransformerDetection"]
+__all__ = [
+    "Classification",
+    "Detection",
+    "OpenSetClassification",
+    "Segmentation",
+    "TransformerDetection",
+]

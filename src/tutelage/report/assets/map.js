@@ -15,7 +15,7 @@ for (const figure of document.querySelectorAll('figure.map')) {
     lines.push(value === null ? 'no value: the features of one layer are constant' : `${data.measure} ${written(value, 4)}`);
     if (data.maps.length > 1) lines.push(data.titles[shown]);
     if (shown > 0) lines.push(`${data.titles[0]}: ${written(data.maps[0][i][j], 4)}`);
-    if (data.against) lines.push(`${data.against[0]}: ${written(data.against[1][i][j], 4)}`);
+    if (data.reference) lines.push(`${data.reference[0]}: ${written(data.reference[1][i][j], 4)}`);
     if (data.low && data.high && data.low[i][j] !== null && data.high[i][j] !== null) {
       lines.push(`${data.interval} ${written(data.low[i][j], 4)} … ${written(data.high[i][j], 4)}`);
     }

@@ -1,4 +1,4 @@
-// Pictures: what is under the pointer, or the next shape by the arrow keys, tells about itself; a slider sets the least score.
+// Pictures: what is under the pointer, or the next shape by the arrow keys, has a tooltip; a slider sets the score threshold.
 for (const drawing of document.querySelectorAll('.picture[tabindex]')) {
   let at = null;
   const leave = () => {
@@ -32,12 +32,14 @@ for (const pictures of document.querySelectorAll('.pictures')) {
   const slider = pictures.querySelector('input');
   if (!slider) continue;
   slider.addEventListener('input', () => {
-    const least = Number(slider.value) / 100, text = `score ≥ ${least.toFixed(2)}`;
+    const threshold = Number(slider.value) / 100, text = `score ≥ ${threshold.toFixed(2)}`;
     pictures.querySelector('output').textContent = text;
     slider.setAttribute('aria-valuetext', text);
     for (const shape of pictures.querySelectorAll('.panel .shape')) {
-      const { since, until } = shape.dataset;
-      shape.classList.toggle('off', (since !== undefined && since < least) || (until !== undefined && until >= least));
+      const { shownUpTo, shownAbove } = shape.dataset;
+      const above = shownUpTo !== undefined && shownUpTo < threshold;
+      const below = shownAbove !== undefined && shownAbove >= threshold;
+      shape.classList.toggle('off', above || below);
     }
     for (const panel of pictures.querySelectorAll('.panel')) {
       const count = panel.querySelector('.count'), drawing = panel.querySelector('svg');

@@ -1,0 +1,80 @@
+"""The argument parser, and how a command joins it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import textwrap
+from typing import NoReturn, TypeAlias
+
+from tutelage.errors import UserError, near_misses
+
+OVERRIDES = (
+    "Any key of the recipe can be set behind it, such as\n"
+    "  --seed 1 --num_labels 1000 --train.epochs 3 --method.temperature 2"
+)
+CHOICE = re.compile(r"argument (\w+): invalid choice: '(.*?)' \(choose from (.*)\)")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are a user's mistakes: one sentence, no usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a mistake as a sentence."""
+        match = CHOICE.match(message)
+        if match:
+            names = re.findall(r"\w+", match[3])
+            raise UserError(
+                f"there is no {match[1].lower()} '{match[2]}'{near_misses(match[2], names)}"
+            )
+        raise UserError(f"{message.removeprefix('argument ')}; see {self.prog} --help")
+
+    def option_names(self) -> list[str]:
+        """Return its options but --help."""
+        names = [name for action in self._actions for name in action.option_strings]
+        return [name for name in names if name not in ("-h", "--help")]
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    summary: str,
+    *,
+    examples: str,
+    takes_overrides: bool = False,
+) -> Parser:
+    """Add a command and return its parser.
+
+    Args:
+        commands: of the parser above it.
+        name: of the command.
+        summary: one sentence without its capital and full stop.
+        examples: lines of command lines.
+        takes_overrides: whether keys of a recipe may follow.
+    """
+    description = textwrap.fill(f"{summary[0].upper()}{summary[1:]}.", 78)
+    if takes_overrides:
+        description += f"\n{OVERRIDES}"
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog="examples:\n" + textwrap.indent(examples.strip(), "  "),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.set_defaults(parser=command, takes_overrides=takes_overrides)
+    return command
+
+
+def add_teacher_dir(command: Parser) -> None:
+    """Add the option for the folder of the teachers' runs."""
+    command.add_argument(
+        "--teacher-dir",
+        default="runs/teachers",
+        metavar="DIR",
+        help="folder of the runs of teachers that are trained by a recipe (default: runs/teachers)",
+    )

@@ -1,0 +1,126 @@
+"""The layers of two networks compared on the same data, and the files about it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage.analysis import (
+    compare_layers,
+    layers_of,
+    reliability_matrix,
+    split_inputs,
+    write_comparison,
+)
+from tutelage.analysis.formatting import text_table
+from tutelage.cli.networks import load_network
+from tutelage.core import Batch
+from tutelage.core.modes import eval_mode
+from tutelage.data import ImageSet
+from tutelage.engine.checks.parts import run_once
+from tutelage.errors import UserError
+from tutelage.recipes import Recipe, load_recipe
+from tutelage.report import write_picture, write_report
+from tutelage.similarity import CKAResult, SimilarityWarning
+
+LAYER_ITEMS = 4  # items with which the layers of a network are found
+RELIABILITY_ITEMS = 256  # items that the verdicts are based on
+
+
+def compare_networks(arguments: argparse.Namespace, out: Path) -> str:
+    """Write the comparison of two networks, and return the table of closest layers.
+
+    Args:
+        arguments: of `tutelage compare`.
+        out: folder to write.
+
+    Raises:
+        UserError: If a network cannot be loaded or does not take the data, or a layer does not
+            exist; nothing is written then.
+    """
+    left = load_network(arguments.left)
+    right = load_network(arguments.right)
+    recipe = left.recipe if arguments.data is None else load_recipe(arguments.data)
+    batch = _draw(recipe, arguments.split, arguments.num_samples)
+    inputs = recipe.task.inputs(batch)
+    networks = [left.network, right.network]
+    layers = [
+        _layers(left.network, arguments.left, arguments.layers_left, inputs),
+        _layers(right.network, arguments.right, arguments.layers_right, inputs),
+    ]
+    for source, loaded in ((arguments.left, left), (arguments.right, right)):
+        if not loaded.is_trained:
+            print(
+                f"{source} names no weights: its network is compared as it starts, untrained",
+                file=sys.stderr,
+            )
+    matrix = compare_layers(
+        networks,
+        layers,
+        split_inputs(batch),
+        permutations=arguments.permutations,
+        inputs=recipe.task.inputs,
+    )
+    reports = reliability_matrix(networks, layers, split_inputs(inputs, RELIABILITY_ITEMS)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SimilarityWarning)  # the verdicts say it
+        result = matrix.compute()
+    write_comparison(out, result, reports, (arguments.left, arguments.right))
+    matrix.save(out / "sums.safetensors")
+    for name in ("heatmap.png", "heatmap.svg"):
+        write_picture(out, out / name)
+    write_report(out, out / "report.html")
+    return closest_layers(result, [[report.verdict for report in row] for row in reports])
+
+
+def closest_layers(result: CKAResult, verdicts: Sequence[Sequence[str]]) -> str:
+    """Return a table: for every left layer the right layer that agrees most with it."""
+    rows = []
+    for i, name in enumerate(result.left):
+        values = result.value[i].nan_to_num(nan=-2.0)
+        j = int(values.argmax())
+        if values[j] < -1:
+            rows.append([name, "–", "undefined", "–", verdicts[i][j]])
+            continue
+        interval = f"[{result.low[i, j]:.3f}, {result.high[i, j]:.3f}]"
+        rows.append([name, result.right[j], f"{result.value[i, j]:.3f}", interval, verdicts[i][j]])
+    header = [
+        "left layer",
+        "closest right layer",
+        "CKA",
+        f"{result.confidence:.0%} interval",
+        "verdict",
+    ]
+    return text_table(header, rows)
+
+
+def _layers(
+    network: nn.Module, source: str, names: str | None, inputs: tuple[Any, ...]
+) -> list[str]:
+    """Return the layers to compare, once the network was seen to take these inputs."""
+    few = split_inputs(inputs, LAYER_ITEMS)[0]
+    with torch.no_grad(), eval_mode(network):
+        run_once(f"network of {source}", network, few)
+    layers = layers_of(network, few) if names is None else names.split(",")
+    if not layers:
+        raise UserError(
+            f"{type(network).__name__} has no layer with one row per item; "
+            "name layers with --layers-left/right"
+        )
+    return layers
+
+
+def _draw(recipe: Recipe, split: str, num_samples: int) -> Batch:
+    """Return samples of one part of the data, in a shuffled order that is always the same."""
+    samples = recipe.data.splits(None, 0)[split]
+    if isinstance(samples, ImageSet):  # training images come without their augmentation
+        samples = samples.subset_with(torch.arange(len(samples)), None, 0)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+    return samples.batch([(0, position) for position in order[:num_samples].tolist()])

@@ -1,0 +1,142 @@
+"""Data sets of images: three parts, label subsets, augmentation and input normalization."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tutelage.core.normalization import normalization, normalize_inputs
+from tutelage.data.base import Data
+from tutelage.data.image_set import ImageSet
+from tutelage.data.splits import label_subset, stratified
+from tutelage.errors import UserError
+
+RawSplits = tuple[ImageSet, ImageSet | None, ImageSet | None]
+
+
+class ImageData(Data):
+    """A data set of images.
+
+    Attributes:
+        mean: per channel, of [0, 1] pixels, for networks without statistics of their own; None
+            where networks normalize by themselves, as detectors do.
+        std: per channel, of [0, 1] pixels, or None; see `mean`.
+        augment: True for the data set's standard augmentation, False for none, or a torchvision v2
+            transform.
+        validation: share of the training part that is held out for validation, where the data set
+            has no validation part.
+    """
+
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    augment: bool | nn.Module = False
+    validation: float = 0.1
+
+    @property
+    @abstractmethod
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of the labels."""
+
+    @abstractmethod
+    def raw_splits(self) -> RawSplits:
+        """Return train, validation and test as they are stored; None for a part to cut from train.
+
+        They are not augmented.
+        """
+
+    @abstractmethod
+    def standard_augmentation(self) -> nn.Module | None:
+        """Return what `augment=True` means."""
+
+    def splits(self, num_labels: int | None = None, seed: int = 0) -> Mapping[str, ImageSet]:
+        """Return the parts `train`, `validation` and `test`.
+
+        The cut between them is the same for every seed. The seed draws the label subset and the
+        augmentation.
+
+        Args:
+            num_labels: number of labeled training images, balanced over classes; None takes all.
+            seed: the run's seed.
+
+        Raises:
+            UserError: If a part is empty, or there are fewer labels than that.
+        """
+        train, validation, test = self.raw_splits()
+        if test is None:
+            train, test = _cut(train, 0.2)
+        if validation is None:
+            if not 0 < self.validation < 1:
+                raise UserError(
+                    f"data.validation is a share between 0 and 1, got {self.validation}"
+                )
+            train, validation = _cut(train, self.validation)
+        for name, part in (("training", train), ("validation", validation), ("test", test)):
+            if len(part) == 0:
+                raise UserError(
+                    f"the {name} part of {type(self).__name__} is empty; check data.root and "
+                    "data.validation"
+                )
+        if num_labels is None:
+            labeled = torch.arange(len(train))
+        else:
+            labeled = label_subset(train.labels, num_labels, seed)
+        return {
+            "train": train.subset_with(labeled, self.transform(), seed),
+            "validation": validation,
+            "test": test,
+        }
+
+    def transform(self) -> nn.Module | None:
+        """Return the augmentation that the settings ask for."""
+        if isinstance(self.augment, nn.Module):
+            return self.augment
+        return self.standard_augmentation() if self.augment else None
+
+    def normalize(
+        self,
+        network: nn.Module,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> nn.Module:
+        """Let the network shift and scale the images that it is given; returns the same network.
+
+        Where neither the recipe nor the data has statistics, as for detectors, it stays as it is.
+
+        Args:
+            network: takes images (N, C, H, W) in [0, 1].
+            mean: per channel; None takes the data's.
+            std: per channel; None takes the data's.
+        """
+        mean = self.mean if mean is None else mean
+        std = self.std if std is None else std
+        if mean is None or std is None:
+            return network
+        return normalize_inputs(network, mean, std)
+
+    def input_info(self, network: nn.Module) -> dict[str, Any]:
+        """Return the network's statistics, the classes, and how images enter it."""
+        statistics = normalization(network)
+        if statistics is None:
+            return {
+                "mean": None,
+                "std": None,
+                "classes": self.classes,
+                "inputs": "images in [0, 1]",
+            }
+        mean, std = statistics
+        return {
+            "mean": mean,
+            "std": std,
+            "classes": self.classes,
+            "inputs": "images in [0, 1]; subtract mean and divide by std",
+        }
+
+
+def _cut(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+    """Return the larger rest and this share of the images, with the same balance of classes."""
+    rest, held_out = stratified(images.labels, [1 - share, share])
+    return images.subset_with(rest, None, 0), images.subset_with(held_out, None, 0)

@@ -1,1 +1,0 @@
-"""Data sets made of what packages and archives hold: whole folders in a standard format, or none."""

@@ -1,0 +1,163 @@
+"""CIFAR-10 and CIFAR-100 as torchvision downloads them: pickled batches, read without running them.
+
+Only arrays and the containers around them are unpickled, so a manipulated file cannot run code.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tutelage.data._augmentation import padded_crop
+from tutelage.data._files import require_folder
+from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.image_set import ArraySet
+from tutelage.errors import UserError
+
+SAFE = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, bytes and arrays; refuses anything that could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in SAFE:
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in an image file")
+        return super().find_class(module, name)
+
+
+class _Cifar(ImageData):
+    """32×32 color images in pickled batches.
+
+    Attributes:
+        folder: in which torchvision stores them.
+        train_files: the batches of the training part.
+        test_files: the batches of the test part.
+        label_key: of the labels in a batch.
+        meta_file: the file that has the names of the classes.
+        names_key: of the names in it.
+    """
+
+    folder: str
+    train_files: Sequence[str]
+    test_files: Sequence[str]
+    label_key: bytes
+    meta_file: str
+    names_key: bytes
+
+    def __init__(self, root: str, validation: float, augment: bool | nn.Module) -> None:
+        self.root = root
+        self.validation = validation
+        self.augment = augment
+
+    @property
+    def classes(self) -> list[str]:
+        """The names in the meta file."""
+        names = _read(self._folder() / self.meta_file)[self.names_key]
+        return [name.decode() if isinstance(name, bytes) else name for name in names]
+
+    def raw_splits(self) -> RawSplits:
+        """Return the official training and test parts; validation is cut from training."""
+        return self._part(self.train_files), None, self._part(self.test_files)
+
+    def standard_augmentation(self) -> nn.Module:
+        """Pad by four pixels, crop, mirror: the augmentation of the papers."""
+        return padded_crop(32, padding=4, flip=True)
+
+    def _folder(self) -> Path:
+        name = type(self).__name__
+        advice = f"run torchvision.datasets.{name}(root, download=True) once, and set data.root"
+        root = require_folder(self.root, name, advice)
+        folder = root / self.folder if (root / self.folder).is_dir() else root
+        if not (folder / self.meta_file).is_file():
+            raise UserError(
+                f"{name} is not at {root}: it has no {self.folder}/{self.meta_file}; {advice}"
+            )
+        return folder
+
+    def _part(self, names: Sequence[str]) -> ArraySet:
+        folder = self._folder()
+        batches = [_read(folder / name) for name in names]
+        try:
+            pixels = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
+            labels = [label for batch in batches for label in batch[self.label_key]]
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{folder} holds no {type(self).__name__} batches ({error}); download it again"
+            ) from error
+        images = torch.from_numpy(np.ascontiguousarray(pixels))
+        return ArraySet(images, torch.tensor(labels, dtype=torch.int64))
+
+
+class CIFAR10(_Cifar):
+    """CIFAR-10 (Krizhevsky, 2009): 50 000 + 10 000 color 32×32 images, 10 classes.
+
+    Args:
+        root: holds cifar-10-batches-py/ (as torchvision downloads it).
+        validation: share of the training part that is held out for validation.
+        augment: True pads by four pixels, crops and mirrors.
+    """
+
+    mean = (0.4914, 0.4822, 0.4465)
+    std = (0.2470, 0.2435, 0.2616)
+    folder = "cifar-10-batches-py"
+    train_files = tuple(f"data_batch_{number}" for number in range(1, 6))
+    test_files = ("test_batch",)
+    label_key = b"labels"
+    meta_file = "batches.meta"
+    names_key = b"label_names"
+
+    def __init__(
+        self, root: str, validation: float = 0.1, augment: bool | nn.Module = True
+    ) -> None:
+        super().__init__(root, validation, augment)
+
+
+class CIFAR100(_Cifar):
+    """CIFAR-100 (Krizhevsky, 2009): 50 000 + 10 000 color 32×32 images, 100 classes.
+
+    Args:
+        root: holds cifar-100-python/ (as torchvision downloads it).
+        validation: share of the training part that is held out for validation.
+        augment: True pads by four pixels, crops and mirrors.
+    """
+
+    mean = (0.5071, 0.4865, 0.4409)
+    std = (0.2673, 0.2564, 0.2762)
+    folder = "cifar-100-python"
+    train_files = ("train",)
+    test_files = ("test",)
+    label_key = b"fine_labels"
+    meta_file = "meta"
+    names_key = b"fine_label_names"
+
+    def __init__(
+        self, root: str, validation: float = 0.1, augment: bool | nn.Module = True
+    ) -> None:
+        super().__init__(root, validation, augment)
+
+
+def _read(path: Path) -> dict[bytes, Any]:
+    """Return a pickled dict with its keys as bytes."""
+    try:
+        content: Any = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
+        raise UserError(
+            f"{path} cannot be read as a CIFAR batch ({error}); download it again"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no CIFAR batch; download it again")
+    return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}

@@ -1,0 +1,1 @@
+"""Checks before training: of the parts, of the teacher, of every term."""

@@ -1,0 +1,157 @@
+"""A dry run: what would be recorded, built and trained, and how long it would take."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from statistics import median
+
+from accelerate import Accelerator
+from torch import nn
+
+from tutelage.analysis import suggest_pairs
+from tutelage.engine.checks.terms import TermScale, check_terms
+from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
+from tutelage.engine.teacher_run import resolve_teachers
+from tutelage.errors import UserError
+from tutelage.recipes.config import Recipe, TeacherConfig
+
+TIMED_STEPS = 5
+PAIRING_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe will do.
+
+    Attributes:
+        num_samples: number of samples of every part.
+        parameters: of student, teacher and what the method adds.
+        features: (role, address, shape) of every recorded layer on the example batch.
+        connectors: (name, shape) of every trainable part that the method builds.
+        terms: value and gradient norm of every term.
+        pairs: (student layer, teacher layer, CKA) of the layers that agree best now; empty without
+            a teacher.
+        steps: optimizer steps of the run.
+        step_seconds: median time of one step on this machine.
+    """
+
+    num_samples: dict[str, int]
+    parameters: dict[str, int]
+    features: list[tuple[str, str, tuple[int, ...]]]
+    connectors: list[tuple[str, tuple[int, ...]]]
+    terms: list[TermScale]
+    pairs: list[tuple[str, str, float]]
+    steps: int
+    step_seconds: float
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Set a recipe up, run a few steps on one batch, and report; nothing is written.
+
+    Raises:
+        UserError: If a part does not fit.
+    """
+    recipe = _with_untrained_teachers(recipe)
+    accelerator = make_accelerator(recipe.train)
+    ready = TrainingSetup.of(Setup.of(recipe), accelerator)
+    distiller = ready.distiller
+    terms = check_terms(distiller, ready.example)
+    example = distiller.step(ready.example)
+    features = [
+        (role, name, tuple(value.shape))
+        for role, output in (("student", example.student), ("teacher", example.teacher))
+        for name, value in output.features.items()
+    ]
+    networks: dict[str, nn.Module] = {"student": distiller.student, "method": distiller.method}
+    networks.update(ready.setup.teacher.models())
+    return Plan(
+        num_samples={name: len(samples) for name, samples in ready.setup.parts.items()},
+        parameters={name: num_parameters(network) for name, network in networks.items()},
+        features=features,
+        connectors=[(name, tuple(p.shape)) for name, p in distiller.method.named_parameters()],
+        terms=terms,
+        pairs=_pairs(ready),
+        steps=len(ready.sampler) * recipe.train.epochs,
+        step_seconds=_step_seconds(ready, accelerator),
+    )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Build everything once and discard it, so that mistakes show before a teacher is trained.
+
+    The recipe stays as it is, and its teachers may be untrained.
+
+    Raises:
+        UserError: If the data, a layer or a shape does not fit.
+    """
+    teacher = None if recipe.teacher is None else _untrained(recipe.teacher)
+    teachers: Mapping[str, TeacherConfig] | None = None
+    if recipe.teachers is not None:
+        teachers = {name: _untrained(config) for name, config in recipe.teachers.items()}
+    trial = replace(
+        recipe,
+        student=copy.deepcopy(recipe.student),
+        method=copy.deepcopy(recipe.method),
+        teacher=teacher,
+        teachers=teachers,
+    )
+    TrainingSetup.of(Setup.of(trial), make_accelerator(recipe.train))
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Return the number of parameters of a network."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def _with_untrained_teachers(recipe: Recipe) -> Recipe:
+    """Return the recipe with the teachers that it names by their recipes, trained or not."""
+    recipe, runs = resolve_teachers(recipe)
+    missing = [str(run.out) for run in runs if not run.ready]
+
+    def available(config: TeacherConfig) -> TeacherConfig:
+        return replace(config, weights=None) if config.weights in missing else config
+
+    teacher = None if recipe.teacher is None else available(recipe.teacher)
+    teachers: Mapping[str, TeacherConfig] | None = None
+    if recipe.teachers is not None:
+        teachers = {name: available(config) for name, config in recipe.teachers.items()}
+    return replace(recipe, teacher=teacher, teachers=teachers)
+
+
+def _untrained(config: TeacherConfig) -> TeacherConfig:
+    """Return a copy without weights, and without a cache, which would run it over all samples."""
+    return replace(copy.deepcopy(config), weights=None, cache="none")
+
+
+def _pairs(ready: TrainingSetup) -> list[tuple[str, str, float]]:
+    models = list(ready.setup.teacher.models().values())
+    if len(models) != 1:
+        return []
+    try:
+        return suggest_pairs(
+            models[0],
+            ready.distiller.student,
+            islice(ready.training_batches(), PAIRING_BATCHES),
+            inputs=ready.setup.recipe.task.inputs,
+        )
+    except UserError:  # nothing to pair, or batches of fewer than 4 items: the plan goes without
+        return []
+
+
+def _step_seconds(ready: TrainingSetup, accelerator: Accelerator) -> float:
+    model, optimizer = accelerator.prepare(ready.distiller, ready.optimizer)
+    model.train()
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        start = time.perf_counter()
+        loss = sum(model(ready.example, 1.0).values())
+        accelerator.backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)

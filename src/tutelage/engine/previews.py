@@ -1,0 +1,183 @@
+"""A few test images with the truth, and what teacher and student found in them, for the report.
+
+    pictures/pictures.json    classes, and for each image: file, size, and what to draw for the
+                              truth, the student and the teacher
+    pictures/<n>.jpg          the image, at most 512 pixels wide and high
+    pictures/<n>-<role>.png   the class of every pixel, 255 for none, if the task has masks
+
+Boxes are in pixels of the stored image. The images are the same for every method and seed. A task
+that draws no overlays (classification) leaves no pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tutelage.core import IGNORE_INDEX, Batch, Distiller, Overlay
+from tutelage.core.combined import free_name
+from tutelage.core.modes import eval_mode
+from tutelage.core.overlay import DrawsAgreement, DrawsOverlays
+from tutelage.core.taps import call
+from tutelage.core.task import HasClasses
+from tutelage.engine.setup import TrainingSetup
+from tutelage.io import write_json
+
+FOLDER = "pictures"
+COUNT = 4
+LONGEST_SIDE = 512
+NO_CLASS = 255  # the byte of a pixel without a class
+
+
+def save_previews(ready: TrainingSetup, folder: Path) -> None:
+    """Write the folder of pictures, whole or not at all.
+
+    A failure is a warning, since the student is trained by then.
+
+    Args:
+        ready: the run, with the weights to show in its student.
+        folder: of the run.
+    """
+    task = ready.distiller.task
+    if not isinstance(task, DrawsOverlays):
+        return
+    final = folder / FOLDER
+    temporary = folder / f"{FOLDER}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        data = ready.setup.recipe.data
+        classes = list(data.classes) if isinstance(data, HasClasses) else []
+        images = _save_images(ready, task, temporary)
+        write_json(temporary / "pictures.json", {"classes": classes, "images": images})
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        kind = type(error).__name__
+        print(f"warning: no pictures for the report: {kind}: {error}", file=sys.stderr)
+
+
+@torch.no_grad()
+def _save_images(ready: TrainingSetup, task: DrawsOverlays, folder: Path) -> list[dict[str, Any]]:
+    """Write the images one at a time, since sizes may differ; return their records."""
+    test = ready.setup.parts["test"]
+    records = []
+    with eval_mode(ready.distiller):
+        for number, position in enumerate(evenly_spaced(len(test), COUNT)):
+            batch = Batch.of(test.batch([(0, position)])).to(ready.loading.device)
+            overlays = _overlays(ready, task, batch)
+            record = {
+                "index": int(batch.ids[0]),
+                **_save_image(batch.inputs[0], overlays, folder / str(number)),
+                "maps": _agreement_maps(ready, batch) if number == 0 else {},
+            }
+            records.append(record)
+    return records
+
+
+def evenly_spaced(size: int, count: int) -> list[int]:
+    """Return at most `count` positions, evenly spaced from the first one on.
+
+    >>> evenly_spaced(9, 4), evenly_spaced(2, 4)
+    ([0, 2, 4, 6], [0, 1])
+    """
+    count = min(size, count)
+    return [size * i // count for i in range(count)]
+
+
+def _overlays(ready: TrainingSetup, task: DrawsOverlays, batch: Batch) -> dict[str, Overlay | None]:
+    """Return what to draw over the only image of a batch, by role."""
+    inputs = ready.distiller.task.inputs(batch)
+    student = task.overlays(batch, call(ready.distiller.student, inputs))
+    overlays: dict[str, Overlay | None] = {
+        "truth": task.overlays(batch)[0],
+        "student": student[0],
+        "teacher": None,
+    }
+    teacher = ready.setup.teacher
+    if len(teacher.models()) == 1:
+        overlays["teacher"] = task.overlays(batch, teacher(batch, inputs).output)[0]
+    return overlays
+
+
+def _agreement_maps(ready: TrainingSetup, batch: Batch) -> dict[str, Any]:
+    """Return the maps of the methods that draw some.
+
+    They are computed with the live teacher: a cached one knows training samples only.
+    """
+    distiller = ready.distiller
+    methods = [m for m in distiller.method.modules() if isinstance(m, DrawsAgreement)]
+    if not methods:
+        return {}
+    live = Distiller(distiller.student, ready.setup.teacher, distiller.method, distiller.task)
+    try:
+        step = live.step(batch)
+    finally:
+        live.remove_taps()
+    maps: dict[str, Tensor] = {}
+    for method in methods:
+        for name, values in method.agreement_maps(step).items():
+            maps[free_name(name, maps)] = values
+    return {name: _rounded(values, 4) for name, values in maps.items()}
+
+
+def _save_image(image: Tensor, overlays: dict[str, Overlay | None], stem: Path) -> dict[str, Any]:
+    """Write an image and its masks at the size of the report; return their record."""
+    from PIL import Image
+
+    scale = min(1.0, LONGEST_SIDE / max(image.shape[-2:]))
+    height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
+    channels = 3 if len(image) >= 3 else 1
+    pixels = image.detach().float().cpu()[None, :channels]
+    if scale < 1:
+        pixels = F.interpolate(
+            pixels, (height, width), mode="bilinear", antialias=True, align_corners=False
+        )
+    array = pixels[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).squeeze(-1).numpy()
+    Image.fromarray(array).save(stem.with_suffix(".jpg"), quality=88)
+    record: dict[str, Any] = {"file": f"{stem.name}.jpg", "width": width, "height": height}
+    box_scale = (width / image.shape[-1], height / image.shape[-2])
+    for role, overlay in overlays.items():
+        record[role] = None if overlay is None else _boxes(overlay, box_scale)
+        if overlay is not None and overlay.mask is not None:
+            file = stem.with_name(f"{stem.name}-{role}.png")
+            Image.fromarray(_mask_bytes(overlay.mask, (height, width)).numpy()).save(file)
+            record[role]["mask"] = file.name
+    return record
+
+
+def _boxes(overlay: Overlay, scale: tuple[float, float]) -> dict[str, Any]:
+    if overlay.boxes is None or overlay.labels is None:
+        return {}
+    boxes = overlay.boxes.cpu() * torch.tensor([*scale, *scale])
+    return {
+        "boxes": _rounded(boxes, 2),
+        "labels": overlay.labels.tolist(),
+        "scores": None if overlay.scores is None else _rounded(overlay.scores, 4),
+    }
+
+
+def _mask_bytes(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a mask as bytes, resized by the nearest pixel."""
+    if int(mask.max()) >= NO_CLASS:
+        raise ValueError(
+            f"a picture of a mask has at most {NO_CLASS} classes, got class {int(mask.max())}"
+        )
+    known = torch.where(mask == IGNORE_INDEX, NO_CLASS, mask).float()[None, None].cpu()
+    return F.interpolate(known, size, mode="nearest-exact")[0, 0].byte()
+
+
+def _rounded(values: Tensor, digits: int) -> Any:
+    """Return numbers as nested lists, None for what is not finite."""
+    if values.ndim > 1:
+        return [_rounded(row, digits) for row in values]
+    return [round(value, digits) if math.isfinite(value) else None for value in values.tolist()]

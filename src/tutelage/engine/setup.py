@@ -1,0 +1,235 @@
+"""From a recipe to everything that a command needs: data, networks, loaders, the distiller.
+
+`Setup.of(recipe)` is what evaluation and comparison need; `TrainingSetup.of(setup, accelerator)`
+adds what training needs. Both raise before anything is trained or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from torch import nn
+from torch.utils.data import DataLoader
+
+from tutelage.cache import CachedTeacher
+from tutelage.core import Batch, Distiller, FrozenTeacher, NoTeacher, Teacher, Teachers
+from tutelage.data import Data
+from tutelage.data.samples import Samples
+from tutelage.engine.checks.parts import (
+    blame_network,
+    check_layers,
+    check_student,
+    checked_optimizer,
+)
+from tutelage.engine.evaluate import EvalLoading, to_device
+from tutelage.engine.loader import EpochSampler, training_loader
+from tutelage.engine.weights import load_weights
+from tutelage.errors import UserError, reason
+from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
+
+
+@dataclass
+class Setup:
+    """A recipe with its data loaded and its networks ready.
+
+    Attributes:
+        recipe: what was set up.
+        parts: the data by name.
+        teacher: the teacher, live; `NoTeacher()` if the recipe has none.
+        student: the student as the method builds it, with the weights that it starts from.
+    """
+
+    recipe: Recipe
+    parts: Mapping[str, Samples]
+    teacher: Teacher
+    student: nn.Module
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Setup:
+        """Set up a recipe.
+
+        Raises:
+            UserError: If data or weights are missing or do not fit.
+        """
+        if recipe.train.num_threads is not None:
+            torch.set_num_threads(recipe.train.num_threads)
+        set_seed(recipe.seed)
+        parts = recipe.data.splits(recipe.num_labels, recipe.seed)
+        teacher = make_teacher(recipe)
+        start = ready_network(recipe.student, recipe.data, "student")
+        student = recipe.method.build_student(start, teacher)
+        return cls(recipe, parts, teacher, student)
+
+    def deployed(self) -> nn.Module:
+        """Return the network that the method ships, as it starts."""
+        return self.recipe.method.deploy(self.student)
+
+    def eval_loading(self, device: torch.device, rank: int = 0, world: int = 1) -> EvalLoading:
+        """Return how evaluation batches are loaded."""
+        train = self.recipe.train
+        batch_size = train.batch_size if train.eval_batch_size is None else train.eval_batch_size
+        return EvalLoading(batch_size, train.num_workers, device, rank, world)
+
+
+def setup_finished_run(recipe: Recipe, folder: Path) -> tuple[Setup, nn.Module]:
+    """Return the setup of a finished run, and its shipped student with its weights.
+
+    Args:
+        recipe: of the run; the weights that its student started from may be gone.
+        folder: of the run.
+
+    Raises:
+        UserError: If data or weights are missing or do not fit.
+    """
+    setup = Setup.of(replace(recipe, student=replace(recipe.student, weights=None)))
+    student = setup.deployed()
+    load_weights(student, folder)
+    return setup, student
+
+
+def make_teacher(recipe: Recipe) -> Teacher:
+    """Return the recipe's teacher or teachers with their weights; `NoTeacher()` if there are none.
+
+    Raises:
+        UserError: If a network is missing, or weights do not fit.
+    """
+    if recipe.teachers:
+        return Teachers(
+            {
+                name: FrozenTeacher(ready_network(config, recipe.data, f"teachers.{name}"))
+                for name, config in recipe.teachers.items()
+            }
+        )
+    if recipe.teacher is None:
+        return NoTeacher()
+    return FrozenTeacher(ready_network(recipe.teacher, recipe.data, "teacher"))
+
+
+def ready_network(config: StudentConfig | TeacherConfig, data: Data, section: str) -> nn.Module:
+    """Return a network with the weights that its section names and its input normalization.
+
+    Args:
+        config: the section of the recipe.
+        data: knows the statistics if the section names none.
+        section: name of the section, for messages.
+
+    Raises:
+        UserError: If there is no network, or the weights do not fit.
+    """
+    if config.model is None:
+        raise UserError(
+            f"{section}.model is missing; give its class path, "
+            f"or {section}.recipe to train it first"
+        )
+    if config.weights is not None:
+        load_weights(config.model, config.weights)
+    return data.normalize(config.model, config.mean, config.std)
+
+
+@dataclass
+class TrainingSetup:
+    """A recipe ready for its first step.
+
+    Attributes:
+        setup: data and networks.
+        distiller: student and method on the device, with the method's trainable parts.
+        optimizer: of all trainable parameters.
+        sampler: the order of the training data; its length is the number of steps of an epoch.
+        training: loads training batches.
+        loading: loads evaluation batches.
+        example: one real training batch, on the device.
+    """
+
+    setup: Setup
+    distiller: Distiller
+    optimizer: torch.optim.Optimizer
+    sampler: EpochSampler
+    training: DataLoader[Batch]
+    loading: EvalLoading
+    example: Batch
+
+    @classmethod
+    def of(cls, setup: Setup, accelerator: Accelerator) -> TrainingSetup:
+        """Make everything ready for training.
+
+        Raises:
+            UserError: If the data, a layer or a shape does not fit.
+        """
+        recipe = setup.recipe
+        train = recipe.train
+        device = accelerator.device
+        rank, world = accelerator.process_index, accelerator.num_processes
+        samples = recipe.method.build_data(setup.parts["train"], setup.teacher)
+        sampler = EpochSampler.over(samples, train.batch_size, recipe.seed, rank=rank, world=world)
+        training = training_loader(samples, sampler, train.num_workers)
+        teacher = _cached(setup, samples, device)
+        example = _first(training).to(device)
+        check_layers(recipe.method, setup.student, setup.teacher)
+        student = setup.student.to(device)
+        with blame_network(student, setup.teacher, recipe.task, example):
+            check_student(student, recipe.task, example, recipe.data)
+            distiller = Distiller(student, teacher, recipe.method, recipe.task)
+            distiller.setup(example)
+            optimizer = checked_optimizer(distiller, train)
+        if train.compile:
+            distiller.student.compile()
+            for model in setup.teacher.models().values():
+                model.compile()
+        # Dropout differs between ranks; the weights above do not.
+        set_seed(recipe.seed + rank)
+        loading = setup.eval_loading(device, rank, world)
+        return cls(setup, distiller, optimizer, sampler, training, loading, example)
+
+    def training_batches(self) -> Iterable[Batch]:
+        """Give the training batches of the sampler's epoch on the device."""
+        return to_device(self.training, self.loading.device)
+
+
+def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator:
+    """Return an accelerator for one run.
+
+    Accelerate remembers the mixed precision of the first accelerator of a process and refuses
+    another one; a teacher and its student may differ, so that memory is reset. There is no public
+    call for it.
+
+    Args:
+        train: precision and trackers.
+        out: the run's folder; None for a run that logs nothing.
+    """
+    AcceleratorState._reset_state()
+    if out is None:
+        return Accelerator(mixed_precision=train.precision)
+    trackers = list(train.log_with) or None
+    return Accelerator(mixed_precision=train.precision, log_with=trackers, project_dir=str(out))
+
+
+def _cached(setup: Setup, samples: Samples, device: torch.device) -> Teacher:
+    """Return the teacher, or one that answers from a cache if the recipe asks for it."""
+    recipe = setup.recipe
+    configs = list((recipe.teachers or {}).values())
+    if recipe.teacher is not None:
+        configs.append(recipe.teacher)
+    if not any(config.cache == "memory" for config in configs):
+        return setup.teacher
+    loading = setup.eval_loading(device)
+    return CachedTeacher(setup.teacher, recipe.task, lambda: loading.batches(samples), len(samples))
+
+
+def _first(loader: Iterable[Any]) -> Batch:
+    try:
+        for batch in loader:
+            return Batch.of(batch)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the training data cannot be loaded: {reason(error)}; check the data and data.augment"
+        ) from error
+    raise UserError("the training data is empty; check data.root and num_labels")

@@ -1,0 +1,228 @@
+"""Read a recipe: YAML and overrides in, typed objects out. The only file that knows jsonargparse.
+
+Seeding comes between parsing and building, so that a student's first weights depend on the recipe's
+seed alone. A recipe is code (a class path is imported), so none is ever read from a weights file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+
+from tutelage.errors import UserError, reason
+from tutelage.recipes._yaml import SETTING, read_merged, settings_of, write_yaml
+from tutelage.recipes.config import Recipe, StudentConfig, TrainConfig, check_seed
+from tutelage.recipes.messages import explain
+from tutelage.recipes.shipped import find_recipe, label, shipped_name
+
+OPTIMIZER = "--train.optimizer"
+# The order matters: networks draw their first weights one after the other, the student first.
+SECTIONS = ("student", "train", "data", "task", "method", "teacher", "teachers")
+# The sections that jsonargparse keeps as groups of keys, where others are objects of their own.
+GROUPS = {"student": StudentConfig, "train": TrainConfig}
+
+
+@dataclass(frozen=True)
+class ParsedRecipe:
+    """A recipe that is checked but not built yet.
+
+    Attributes:
+        path: its file.
+        config: its sections, classes as `class_path` and `init_args`.
+    """
+
+    path: Path
+    config: Namespace
+    _parser: ArgumentParser = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: the name of a shipped recipe, or the file."""
+        return label(self.path)
+
+    def text(self) -> str:
+        """Return the recipe as YAML, with every default filled in."""
+        return str(self._parser.dump(self.config, skip_unset=False))
+
+    def monitor(self) -> str:
+        """Return the metric by which the recipe's task chooses the best epoch."""
+        module, _, name = self.config.task.class_path.rpartition(".")
+        return str(getattr(import_module(module), name).monitor)
+
+    def replace(self, values: Mapping[str, Any]) -> ParsedRecipe:
+        """Return the recipe with other values.
+
+        Args:
+            values: by key, such as `seed`, `teacher` or `teacher.weights`; sections as in `config`.
+        """
+        config = copy.deepcopy(self.config)
+        for key, value in values.items():
+            config[key] = value
+        return ParsedRecipe(self.path, config, self._parser)
+
+    def teachers(self) -> dict[str, Namespace]:
+        """Return the sections of its teachers by key: `teacher`, or `teachers.<name>`."""
+        if self.config.teacher is not None:
+            return {"teacher": self.config.teacher}
+        several = self.config.teachers or {}
+        return {f"teachers.{name}": section for name, section in several.items()}
+
+    def build(self) -> Recipe:
+        """Seed, then build the networks, the data and the method.
+
+        Raises:
+            UserError: If a constructor raises; the message names its section.
+        """
+        check_seed(self.config.seed)
+        _set_seed(self.config.seed)
+        sections = {name: self._build(name) for name in SECTIONS}
+        try:
+            return Recipe(**sections, num_labels=self.config.num_labels, seed=self.config.seed)
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from error
+
+    def _build(self, name: str) -> Any:
+        """Return the object that a section describes."""
+        section = Namespace({name: self.config[name]})
+        try:
+            built = self._parser.instantiate(section, instantiate_groups=False)[name]
+            if name not in GROUPS:
+                return built
+            group = GROUPS[name]
+            return group(**{key.name: built[key.name] for key in fields(group)})
+        except UserError as error:
+            raise UserError(f"{self.name}: {self._blame(name)}: {error}") from error
+        except Exception as error:
+            raise UserError(
+                f"{self.name}: {self._blame(name)} cannot be built: {reason(error)}"
+            ) from error
+
+    def _blame(self, name: str) -> str:
+        """Return a section with the class that it builds."""
+        section = self.config[name]
+        if isinstance(section, Namespace):
+            section = section.get("model", section)
+        path = section.get("class_path") if isinstance(section, Namespace) else None
+        return f"{name} ({path})" if path else name
+
+
+def load_recipe(name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Return a recipe, built: data, networks, method.
+
+    Args:
+        name: a file, or the name of a shipped recipe such as `classification/digits/rcka`.
+        overrides: as on the command line, such as `["--train.epochs", "3"]`.
+
+    Raises:
+        UserError: If there is no such recipe, or it has a mistake; the message says where.
+    """
+    return parse_recipe(name, overrides).build()
+
+
+def parse_recipe(
+    name: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+) -> ParsedRecipe:
+    """Read a recipe and put the overrides on top.
+
+    Args:
+        name: a file, or the name of a shipped recipe.
+        overrides: as on the command line.
+        folder: what a relative path starts from; None is the working folder.
+
+    Raises:
+        UserError: If the file is missing or not YAML, a key is unknown or given twice, or a value
+            has the wrong type; the message names it.
+    """
+    path = find_recipe(name, folder)
+    content = read_merged(path)
+    for key in ("student", "train"):
+        if not isinstance(content.get(key, {}), dict):
+            raise UserError(f"{label(path)}: {key} must be a mapping of keys, got {content[key]!r}")
+    for option in overrides:
+        if option.partition("=")[0] in ("--config", "--print_config"):
+            raise UserError(
+                f"{option} is no key of a recipe; give one recipe, and keys such as "
+                "--train.epochs 3"
+            )
+    parser = ArgumentParser(
+        exit_on_error=False,
+        prog="tutelage",
+        default_env=False,
+        allow_abbrev=False,
+    )
+    parser.add_class_arguments(Recipe)
+    parser.add_argument("--config", action="config")
+    arguments = [*_default_optimizer(content, overrides), "--config", write_yaml(content)]
+    try:
+        config = parser.parse_args([*arguments, *overrides])
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        where = "on the command line" if overrides and _parses(parser, arguments) else _files(path)
+        raise UserError(f"{where}: {explain(str(error))}") from error
+    except Exception as error:  # of a user's own file that a class path names
+        raise UserError(
+            f"{label(path)}: a class path cannot be imported: {reason(error)}"
+        ) from error
+    del config["config"]
+    parsed = ParsedRecipe(path, config, parser)
+    for teacher in parsed.teachers().values():
+        if teacher.recipe is not None:
+            teacher.recipe = _independent_of_folder(teacher.recipe, path.parent)
+    return parsed
+
+
+def _independent_of_folder(recipe: str, folder: Path) -> str:
+    """Return a recipe that is named relative to a folder so that it is found from anywhere."""
+    path = folder / recipe
+    if not path.is_file():
+        return recipe
+    return shipped_name(path) or str(path.absolute())
+
+
+def _parses(parser: ArgumentParser, arguments: list[str]) -> bool:
+    try:
+        parser.parse_args(arguments)
+    except (argparse.ArgumentError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _files(path: Path) -> str:
+    """Return the file or files in which a mistake can be."""
+    return f"{label(path)} (with its {SETTING})" if settings_of(path) else label(path)
+
+
+def _default_optimizer(content: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Return the default optimizer as class path and arguments, unless the recipe names one.
+
+    The default of the dataclass is a function, which could not be written to the resolved recipe.
+    """
+    if "optimizer" in content.get("train", {}):
+        return []
+    keys = [option.partition("=")[0] for option in overrides]
+    if OPTIMIZER in keys or f"{OPTIMIZER}.class_path" in keys:
+        return []
+    default = TrainConfig().optimizer
+    assert isinstance(default, partial)
+    path = f"{default.func.__module__}.{default.func.__qualname__}"
+    return [OPTIMIZER, json.dumps({"class_path": path, "init_args": default.keywords})]
+
+
+def _set_seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

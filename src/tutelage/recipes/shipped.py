@@ -1,0 +1,144 @@
+"""Find, list and copy the recipes that come with the package.
+
+Each has a name, its path below this package without the suffix: `classification/digits/rcka`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+
+from tutelage.errors import UserError, near_misses
+from tutelage.recipes._yaml import SETTING, read_merged, settings_of, shown
+
+ROOT = Path(str(resources.files("tutelage.recipes")))
+SUFFIXES = (".yaml", ".yml")
+
+
+def shipped_names() -> list[str]:
+    """Return the names of all shipped recipes, sorted."""
+    return sorted(name for path in ROOT.rglob("*.yaml") if (name := shipped_name(path)))
+
+
+def shipped_name(path: Path) -> str | None:
+    """Return the name of a shipped recipe, or None for any other file."""
+    resolved = path.resolve()
+    if resolved.name == SETTING or not resolved.is_relative_to(ROOT.resolve()):
+        return None
+    return resolved.relative_to(ROOT.resolve()).with_suffix("").as_posix()
+
+
+def label(path: Path) -> str:
+    """Return what messages call a recipe: a shipped one by its name, a file by its path."""
+    return shipped_name(path) or shown(path)
+
+
+def find_recipe(name: str | Path, folder: Path | None = None) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        name: a file, or the name of a shipped recipe.
+        folder: what a relative path starts from; None is the working folder.
+
+    Raises:
+        UserError: If there is none; with the shipped recipes of similar names.
+    """
+    path = Path(name) if folder is None else folder / name
+    if path.is_file():
+        return path
+    shipped = ROOT / f"{name}.yaml"
+    if Path(name).suffix not in SUFFIXES and shipped_name(shipped) and shipped.is_file():
+        return shipped
+    raise UserError(
+        f"there is no recipe {label(path)}{_similar(str(name), shipped_names())} `tutelage recipes`"
+        " lists the shipped ones; a file of your own is given by its path, such as own/kd.yaml"
+    )
+
+
+def find_folder(name: str | Path) -> Path:
+    """Return a folder of recipes: one of yours, or a shipped one such as classification/digits.
+
+    Raises:
+        UserError: If neither holds recipes.
+    """
+    for folder in (Path(name), ROOT / name):
+        if folder.is_dir() and methods_in(folder):
+            return folder
+    folders = sorted({shipped.rpartition("/")[0] for shipped in shipped_names()})
+    raise UserError(
+        f"{name} holds no recipes; give a folder such as classification/digits"
+        + near_misses(str(name), folders)
+    )
+
+
+def methods_in(folder: Path) -> list[str]:
+    """Return the names of the recipes in a folder that a study compares: all but teachers."""
+    stems = (path.stem for path in folder.glob("*.yaml") if path.name != SETTING)
+    return sorted(stem for stem in stems if "teacher" not in stem.split("_"))
+
+
+def first_comment(path: Path) -> str:
+    """Return the first comment line of a file."""
+    with path.open(encoding="utf-8") as lines:
+        comments = (line.lstrip("# ").strip() for line in lines if line.startswith("#"))
+        return next(comments, "")
+
+
+def copy_recipe(name: str, target: Path) -> list[Path]:
+    """Copy a shipped recipe, or a folder of them, with the settings and teachers it needs.
+
+    Args:
+        name: of the recipe, or of a folder of recipes.
+        target: folder to write; files that lie side by side in the package do so in it.
+
+    Returns:
+        The copies of the named recipes.
+
+    Raises:
+        UserError: If there is no such recipe, or a file is there already; nothing is copied then.
+    """
+    folder = ROOT / name
+    if folder.is_dir() and methods_in(folder):
+        chosen = [folder / f"{stem}.yaml" for stem in methods_in(folder)]
+    else:
+        chosen = [_shipped_file(name)]
+    needed = sorted({file for recipe in chosen for file in _needed(recipe)})
+    top = Path(os.path.commonpath([file.parent for file in needed]))
+    copies = {file: target / file.relative_to(top) for file in needed}
+    for copy in copies.values():
+        if copy.exists():
+            raise UserError(f"{copy} is there already; choose another folder, or remove it")
+    for file, copy in copies.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    return [copies[recipe] for recipe in chosen]
+
+
+def _shipped_file(name: str) -> Path:
+    path = ROOT / f"{name}.yaml"
+    if shipped_name(path) is None or not path.is_file():
+        raise UserError(
+            f"there is no shipped recipe {name}{_similar(name, shipped_names())} "
+            "`tutelage recipes` lists them"
+        )
+    return path
+
+
+def _needed(recipe: Path) -> set[Path]:
+    """Return the files that a shipped recipe is made of: itself, its setting, its teacher's."""
+    files = {recipe, *settings_of(recipe)}
+    teacher = read_merged(recipe).get("teacher")
+    if isinstance(teacher, Mapping) and teacher.get("recipe"):
+        path = Path(os.path.normpath(recipe.parent / teacher["recipe"]))
+        files |= _needed(path)
+    return files
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    """Return the shipped names nearest to a wrong one, as the middle of a message."""
+    wanted = name.removesuffix(".yaml").removeprefix("recipes/")
+    close = difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {close}?" if close else ";"

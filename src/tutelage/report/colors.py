@@ -1,0 +1,94 @@
+"""Colors that everybody can tell apart, on screen and on paper.
+
+Maps have a cividis ramp, lines a short palette.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+LEVELS = 50  # a map's color is one of LEVELS + 1, so that a page names each of them once
+_CIVIDIS = (
+    "00224e",
+    "083370",
+    "35456c",
+    "4f576c",
+    "666970",
+    "7d7c78",
+    "948e77",
+    "aea371",
+    "c8b866",
+    "e5cf52",
+    "fee838",
+)
+
+LINES = ("#4a4a4a", "#0060a8", "#b84a00", "#007a5a", "#8b3a9e", "#8a6100", "#c2185b", "#006d75")
+DASHES = ("6 3", "", "8 3 2 3", "2 2.5")
+
+
+def level(value: float | None) -> int | None:
+    """Return the level of a value between 0 and 1 (clipped); None for no value.
+
+    >>> level(0.0), level(0.5), level(1.2), level(float("nan"))
+    (0, 25, 50, None)
+    """
+    if value is None or math.isnan(value):
+        return None
+    return math.floor(min(max(value, 0.0), 1.0) * LEVELS + 0.5)
+
+
+@cache
+def background(level: int) -> str:
+    """Return the color of a level.
+
+    >>> background(0), background(50)
+    ('#00224e', '#fee838')
+    """
+    position = level / LEVELS * (len(_CIVIDIS) - 1)
+    index = min(math.floor(position), len(_CIVIDIS) - 2)
+    share = position - index
+    pairs = zip(_channels(_CIVIDIS[index]), _channels(_CIVIDIS[index + 1]), strict=True)
+    return "#" + "".join(f"{round(low + (high - low) * share):02x}" for low, high in pairs)
+
+
+def text_color(paper: str) -> str:
+    """Return black or white, whichever reads better on `paper`; the contrast is at least 4.58.
+
+    >>> text_color("#00224e"), text_color("#fee838")
+    ('#ffffff', '#000000')
+    """
+    return max(("#000000", "#ffffff"), key=lambda color: contrast(color, paper))
+
+
+def contrast(a: str, b: str) -> float:
+    """Return the contrast ratio of two colors, 1 to 21 (WCAG 2).
+
+    >>> contrast("#000000", "#ffffff")
+    21.0
+    """
+    low, high = sorted((_luminance(a), _luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def level_styles() -> str:
+    """Return the style sheet's rules of the levels: `.h0` to `.h50`."""
+    rules = []
+    for index in range(LEVELS + 1):
+        paper = background(index)
+        rules.append(f".h{index}{{background:{paper};color:{text_color(paper)}}}")
+    return "\n".join(rules)
+
+
+def _channels(color: str) -> list[int]:
+    return [int(color[i : i + 2], 16) for i in (0, 2, 4)]
+
+
+def _luminance(color: str) -> float:
+    red, green, blue = (_linear(channel / 255) for channel in _channels(color.lstrip("#")))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _linear(share: float) -> float:
+    """Return a channel of sRGB as a share of light."""
+    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4

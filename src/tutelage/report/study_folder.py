@@ -1,0 +1,81 @@
+"""What a study's folder holds: results.json, and the runs where they lie beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.analysis.study import BASELINE
+from tutelage.report.charts import Series, Stroke
+from tutelage.report.folder import errors_of, read_json, read_lines
+from tutelage.report.run import metric_series
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study, read.
+
+    Attributes:
+        folder: the runs' logs and recipes lie in it.
+        monitor: the metric that methods are compared in.
+        summary: statistics by method, see `analysis.study.summarize`.
+        runs: metrics.json by method and seed.
+        provenance: versions, commit, hardware.
+    """
+
+    folder: Path
+    monitor: str
+    summary: Mapping[str, Mapping[str, Any]]
+    runs: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    provenance: Mapping[str, Any]
+
+    def seeds(self, method: str) -> list[str]:
+        """Return the seeds of a method in order."""
+        return sorted(self.runs[method], key=int)
+
+    def first_run(self, method: str) -> Path:
+        """Return the folder of a method's run with its first seed."""
+        return self.folder / method / f"seed{self.seeds(method)[0]}"
+
+    def all_runs(self) -> list[Mapping[str, Any]]:
+        """Return the metrics of every run."""
+        return [run for by_seed in self.runs.values() for run in by_seed.values()]
+
+    def strokes(self) -> dict[str, Stroke]:
+        """Return how each method's lines are drawn; the baseline has the first stroke."""
+        methods = sorted(self.summary, key=lambda method: method != BASELINE)
+        return {method: Stroke.of(i) for i, method in enumerate(methods)}
+
+    def validation_series(self, method: str) -> list[dict[str, Series]]:
+        """Return the validation metrics over epochs, for each run of a method that has a log."""
+        by_run = []
+        for seed in self.runs[method]:
+            log = self.folder / method / f"seed{seed}" / "log.jsonl"
+            if log.is_file():
+                records = read_lines(log)
+                with errors_of(log):
+                    values = [(record["epoch"], record["validation"]) for record in records]
+                    by_run.append(metric_series(values))
+        return by_run
+
+
+def read_study(folder: Path) -> Study:
+    """Return a study by its results.json.
+
+    Raises:
+        UserError: If the file is missing, damaged or without a finished run.
+    """
+    path = folder / "results.json"
+    results = read_json(path)
+    with errors_of(path):
+        if not results["summary"]:
+            raise ValueError("it holds no finished run")
+        return Study(
+            folder=folder,
+            monitor=str(results["monitor"]),
+            summary=results["summary"],
+            runs=results["runs"],
+            provenance=results["provenance"],
+        )

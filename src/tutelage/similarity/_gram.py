@@ -1,0 +1,251 @@
+"""Gram matrices that are right at every scale: the operations that alignment and CKA consist of.
+
+Three rules hold in this file:
+
+- Products are formed in float32 or float64, outside autocast.
+- Features are centered, not Gram matrices. Features with a large common offset have large Gram
+  entries that differ little; rounding has removed the digits that centering the Gram would need.
+- Every product is divided by the detached norms of its factors, so that the fourth powers in an
+  alignment neither overflow nor underflow. An alignment does not depend on the scale of the
+  features, so its gradient is exact although the norms are detached.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from tutelage.core.precision import full_precision
+
+
+class Factor(NamedTuple):
+    """One factor of a kernel matrix `left @ right.mT`.
+
+    Attributes:
+        data: (..., N, P), with gradient.
+        unit: (..., 1, 1), detached: 1 / ‖data‖, and 0 where `data` is zero or only rounding noise.
+    """
+
+    data: Tensor
+    unit: Tensor
+
+    @property
+    def mT(self) -> Factor:  # noqa: N802 - torch's own name
+        """The transposed factor, (..., P, N)."""
+        return Factor(self.data.mT, self.unit)
+
+
+class _Gram(Function):
+    """x xᵀ with one product in its backward pass instead of two."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x @ x.mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        x: Tensor
+        (x,) = ctx.saved_tensors
+        # Autograd would form G x and Gᵀ x, one for each factor.
+        with full_precision(grad.device):
+            return (grad + grad.mT) @ x
+
+
+def gram(x: Tensor) -> Tensor:
+    """Return the Gram matrix of the rows, K = x xᵀ.
+
+    >>> gram(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
+    tensor([[5., 6.],
+            [6., 9.]])
+
+    Args:
+        x: (..., N, P).
+
+    Returns:
+        (..., N, N).
+    """
+    return cast(Tensor, _Gram.apply(x)) if x.requires_grad else x @ x.mT
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Frobenius product <a, b>: 0-d for two matrices, (..., 1, 1) for stacks of them.
+
+    >>> dot(torch.ones(2, 3), torch.ones(2, 3)).item()
+    6.0
+    >>> dot(torch.ones(4, 2, 3), torch.ones(4, 2, 3)).shape
+    torch.Size([4, 1, 1])
+    """
+    if a.ndim == 2:
+        return torch.dot(a.reshape(-1), b.reshape(-1))
+    return (a * b).sum((-2, -1), keepdim=True)
+
+
+def norm(a: Tensor) -> Tensor:
+    """Return the Frobenius norm ‖a‖, shaped as by `dot`; its gradient at 0 is 0.
+
+    >>> norm(torch.ones(2, 2)).item()
+    2.0
+    """
+    if a.ndim == 2:
+        return cast(Tensor, torch.linalg.vector_norm(a))
+    return cast(Tensor, torch.linalg.vector_norm(a, dim=(-2, -1), keepdim=True))
+
+
+def inverse(size: Tensor, floor: Tensor | float = 0.0) -> Tensor:
+    """Return 1 / size, and 0 with zero gradient where size ≤ floor; NaN stays NaN.
+
+    >>> inverse(torch.tensor([2.0, 0.0]))
+    tensor([0.5000, 0.0000])
+    """
+    # Masked before the division: `torch.where` after it would still give NaN gradients.
+    return size.masked_fill(size <= floor, torch.inf).reciprocal()
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Return x with rows of length 1; a zero row stays zero and gets zero gradient.
+
+    >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    tensor([[0.6000, 0.8000],
+            [0.0000, 0.0000]])
+    """
+    # The largest entry is divided out first, so that the squares stay in the dtype's range.
+    scaled = x * inverse(x.detach().abs().amax(-1, keepdim=True))
+    squared = scaled.square().sum(-1, keepdim=True)
+    return scaled * squared.masked_fill(squared <= 0, torch.inf).rsqrt()
+
+
+def factor(x: Tensor) -> Factor:
+    """Return x (..., N, P) as a factor."""
+    return Factor(x, inverse(_detached_norm(x)))
+
+
+def centered(x: Tensor) -> Factor:
+    """Return x (..., N, P) minus the mean of its rows, as a factor.
+
+    Rows that agree up to the rounding of their own mean count as constant: the unit is 0, so that
+    products with this factor are 0 with zero gradient instead of amplified rounding noise.
+
+    >>> centered(torch.full((3, 2), 0.1)).unit.item()
+    0.0
+    """
+    mean = x.mean(-2, keepdim=True)
+    data = x - mean
+    # The norm of the matrix whose rows are all the mean: rounding errors are relative to it.
+    offset = _detached_norm(mean) * x.shape[-2] ** 0.5
+    rounding = 4 * torch.finfo(x.dtype).eps * offset
+    return Factor(data, inverse(_detached_norm(data), floor=rounding))
+
+
+def product(left: Factor, right: Factor) -> Tensor:
+    """Return left rightᵀ divided by the detached norms of both factors, (..., N, M)."""
+    raw = gram(left.data) if left.data is right.data else left.data @ right.data.mT
+    return raw * (left.unit * right.unit)
+
+
+def u_centered(k: Tensor) -> Tensor:
+    """Return the U-centered kernel matrix: zero diagonal, rows and columns that sum to zero.
+
+    U_ij = K̃_ij - r_i - c_j + t off the diagonal, where K̃ is K without its diagonal, r and c are
+    its row and column sums over N - 2, and t is its sum over (N - 1)(N - 2). A result that is only
+    rounding noise (all similarities are equal) is returned as 0.
+
+    >>> u_centered(torch.ones(4, 4)).abs().max().item()
+    0.0
+
+    Args:
+        k: (..., N, N) with N ≥ 4, of centered features (their sums over rows and columns agree).
+    """
+    n = k.shape[-1]
+    diagonal = torch.eye(n, dtype=torch.bool, device=k.device)
+    hollow = k.masked_fill(diagonal, 0.0)
+    row_sums = hollow.sum(-1, keepdim=True)
+    column_sums = hollow.sum(-2, keepdim=True)
+    total = row_sums.sum(-2, keepdim=True) / ((n - 1) * (n - 2))
+    u = (hollow - (row_sums + column_sums) / (n - 2) + total).masked_fill(diagonal, 0.0)
+    rounding = 8 * torch.finfo(k.dtype).eps * _detached_norm(k)
+    return u.masked_fill(_detached_norm(u) <= rounding, 0.0)
+
+
+def h_centered(k: Tensor) -> Tensor:
+    """Return the centered kernel matrix HKH: rows and columns sum to zero.
+
+    For kernels without explicit features. The linear kernel centers its features instead, which
+    keeps more digits.
+
+    >>> h_centered(torch.eye(2))
+    tensor([[ 0.5000, -0.5000],
+            [-0.5000,  0.5000]])
+
+    Args:
+        k: (..., N, N), symmetric.
+    """
+    row_means = k.mean(-1, keepdim=True)
+    return k - row_means - row_means.mT + row_means.mean(-2, keepdim=True)
+
+
+def kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: bool) -> Tensor:
+    """Return <K, L>, or <U(K), U(L)> of the U-centered kernels, without an N × N matrix.
+
+        <K, L> = ‖x₁ᵀ y₁‖²   (<x₁ᵀ y₁, x₂ᵀ y₂> if the two factors of a kernel differ)
+        <U(K), U(L)> = <K, L> - N/(N - 2) Σ k_i l_i + Σ k Σ l / ((N - 1)(N - 2))
+
+    where k and l are the diagonals of K and L.
+
+    >>> side = centered(torch.tensor([[0.0], [0.0], [1.0], [1.0]]))
+    >>> round(kernel_dot((side, side), (side, side), False).item(), 4)
+    1.0
+
+    Args:
+        x: the factors of K = x₁ x₂ᵀ, (..., N, P); centered if `debiased`.
+        y: the factors of L = y₁ y₂ᵀ, (..., N, P'); centered if `debiased`.
+        debiased: U-center the kernels.
+
+    Returns:
+        As `dot`, divided by the detached norms of all factors.
+    """
+    cross = product(x[0].mT, y[0].mT)
+    same_factors = x[0] is x[1] and y[0] is y[1]
+    second_cross = cross if same_factors else product(x[1].mT, y[1].mT)
+    value = dot(cross, second_cross)
+    if not debiased:
+        return value
+    n = x[0].data.shape[-2]
+    diagonal_k = _kernel_diagonal(x)
+    diagonal_l = _kernel_diagonal(y)
+    diagonals = dot(diagonal_k, diagonal_l) / (n - 2) * n
+    sums = diagonal_k.sum(-2, keepdim=True) * diagonal_l.sum(-2, keepdim=True)
+    return value - diagonals + sums.view_as(value) / ((n - 1) * (n - 2))
+
+
+def gram_is_cheaper(n: int, widths: tuple[int, int], scaled: bool = False) -> bool:
+    """Return whether two N × N products cost less than three P × P ones (six if rows are scaled).
+
+    >>> gram_is_cheaper(64, (512, 512)), gram_is_cheaper(4096, (64, 64))
+    (True, False)
+
+    Args:
+        n: items.
+        widths: columns of the two sides.
+        scaled: whether rows are scaled, so that the two factors of a kernel differ.
+    """
+    p, q = widths
+    return n * (p + q) <= (p * p + p * q + q * q) * (2 if scaled else 1)
+
+
+def _kernel_diagonal(factors: tuple[Factor, Factor]) -> Tensor:
+    """Return the diagonal (..., N, 1) of a kernel matrix, over the norms of its factors."""
+    left, right = factors
+    return (left.data * right.data * (left.unit * right.unit)).sum(-1, keepdim=True)
+
+
+def _detached_norm(x: Tensor) -> Tensor:
+    return cast(Tensor, torch.linalg.vector_norm(x.detach(), dim=(-2, -1), keepdim=True))

@@ -1,0 +1,8 @@
+"""Classification with one label an item, such as of images."""
+
+from __future__ import annotations
+
+from tutelage.tasks.classification.metrics import ClassificationMetrics
+from tutelage.tasks.classification.task import Classification
+
+__all__ = ["Classification", "ClassificationMetrics"]

@@ -1,0 +1,128 @@
+"""Image classification, and any other classification with one label an item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from tutelage.core import IGNORE_INDEX, Batch, Metrics, Task
+from tutelage.core.task import check_num_classes
+from tutelage.errors import UserError
+from tutelage.tasks.classification.metrics import ClassificationMetrics
+
+
+class Classification(Task):
+    """Cross-entropy on one label an item.
+
+    The labels of a batch are (N,) int64. The network returns logits (N, num_classes), or a mapping
+    with `logits` (Hugging Face). Items with the label -100 have no label: they leave the loss and
+    the metrics.
+
+    >>> import torch
+    >>> from tutelage.core import Batch
+    >>> task = Classification(num_classes=3)
+    >>> batch = Batch.of((torch.zeros(2, 1, 8, 8), torch.tensor([0, 2])))
+    >>> round(task.loss(torch.zeros(2, 3), batch).item(), 4)
+    1.0986
+
+    Args:
+        num_classes: at least 2.
+        label_smoothing: share of the target spread evenly over the classes, in [0, 1).
+
+    Raises:
+        UserError: If an argument is out of range.
+    """
+
+    monitor = "top1"
+
+    def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
+        if num_classes < 2:
+            raise UserError(f"num_classes must be at least 2, got {num_classes}")
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"label_smoothing is a share in [0, 1), got {label_smoothing}")
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+
+    def inputs(self, batch: Batch) -> tuple[Any, ...]:
+        """Return the inputs of the batch as the only argument."""
+        return (batch.inputs,)
+
+    def loss(self, output: Any, batch: Batch) -> Tensor:
+        """Return the mean cross-entropy over the items that have a label; 0 if none has one.
+
+        Raises:
+            UserError: If the logits are not (N, num_classes) with one label an item, or a label is
+                out of range.
+        """
+        logits = self.logits(output)
+        labels = batch.labels
+        if labels.shape != logits.shape[:1]:
+            raise UserError(
+                f"{tuple(labels.shape)} labels for {tuple(logits.shape)} logits; "
+                "give one label an item"
+            )
+        if not len(labels):
+            raise UserError("the batch is empty; give at least one item")
+        # Only on the CPU: on an accelerator, looking at the labels would make it wait.
+        all_labeled = logits.device.type == "cpu" and bool((labels >= 0).all())
+        try:
+            loss = cross_entropy(
+                logits.float(),
+                labels,
+                ignore_index=IGNORE_INDEX,
+                label_smoothing=self.label_smoothing,
+                reduction="mean" if all_labeled else "sum",
+            )
+        except (IndexError, RuntimeError):
+            # The CPU says at once that a label is out of range, an accelerator only later.
+            self._check_range(labels)
+            raise
+        if not all_labeled:
+            loss = loss / (labels != IGNORE_INDEX).sum().clamp(min=1)
+        return loss
+
+    def logits(self, output: Any) -> Tensor:
+        """Return the logits (N, num_classes) in a network's output.
+
+        Raises:
+            UserError: If there are none of that shape.
+        """
+        logits = output["logits"] if isinstance(output, Mapping) else output
+        if (
+            not isinstance(logits, Tensor)
+            or logits.ndim != 2
+            or logits.shape[1] != self.num_classes
+        ):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(
+                f"the network gives {got}, but the task has {self.num_classes} classes and needs "
+                f"logits (N, {self.num_classes}); "
+                "check the network's num_classes and task.num_classes"
+            )
+        return logits
+
+    def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
+        """Raise unless the data has as many classes as the task, and the loss can be computed."""
+        check_num_classes(self.num_classes, data)
+        self.loss(output, batch)
+
+    def metrics(self) -> Metrics:
+        """Return new running metrics."""
+        return ClassificationMetrics(self.num_classes, self.logits)
+
+    def chance_level(self) -> float:
+        """Return the accuracy of a guess."""
+        return 1 / self.num_classes
+
+    def _check_range(self, labels: Tensor) -> None:
+        lowest, highest = labels.aminmax()
+        negative = (labels < 0) & (labels != IGNORE_INDEX)
+        if highest >= self.num_classes or bool(negative.any()):
+            raise UserError(
+                f"labels run from {int(lowest)} to {int(highest)}, but the task has "
+                f"{self.num_classes} classes (0 to {self.num_classes - 1}); "
+                "check task.num_classes and the data's classes"
+            )

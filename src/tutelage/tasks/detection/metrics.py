@@ -1,0 +1,167 @@
+"""COCO's average precision of boxes, computed by faster-coco-eval from the images of all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tutelage.core import Batch, Metrics
+from tutelage.core.distributed import gather_lists
+from tutelage.errors import UserError
+
+# The first numbers of COCO's summary, in its order.
+SUMMARY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+RECALL_AT_100 = 8  # index of the recall with at most 100 boxes an image in that summary
+
+
+class DetectionMetrics(Metrics):
+    """Average precision of boxes.
+
+    - `ap`: mean over IoU .50 to .95; `ap50` and `ap75` at one IoU
+    - `ap_small`, `ap_medium`, `ap_large`: by area, up to 32², up to 96², above
+    - `ar@100`: recall with at most 100 boxes an image
+    - `ap/<name>`: by class, if there are several
+    - with a teacher `teacher_ap`
+    - `num_samples`: the number of images
+
+    All are shares, 0 to 1. A size or class without boxes has no metric.
+
+    Args:
+        detections: reads (output, batch) as one dict an image: `boxes` (n, 4) corners in the
+            image's pixels, `labels`, `scores`.
+        names: of the classes by label, from label 1 on; classes beyond are called by their number.
+    """
+
+    def __init__(
+        self,
+        detections: Callable[[Any, Batch], Sequence[Mapping[str, Tensor]]],
+        names: Sequence[str] = (),
+    ) -> None:
+        _import_evaluator()  # fails now rather than after an epoch
+        self._detections = detections
+        self._names = names
+        self._truth: list[dict[str, Any]] = []
+        self._student: list[dict[str, Any]] = []
+        self._teacher: list[dict[str, Any]] = []
+
+    def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
+        """Add one batch."""
+        for target in batch.labels:
+            fields = ("boxes", "labels", "area", "iscrowd", "image_id")
+            self._truth.append({name: target[name].tolist() for name in fields})
+        self._student += self._read(output, batch)
+        if teacher is not None:
+            self._teacher += self._read(teacher, batch)
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics by name.
+
+        Raises:
+            UserError: If no image was seen, on any rank, or one was seen twice.
+        """
+        truth, student, teacher = gather_lists([self._truth, self._student, self._teacher])
+        image_ids = [image["image_id"] for image in truth]
+        if not image_ids or len(set(image_ids)) != len(image_ids):
+            raise UserError(
+                "detections are evaluated on each image once; "
+                "check data.root, the split and the image ids"
+            )
+        metrics = average_precision(truth, student, self._names)
+        if teacher:
+            metrics["teacher_ap"] = average_precision(truth, teacher)["ap"]
+        metrics["num_samples"] = float(len(image_ids))
+        return metrics
+
+    def _read(self, output: Any, batch: Batch) -> list[dict[str, Any]]:
+        """Return the detections of an output as plain numbers."""
+        images = []
+        for target, detections in zip(batch.labels, self._detections(output, batch), strict=True):
+            image: dict[str, Any] = {"image_id": int(target["image_id"])}
+            for name in ("boxes", "scores", "labels"):
+                image[name] = detections[name].double().tolist()
+            images.append(image)
+        return images
+
+
+def average_precision(
+    truth: Sequence[Mapping[str, Any]],
+    detections: Sequence[Mapping[str, Any]],
+    names: Sequence[str] = (),
+) -> dict[str, float]:
+    """Return COCO's metrics of boxes.
+
+    >>> box = {"image_id": 0, "boxes": [[0.0, 0.0, 9.0, 9.0]], "labels": [1]}
+    >>> truth = {**box, "area": [81.0], "iscrowd": [False]}
+    >>> average_precision([truth], [{**box, "scores": [0.7]}])["ap"]
+    1.0
+
+    Args:
+        truth: per image `image_id`, and per box `boxes` (corners), `labels`, `area`, `iscrowd`.
+        detections: per image `image_id`, and per box `boxes`, `labels`, `scores`.
+        names: as in `DetectionMetrics`.
+
+    Returns:
+        The metrics of `DetectionMetrics` without `teacher_ap` and `num_samples`.
+    """
+    coco, evaluator = _import_evaluator()
+    labels = sorted({label for image in truth for label in image["labels"]})
+    annotations = _annotations(truth)
+    for number, annotation in enumerate(annotations, 1):
+        annotation["id"] = number
+    true_boxes = coco(
+        {
+            "images": [{"id": image["image_id"]} for image in truth],
+            "categories": [{"id": label, "name": str(label)} for label in labels],
+            "annotations": annotations,
+        }
+    )
+    # The evaluator knows no class that is not in the truth; such boxes count nowhere.
+    known = set(labels)
+    boxes = [entry for entry in _annotations(detections) if entry["category_id"] in known]
+    run = evaluator(true_boxes, true_boxes.loadRes(boxes), "bbox")
+    run.evaluate()
+    run.accumulate()
+    run.summarize()
+    metrics = {name: float(value) for name, value in zip(SUMMARY, run.stats, strict=False)}
+    metrics["ar@100"] = float(run.stats[RECALL_AT_100])
+    if len(labels) > 1:
+        # (IoU, recall, class) of boxes of all sizes, at most 100 an image.
+        precision = torch.as_tensor(run.eval["precision"])[:, :, :, 0, -1]
+        for index, label in enumerate(labels):
+            name = names[label - 1] if 0 < label <= len(names) else str(label)
+            metrics[f"ap/{name}"] = float(precision[:, :, index].mean())
+    # COCO gives -1 where there is no box; `ap` stays, for it chooses the best epoch.
+    return {name: value for name, value in metrics.items() if value >= 0 or name == "ap"}
+
+
+def _annotations(images: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return all boxes in COCO's format, image by image."""
+    annotations = []
+    for image in images:
+        for index, (x1, y1, x2, y2) in enumerate(image["boxes"]):
+            width = x2 - x1
+            height = y2 - y1
+            annotation = {
+                "image_id": image["image_id"],
+                "category_id": int(image["labels"][index]),
+                "bbox": [x1, y1, width, height],
+                "area": image["area"][index] if "area" in image else width * height,
+                "iscrowd": int(image["iscrowd"][index]) if "iscrowd" in image else 0,
+            }
+            if "scores" in image:
+                annotation["score"] = image["scores"][index]
+            annotations.append(annotation)
+    return annotations
+
+
+def _import_evaluator() -> tuple[Any, Any]:
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        raise UserError(
+            "average precision needs faster-coco-eval; pip install 'tutelage[detection]'"
+        ) from None
+    return COCO, COCOeval_faster

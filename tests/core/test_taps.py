@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tutelage import FeatureTaps, UserError
+from tutelage.core.taps import Address, remove_taps
+
+
+class Twice(nn.Module):
+    """Calls one ReLU twice, and another never."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.unused = nn.Identity()
+        self.blocks = nn.ModuleList([nn.Identity()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.relu(x) - 1)
+
+
+class Pair(nn.Module):
+    """Returns a tuple that holds a dict."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        return x + 1, {"maps": [x * 2, x * 3]}
+
+
+class Holder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = Pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x)[0]
+
+
+def test_taps_return_what_the_modules_gave() -> None:
+    net = nn.Sequential(OrderedDict(a=nn.Linear(4, 3), b=nn.Sequential(nn.Tanh(), nn.Linear(3, 2))))
+    x = torch.randn(5, 4)
+    output = FeatureTaps(net, ["a", "b.0"])(x)
+    assert torch.equal(output.features["a"], net.a(x))
+    assert torch.equal(output.features["b.0"], net.a(x).tanh())
+    assert torch.equal(output.output, net(x))
+
+
+def test_gradients_flow_through_taps() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    FeatureTaps(net, ["0"])(torch.randn(5, 4)).features["0"].sum().backward()
+    assert net[0].weight.grad is not None
+    assert net[1].weight.grad is None
+
+
+def test_repeated_calls_are_indexed_and_the_plain_name_is_the_last() -> None:
+    x = torch.tensor([[3.0, 0.5]])
+    features = FeatureTaps(Twice(), ["relu:0", "relu:1", "relu"])(x).features
+    assert features["relu:0"].tolist() == [[3.0, 0.5]]
+    assert features["relu:1"].tolist() == [[2.0, 0.0]]
+    assert torch.equal(features["relu"], features["relu:1"])
+
+
+def test_a_second_pass_starts_counting_anew() -> None:
+    recorder = FeatureTaps(Twice(), ["relu:0"])
+    recorder(torch.tensor([[3.0]]))
+    assert recorder(torch.tensor([[4.0]])).features["relu:0"].item() == 4.0
+
+
+def test_tuple_and_dict_outputs_are_addressable() -> None:
+    x = torch.ones(2, 2)
+    layers = ["encoder[0]", "encoder[1][maps][1]", "encoder:0[1][maps][-2]"]
+    features = FeatureTaps(Holder(), layers)(x).features
+    assert [feature[0, 0].item() for feature in features.values()] == [2.0, 3.0, 2.0]
+
+
+def test_a_non_tensor_output_names_the_choices() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"gives a tuple, not a tensor; choose one of \['encoder\[0\]', 'encoder\[1\]'\]",
+    ):
+        FeatureTaps(Holder(), ["encoder"])(torch.ones(1, 1))
+    with pytest.raises(UserError, match=r"finds no \[5\] in a tuple; there are \['0', '1'\]"):
+        FeatureTaps(Holder(), ["encoder[5]"])(torch.ones(1, 1))
+
+
+def test_an_unknown_name_gives_the_near_misses() -> None:
+    net = nn.Sequential(OrderedDict(layer3=nn.ReLU(), layer4=nn.ReLU(), fc=nn.ReLU()))
+    with pytest.raises(
+        UserError, match=r"no module 'layer5' in Sequential; did you mean \['layer4', 'layer3'\]\?"
+    ):
+        FeatureTaps(net, ["layer5"])
+
+
+@pytest.mark.parametrize("name", ["unused", "relu:2", "blocks"])
+def test_a_tap_that_never_fires_raises_and_names_itself(name: str) -> None:
+    with pytest.raises(UserError, match=f"the tap '{name}' did not fire"):
+        FeatureTaps(Twice(), [name])(torch.ones(1, 1))
+
+
+def test_after_an_error_the_next_pass_is_clean() -> None:
+    recorder = FeatureTaps(Holder(), ["encoder[0]"])
+    with pytest.raises(TypeError):
+        recorder(torch.ones(1), torch.ones(1))
+    assert recorder(torch.ones(1)).features["encoder[0]"].item() == 2.0
+
+
+@pytest.mark.parametrize("text", ["", "a:b", "a[", ":0", "a[]"])
+def test_a_malformed_address_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="is not a tap address"):
+        Address.parse(text)
+
+
+def test_a_feature_that_was_not_recorded_gives_the_near_misses() -> None:
+    output = FeatureTaps(nn.Sequential(OrderedDict(layer3=nn.ReLU())), ["layer3"])(torch.ones(1))
+    assert output.feature("layer3").item() == 1.0
+    with pytest.raises(UserError, match=r"no feature 'layer4' was recorded; did you mean"):
+        output.feature("layer4")
+
+
+def test_a_transform_is_applied_in_the_hook() -> None:
+    net = nn.Sequential(nn.Identity(), nn.ReLU(inplace=True))
+    seen = FeatureTaps(net, ["0"], transform=lambda x: x * 2)(torch.tensor([-1.0])).features["0"]
+    assert seen.item() == -2.0
+
+
+def test_a_copy_of_a_tapped_network_records_for_itself_and_can_be_untapped() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    taps = FeatureTaps(net, ["0"])
+    copied = copy.deepcopy(net)
+    x = torch.ones(2, 4)
+    output = taps(x)
+    copied(torch.zeros(2, 4))
+    assert torch.equal(output.features["0"], net[0](x))
+    remove_taps(copied)
+    assert not copied[0]._forward_hooks
+    assert net[0]._forward_hooks
+
+
+def test_removed_taps_leave_no_hook() -> None:
+    net = nn.Sequential(nn.ReLU())
+    recorder = FeatureTaps(net, ["0"])
+    recorder.remove()
+    assert not net[0]._forward_hooks
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_taps_work_under_compile(backend: str) -> None:
+    torch._dynamo.reset()
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    recorder = FeatureTaps(net, ["1", "2"])
+    plain = recorder(torch.ones(2, 4))
+    net.compile(backend=backend)
+    for _ in range(2):
+        compiled = recorder(torch.ones(2, 4))
+        assert torch.allclose(compiled.features["1"], plain.features["1"])
+    compiled.features["1"].sum().backward()
+    assert net[0].weight.grad is not None
+
+
+def test_a_dict_input_is_passed_by_name() -> None:
+    class Named(nn.Module):
+        def forward(self, *, pixels: Tensor) -> Tensor:
+            return pixels + 1
+
+    assert FeatureTaps(Named())({"pixels": torch.zeros(1)}).output.item() == 1.0
