@@ -6,6 +6,7 @@ python examples/huggingface_trainer.py
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from transformers import (
     EvalPrediction,
+    PreTrainedModel,
     Trainer,
     TrainingArguments,
     ViTConfig,
@@ -24,6 +26,18 @@ import tutelage
 
 class DistillationTrainer(Trainer):
     """A Trainer whose model is a Distiller; it evaluates the student alone."""
+
+    def __init__(self, model: tutelage.Distiller, *args: Any, **kwargs: Any) -> None:
+        # The Trainer calls one of these methods of its model, by its version, if the arguments say
+        # `gradient_checkpointing`.
+        for name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
+            if hasattr(model.student, name):
+                setattr(model, name, partial(enable_checkpointing, model.student, name))
+        super().__init__(model, *args, **kwargs)
+        if not self.label_names:
+            # The Trainer looks for labels in the forward of its model, and a Distiller takes a
+            # batch; without them it would compute no loss in evaluation.
+            self.label_names = ["labels"]
 
     def compute_loss(
         self,
@@ -38,6 +52,16 @@ class DistillationTrainer(Trainer):
             return output.loss, output
         progress = self.state.global_step / self.state.max_steps
         return sum(model(inputs, progress).values())
+
+
+def enable_checkpointing(student: PreTrainedModel, name: str, **settings: Any) -> None:
+    """Enable checkpointing of a student by its method of this name.
+
+    Reentrant checkpointing would cut the gradients of the layers that a distillation method reads.
+    """
+    key = name.replace("enable", "kwargs")
+    settings[key] = {**(settings.get(key) or {}), "use_reentrant": False}
+    getattr(student, name)(**settings)
 
 
 def digits() -> list[dict[str, torch.Tensor]]:
@@ -80,7 +104,7 @@ def train(
         num_train_epochs=epochs,
         per_device_train_batch_size=32,
         learning_rate=2e-3,
-        label_names=["labels"],  # without it the Trainer computes no loss in evaluation
+        eval_strategy="epoch",
         remove_unused_columns=False,  # it would look for the columns in the Distiller's forward
         save_strategy="no",
         report_to=[],

@@ -1,11 +1,19 @@
-"""Atomic file writes: write to a temporary file, then rename; and reading JSON."""
+"""Atomic file writes: write to a temporary file, then rename; and reading JSON.
+
+The temporary file lies in a folder of its own, made beside the final file under a random name and
+for its owner alone. Making a folder is exclusive and follows no link, so nobody who may write to
+the same place can plant a link there, and two processes never share a temporary file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +22,66 @@ from torch import Tensor
 
 from tutelage.errors import UserError
 
+# What a process that was killed while it wrote leaves behind: `.metrics.json.5f2a90c1d3b7e684.tmp`.
+TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
+
+
+def temporary_folder(path: Path) -> Path:
+    """Make a folder of a random name beside `path`, readable by its owner alone."""
+    while True:
+        folder = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            return folder
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary folders of processes that were killed; none may be writing there."""
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        if is_temporary(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a path has the name of a temporary folder."""
+    return TEMPORARY.fullmatch(path.name) is not None
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary file, which becomes `path` at the end of the block.
 
-    After an error in the block there is neither a new file nor a temporary one.
+    The new file is on the disk before it gets its name, and its mode is that of any new file. After
+    an error in the block there is neither a new file nor a temporary one.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    folder = temporary_folder(path)
+    temporary = folder / path.name
     try:
         yield temporary
+        settle(temporary)
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Give a new file the mode that the umask leaves, and wait until it is on the disk."""
+    # Some writers, safetensors' among them, make files for the owner alone.
+    with suppress(PermissionError):  # a file system without modes
+        path.chmod(0o666 & ~_umask())
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -49,12 +103,14 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
         fix: what to do about a damaged file; it ends the error message.
 
     Raises:
-        UserError: If the file is not JSON.
+        UserError: If the file is not a JSON object.
     """
     try:
-        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not whole ({error}); {fix}") from error
+    if not isinstance(result, dict):
+        raise UserError(f"{path} holds a JSON {type(result).__name__} and no object; {fix}")
     return result
 
 
@@ -63,3 +119,13 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     separate = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic(path) as temporary:
         save_file(separate, temporary)
+
+
+def _umask() -> int:
+    """Return the umask; Linux tells it without setting it, which other threads would feel."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from tutelage import UserError
 from tutelage.analysis import compare_layers, reliability_matrix, write_comparison
 
 
@@ -57,3 +59,29 @@ def test_all_files_hold_the_same_cells(tmp_path: Path, permutations: int) -> Non
         "compare.json",
         "compare.npz",
     ]
+
+
+@pytest.mark.parametrize("name", ["compare.csv", "compare.npz", "compare.json"])
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_failure_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, exists: bool
+) -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+    x = torch.randn(32, 4)
+    result = compare_layers([net, net], [["0"], ["1"]], [x]).compute()
+    reports = reliability_matrix([net, net], [["0"], ["1"]], (x,))
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == name:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    with pytest.raises(UserError, match=r"out cannot be written \(No space left on device\)"):
+        write_comparison(out, result, reports, ("a", "b"))
+    assert out.exists() == exists
+    assert not exists or not list(out.iterdir())

@@ -275,3 +275,54 @@ def test_inputs_are_what_the_caller_says() -> None:
     assert torch.equal(value, same)
     pairs = suggest_pairs(net, net, [batch], num_pairs=1, inputs=both)
     assert pairs[0][2] == pytest.approx(1.0)
+
+
+class TimeFirst(nn.Module):
+    """An encoder whose inner layer has the moments in front."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.LSTM(4, 5)
+        self.norm = nn.LayerNorm(5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.norm(self.inner(x.transpose(0, 1))[0]).mean(0))
+
+
+def test_layers_whose_first_axis_is_not_the_items_are_refused() -> None:
+    nets = [TimeFirst(), TimeFirst()]
+    batches = [torch.randn(16, 12, 4)]
+    with pytest.raises(UserError, match=r"left network, batch 0: the layer 'norm' has 12 rows for"):
+        compare_layers(nets, [["norm"], ["head"]], batches)
+    with pytest.raises(UserError, match=r"right network.*'inner\[0\]' has 12 rows for 16 items"):
+        reliability_matrix(nets, [["head"], ["inner[0]"]], (batches[0],))
+    assert layers_of(nets[0], (batches[0],)) == ["head"]
+    assert layers_of(nets[0], (torch.randn(12, 12, 4),)) == ["head"]
+
+
+def test_a_layer_that_is_nan_is_named_with_its_network_and_batch() -> None:
+    class Log(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.log()
+
+    nets = [nn.Sequential(nn.Linear(4, 8), odd) for odd in (nn.ReLU(), Log())]
+    message = "right network, batch 0: the layer '1': the output holds NaN"
+    with pytest.raises(UserError, match=message):
+        compare_layers(nets, [["0", "1"], ["0", "1"]], [torch.randn(32, 4)])
+
+
+def test_a_batch_that_is_too_short_does_not_run() -> None:
+    class Squeeze(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.squeeze()
+
+    nets = [nn.Sequential(nn.Linear(4, 8), Squeeze()) for _ in range(2)]
+    batches = [torch.randn(32, 4), torch.randn(1, 4)]
+    assert compare_layers(nets, [["1"], ["1"]], batches).compute().skipped == 1
+
+
+def test_a_network_that_changes_the_inputs_is_refused() -> None:
+    nets = [nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 8)) for _ in range(2)]
+    with pytest.raises(UserError, match="left network, batch 0: the network changes its inputs"):
+        compare_layers(nets, [["1"], ["1"]], [torch.randn(32, 4)])

@@ -13,7 +13,14 @@ from scipy import stats
 
 from tutelage import UserError
 from tutelage.analysis.formatting import format_mean_std, format_short, metric_format
-from tutelage.analysis.study import BASELINE, MeanStd, collect, interval, summarize
+from tutelage.analysis.study import (
+    BASELINE,
+    MeanStd,
+    check_runs,
+    collect,
+    interval,
+    summarize,
+)
 from tutelage.analysis.study_table import (
     Cell,
     StudyTable,
@@ -93,6 +100,44 @@ def test_differences_and_costs_are_paired_by_seed() -> None:
     assert row["cost"]["step_ratio"]["mean"] == pytest.approx(2.0)
     assert row["cost"]["extra_peak_mib"]["mean"] == pytest.approx(20.0)
     assert row["cost"]["extra_peak_gpu_mib"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"test": {"top1": 0.5}}, "has no ap among its test metrics"),
+        ({"last": None}, "is not as tutelage writes it"),
+        ({"seconds": "long"}, "has no number where seconds"),
+        ({"validation": {"ap": "good"}}, "'good' is no number"),
+        ({"parameters": {}}, "has no 'student'"),
+    ],
+)
+def test_metrics_of_another_shape_are_named(change: dict[str, Any], says: str) -> None:
+    check_runs(RUNS, "ap", Path("out"))
+    runs = {**RUNS, "kd": {0: RUNS["kd"][0], 1: {**RUNS["kd"][1], **change}}}
+    with pytest.raises(UserError, match=rf"^out/kd/seed1/metrics\.json .*{says}.*remove it"):
+        check_runs(runs, "ap", Path("out"))
+
+
+@pytest.mark.parametrize("content", ["[1]", "3", "[" * 100_000])
+def test_metrics_that_are_no_record_are_named(tmp_path: Path, content: str) -> None:
+    run = tmp_path / "kd/seed0"
+    run.mkdir(parents=True)
+    (run / "metrics.json").write_text(content)
+    with pytest.raises(UserError, match=r"kd/seed0/metrics\.json .*remove it"):
+        collect(tmp_path, ["kd"], 1)
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan])
+def test_what_one_seed_lacks_has_no_mean(unknown: float | None) -> None:
+    lacking = run(0.5, 1.0)
+    lacking["test"] = {**lacking["test"], "ap": unknown}
+    runs = {"baseline": RUNS["baseline"], "kd": {0: RUNS["kd"][0], 1: lacking}}
+    check_runs(runs, "ap", Path("out"))
+    row = summarize(runs, "ap")["kd"]
+    assert math.isnan(row["test"]["ap"]["mean"])
+    assert math.isnan(row["difference"]["mean"])
+    assert study_table_text({"kd": row}, "ap").splitlines()[1].split()[:3] == ["kd", "–", "–"]
 
 
 def test_test_metrics_are_those_of_the_checkpoint() -> None:

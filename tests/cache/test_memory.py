@@ -180,3 +180,22 @@ def test_a_run_with_augmented_samples_and_a_cache_is_refused(
     ):
         fit(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_cached_teacher_leaves_no_hooks_on_the_network() -> None:
+    net = network()
+    cached = CachedTeacher(FrozenTeacher(net), TASK, lambda: batches(torch.arange(6)), 6)
+    tapped = cached.with_taps(["0"])
+    assert list(tapped._values) == ["", "0"]
+    assert not net[0]._forward_hooks
+
+
+def test_outputs_without_a_row_for_each_sample_cannot_be_cached() -> None:
+    class TimeFirst(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.T
+
+    cached = CachedTeacher(FrozenTeacher(TimeFirst()), TASK, lambda: batches(torch.arange(8)), 8)
+    message = r"the teacher's output has the shape \(8, 4\), but the batch has 4 items"
+    with pytest.raises(UserError, match=message):
+        cached.with_taps([])

@@ -105,3 +105,27 @@ def test_the_methods_are_listed_with_paper_task_and_needs(run: Run) -> None:
     ):
         assert words in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
+
+
+def test_keys_before_the_recipe_are_named_whatever_lies_around(
+    refuse: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "100").mkdir()
+    recipe = "classification/digits/kd"
+    words = f"{recipe} comes before all keys: tutelage train {recipe} --key value"
+    refuse("train", "--train.epochs", "3", recipe, says=(words,))
+    # The folder `100` is no misplaced recipe: the recipe is where it belongs.
+    refuse("train", f"{recipe}d", "--seed", "100", says=("there is no recipe",))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "x"], "there is no command 'bench'; it is 'study'"),
+        (["evaluate", "x", "--part", "test"], "there is no option --part; it is --split"),
+        (["train", "x", "--teachers", "d"], "there is no option --teachers; it is --teacher-dir"),
+    ],
+)
+def test_former_words_name_the_present_ones(words: list[str], message: str, refuse: Run) -> None:
+    refuse(*words, says=(message,))

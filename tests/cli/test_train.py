@@ -100,14 +100,15 @@ def test_an_image_folder_a_cifar_folder_and_fashion_mnist_take_the_same_path(
         small = network(num_classes=classes, channels=channels, width=4)
         sections = {"data": data, "task": classification(classes), "student": small, **SIZES}
         sections["num_labels"] = 20
-        write_recipe(f"{name}/teacher.yaml", **sections, seed=1)
+        write_recipe(f"{name}-recipes/teacher.yaml", **sections, seed=1)
         kd = {**sections, "method": KD, "teacher": {"recipe": "teacher.yaml", "preflight": False}}
-        answer = run("train", write_recipe(f"{name}/kd.yaml", **kd), "--out", f"{name}/run")
+        recipe = write_recipe(f"{name}-recipes/kd.yaml", **kd)
+        answer = run("train", recipe, "--out", f"{name}-run")
         assert answer.code == 0, answer.err
-        figures = metrics(f"{name}/run")["test"]
+        figures = metrics(f"{name}-run")["test"]
         assert figures["num_samples"] == {"photos": 30, "cifar": 40, "clothes": 200}[name]
         assert ("top5" in figures) == (classes > 5)
-        assert len(json.loads(Path(f"{name}/run/student.json").read_text())["classes"]) == classes
+        assert len(json.loads(Path(f"{name}-run/student.json").read_text())["classes"]) == classes
 
 
 def test_two_classes_are_enough(run: Run, here: Path) -> None:
@@ -316,7 +317,9 @@ def test_a_run_that_was_there_before_outlives_an_error(
     refuse: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = write_recipe("mine.yaml")
-    RunFolder(Path("run")).create(parse_recipe(recipe).text())
+    folder = RunFolder(Path("run"))
+    with folder.claimed():
+        folder.create(parse_recipe(recipe).text())
 
     def stop(ready: object, folder: RunFolder) -> None:
         raise UserError("stop")

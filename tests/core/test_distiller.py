@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
 
 from tutelage import (
     KD,
@@ -19,7 +22,7 @@ from tutelage import (
     Step,
     UserError,
 )
-from tutelage.core import Batch, Method
+from tutelage.core import Batch, Method, Teachers
 from tutelage.core.method import MethodInfo
 from tutelage.engine.checks.teacher import state_hash
 from tutelage.models import small_cnn
@@ -300,3 +303,255 @@ def test_combined_methods_change_the_data_in_order_and_evaluate_in_reverse() -> 
     assert CombinedMethod([KD()], task_weight=0.3).task_weight == 0.3
     with pytest.raises(UserError, match="at least one method, got an empty list"):
         CombinedMethod([])
+
+
+def whole(student: nn.Module, teacher: nn.Module, method: Method | None = None) -> Distiller:
+    method = RCKA(layer_pairs={"0": "0"}, ramp=None) if method is None else method
+    return Distiller(student, FrozenTeacher(teacher), method, Classification(num_classes=3))
+
+
+def hooks(network: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in network.modules())
+
+
+def test_a_student_that_is_set_is_what_runs() -> None:
+    first = net()
+    distiller = whole(first, net(12))
+    distiller.setup(BATCH)
+    distiller.student = copy.deepcopy(first)
+    with torch.no_grad():
+        for parameter in distiller.student.parameters():
+            parameter.mul_(0.5)
+    expected = whole(copy.deepcopy(distiller.student), distiller.teacher.models()["teacher"])
+    assert torch.equal(distiller(BATCH)["rcka/0"], expected(BATCH)["rcka/0"])
+    sum(distiller(BATCH).values()).backward()
+    assert all(parameter.grad is not None for parameter in distiller.student.parameters())
+    assert all(parameter.grad is None for parameter in first.parameters())
+    assert hooks(first) == 0
+    assert distiller.deploy() is distiller.student
+
+
+def test_a_student_that_does_not_fit_cannot_be_set() -> None:
+    first, teacher = net(), net(12)
+    distiller = whole(first, teacher)
+    with pytest.raises(UserError, match="no module '0'"):
+        distiller.student = nn.Linear(8, 3)
+    with pytest.raises(UserError, match="is the teacher's"):
+        distiller.student = nn.Sequential(teacher[0], nn.Linear(12, 3))
+    assert distiller.student is first
+    built = whole(first, teacher, Hooked("a", []))
+    with pytest.raises(UserError, match="cannot be set: Hooked has built it and trains it; make"):
+        built.student = net()
+
+
+def test_a_compiled_student_can_be_set() -> None:
+    torch._dynamo.reset()
+    distiller = whole(net(), net(12))
+    before = distiller(BATCH)
+    distiller.student = torch.compile(distiller.student, backend="eager")
+    torch.testing.assert_close(distiller(BATCH)["rcka/0"], before["rcka/0"])
+
+
+def sharing(how: str, teacher: nn.Sequential) -> nn.Module:
+    student = net(12)
+    if how == "network":
+        return teacher
+    if how == "module":
+        student[0] = teacher[0]
+    elif how == "dropout":
+        student[2] = teacher[2]
+    elif how == "parameter":
+        student[0].weight = teacher[0].weight
+    elif how == "data":
+        student[0].weight = nn.Parameter(teacher[0].weight.detach())
+    elif how == "part":
+        student[3] = nn.Linear(4, 3)
+        student[3].weight.data = teacher[3].weight.detach()[:, 4:8]
+    elif how == "statistics":
+        student[1].running_mean = teacher[1].running_mean
+    return student
+
+
+@pytest.mark.parametrize(
+    "how", ["network", "module", "dropout", "parameter", "data", "part", "statistics"]
+)
+def test_a_student_shares_nothing_with_its_teacher(how: str) -> None:
+    teacher = net(12)
+    teacher[2] = nn.Dropout()
+    with pytest.raises(UserError, match=r"the student's .* is the teacher's .*copy\.deepcopy"):
+        whole(sharing(how, teacher), teacher)
+    both = Teachers({"a": FrozenTeacher(net(12)), "b": FrozenTeacher(teacher)})
+    with pytest.raises(UserError, match="is the teacher 'b''s"):
+        Distiller(sharing(how, teacher), both, Baseline(), Classification(num_classes=3))
+
+
+def test_one_activation_may_be_shared() -> None:
+    teacher, student = net(12), net()
+    student[2] = teacher[2]
+    assert set(whole(student, teacher)(BATCH)) > {"task", "rcka/0"}
+
+
+def test_the_copy_of_a_frozen_teacher_is_no_student() -> None:
+    teacher = FrozenTeacher(net())
+    student = copy.deepcopy(teacher.model)
+    distiller = Distiller(student, teacher, KD(), Classification(num_classes=3))
+    with pytest.raises(UserError, match=r"has no trainable parameters; call student.requires_grad"):
+        distiller.setup(BATCH)
+    student.requires_grad_(True)
+    distiller.setup(BATCH)
+
+
+class Recurrent(nn.Module):
+    """Reads 12 moments of 4 numbers of each item."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        self.batch_first = batch_first
+        self.lstm = nn.LSTM(4, 6, batch_first=batch_first)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.lstm(x if self.batch_first else x.transpose(0, 1))[0]
+        return self.head(hidden.mean(1 if self.batch_first else 0))
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_features_with_time_first_are_refused(role: str) -> None:
+    networks = {name: Recurrent(batch_first=name != role) for name in ("student", "teacher")}
+    method = RCKA(layer_pairs={"lstm[0]": "lstm[0]"})
+    distiller = whole(networks["student"], networks["teacher"], method)
+    batch = (torch.randn(16, 12, 4), torch.randint(3, (16,)))
+    message = rf"the {role}'s feature 'lstm\[0\]' has the shape \(12, 16, 6\), but .* 16 items: "
+    for call in (distiller.setup, distiller):
+        with pytest.raises(UserError, match=message + r".*batch_first=True"):
+            call(batch)
+    right = whole(Recurrent(True), Recurrent(True), method)
+    right.setup(batch)
+
+
+def test_inputs_and_logits_with_time_first_are_told_from_items() -> None:
+    labels = torch.randint(3, (16,))
+    distiller = whole(Recurrent(True), Recurrent(True), KD())
+    distiller.teacher.model.forward = lambda x: torch.zeros(12, 16, 3)
+    with pytest.raises(UserError, match=r"the teacher's output has the shape \(12, 16, 3\)"):
+        distiller.setup((torch.randn(16, 12, 4), labels))
+    sequences = torch.randn(12, 16, 4)  # time first as the data has it
+    student, teacher = Recurrent(True), Recurrent(True)
+    for network in (student, teacher):
+        network.head.register_forward_hook(lambda module, args, output: torch.zeros(16, 3))
+    distiller = whole(student, teacher, RCKA(layer_pairs={"lstm[0]": "lstm[0]"}))
+    with pytest.raises(UserError, match=r"has the shape \(12, 16, 6\), but the batch has 16 items"):
+        distiller.setup((sequences, labels))
+
+
+def test_two_views_of_each_item_are_rows() -> None:
+    class TwoViews(Classification):
+        def inputs(self, batch: Batch) -> tuple[Any, ...]:
+            return (torch.cat([batch.inputs, batch.inputs]),)
+
+        def loss(self, output: Any, batch: Batch) -> Tensor:
+            return output.square().mean()
+
+    method = FitNet(layer_pairs={"0": "0"})
+    distiller = Distiller(net(), FrozenTeacher(net(12)), method, TwoViews(num_classes=3))
+    distiller.setup(BATCH)
+    assert set(distiller(BATCH)) == {"task", "fitnet/0"}
+
+
+def test_a_student_that_changes_the_inputs_is_refused_beside_a_teacher() -> None:
+    student = nn.Sequential(nn.ReLU(inplace=True), *net())
+    with pytest.raises(UserError, match="the student changes its inputs in place, and what runs"):
+        whole(student, net(12), KD())(BATCH)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_an_activation_in_place_changes_no_term(inplace: bool) -> None:
+    def terms(inplace: bool) -> dict[str, Tensor]:
+        torch.manual_seed(2)
+        networks = [nn.Sequential(*net(width)) for width in (6, 12)]
+        for network in networks:
+            network[2] = nn.ReLU(inplace=inplace)
+        distiller = whole(*networks, RCKA(layer_pairs={"1": "1"}, ramp=None))
+        distiller(BATCH)
+        return distiller(BATCH)
+
+    torch.testing.assert_close(terms(inplace), terms(False), rtol=0, atol=0)
+
+
+def test_the_hooks_of_student_and_teacher_go_with_the_distiller() -> None:
+    teacher, student = net(12), net()
+    for _ in range(3):
+        distiller = whole(student, teacher)
+        distiller.setup(BATCH)
+        assert hooks(teacher) == hooks(student) == 1
+        distiller.deploy()
+        assert hooks(teacher) == hooks(student) == 0
+    distiller = whole(student, teacher)
+    del distiller
+    assert hooks(teacher) == hooks(student) == 0
+    for layer_pairs in ({"typo": "0"}, {"0": "typo"}):
+        try:
+            whole(student, teacher, RCKA(layer_pairs=layer_pairs))
+        except UserError:  # while its traceback is alive
+            assert hooks(teacher) == hooks(student) == 0
+
+
+def test_a_copy_of_a_distiller_shares_the_teacher_and_has_taps_of_its_own() -> None:
+    teacher = net(12)
+    distiller = whole(net(), teacher)
+    distiller.setup(BATCH)
+    expected = distiller(BATCH)
+    for copied in (copy.deepcopy(distiller), AveragedModel(distiller).module):
+        assert copied.teacher.models()["teacher"] is teacher
+        torch.testing.assert_close(copied(BATCH), expected)
+        with torch.no_grad():
+            copied.student[0].weight.mul_(-0.5)
+        assert copied(BATCH)["rcka/0"] != expected["rcka/0"]
+        assert hooks(copied.deploy()) == 0
+    torch.testing.assert_close(distiller(BATCH)["rcka/0"], expected["rcka/0"])
+    average = AveragedModel(distiller.student)
+    assert hooks(average) == 0
+
+
+class Checkpointed(nn.Module):
+    """Runs its middle under activation checkpointing."""
+
+    def __init__(self, use_reentrant: bool | None) -> None:
+        super().__init__()
+        self.stem = nn.Linear(8, 6)
+        self.block = nn.Sequential(nn.Linear(6, 6), nn.ReLU(inplace=True))
+        self.head = nn.Linear(6, 3)
+        self.use_reentrant = use_reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.use_reentrant is None or not self.training:
+            return self.head(self.block(x))
+        return self.head(checkpoint(self.block, x, use_reentrant=self.use_reentrant))
+
+
+def test_checkpointing_keeps_the_gradients_of_terms_or_is_refused() -> None:
+    def gradient(use_reentrant: bool | None) -> Tensor:
+        torch.manual_seed(3)
+        student, teacher = Checkpointed(use_reentrant), Checkpointed(None)
+        distiller = whole(student, teacher, RCKA(layer_pairs={"block.0": "block.0"}, ramp=None))
+        distiller.setup(BATCH)
+        for _ in range(2):
+            student.zero_grad()
+            distiller(BATCH)["rcka/block.0"].backward()
+        return student.stem.weight.grad
+
+    torch.testing.assert_close(gradient(False), gradient(None))
+    with pytest.raises(UserError, match=r"layer 'block.0' ran without gradients, as in reentrant"):
+        gradient(True)
+
+
+def test_a_term_on_a_frozen_layer_is_refused() -> None:
+    student = net()
+    student[0].requires_grad_(False)
+    distiller = whole(student, net(12))
+    distiller.setup(BATCH)
+    with pytest.raises(UserError, match="the student's layer '0' is detached or frozen"):
+        distiller(BATCH)
+    with torch.no_grad():
+        distiller(BATCH)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections import OrderedDict
 
 import pytest
@@ -167,3 +168,146 @@ def test_a_dict_input_is_passed_by_name() -> None:
             return pixels + 1
 
     assert FeatureTaps(Named())({"pixels": torch.zeros(1)}).output.item() == 1.0
+
+
+class Changing(nn.Module):
+    """Changes the output of `a` in place, also through a view or behind the version counter."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a = nn.Linear(4, 4)
+        self.drop = nn.Dropout(0.5, inplace=True)
+        self.head = nn.Linear(4, 3)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        if self.how == "relu":
+            x = torch.relu_(x)
+        elif self.how == "add":
+            x += 1
+        elif self.how == "view":
+            x[:, :1].mul_(3)
+        elif self.how == "dropout":
+            x = self.drop(x)
+        elif self.how == "data":
+            x.data.zero_()
+        return self.head(x)
+
+
+@pytest.mark.parametrize("how", ["none", "relu", "add", "view", "dropout", "data"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("grad", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_a_later_operation_in_place_does_not_reach_a_feature(
+    how: str, training: bool, grad: type
+) -> None:
+    net = Changing(how).train(training)
+    taps = FeatureTaps(net, ["a"])
+    for _ in range(3):
+        x = torch.randn(5, 4)
+        with grad():
+            feature = taps(x).features["a"]
+            assert torch.equal(feature, net.a(x))
+        if grad is torch.enable_grad:
+            net.zero_grad()
+            feature.sum().backward()
+            assert torch.allclose(net.a.weight.grad, x.sum(0).expand(4, 4), atol=1e-6)
+
+
+def test_only_what_is_changed_is_copied() -> None:
+    seen: list[Tensor] = []
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    net[2].register_forward_hook(lambda module, args, output: seen.append(output))
+    taps = FeatureTaps(net, ["0", "2"])
+    for _ in range(2):
+        output = taps(torch.randn(5, 4))
+        assert output.features["2"] is seen[-1]
+        assert output.features["0"].min() < 0
+
+
+def test_an_output_that_is_changed_after_passes_without_is_refused_or_recorded_again() -> None:
+    net = Changing("none")
+    taps = FeatureTaps(net, ["a"])
+    taps(torch.ones(2, 4))
+    net.how = "relu"
+    with pytest.raises(UserError, match="tap 'a' was changed in place by a later layer, which no"):
+        taps(torch.ones(2, 4))
+    x = torch.randn(2, 4)
+    assert torch.equal(taps(x).features["a"], net.a(x))
+    net.eval().how = "none"
+    with torch.no_grad():
+        taps(x)
+        net.how = "relu"
+        assert torch.equal(taps(x).features["a"], net.a(x))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_operations_in_place_in_a_compiled_network(backend: str) -> None:
+    torch._dynamo.reset()
+    net = Changing("relu")
+    taps = FeatureTaps(net, ["a"])
+    x = torch.randn(5, 4)
+    expected = net.a(x)
+    net.compile(backend=backend)
+    for _ in range(2):
+        assert torch.allclose(taps(x).features["a"], expected)
+
+
+def test_residual_networks_of_torchvision_give_their_batch_norms() -> None:
+    torchvision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    net = torchvision.models.resnet18(num_classes=10)
+    layers = ["bn1", "relu", "layer1.0.bn2", "layer1.0"]
+    features = FeatureTaps(net, layers)(torch.randn(4, 3, 32, 32)).features
+    assert features["bn1"].min() < 0
+    assert torch.equal(features["bn1"].relu(), features["relu"])
+    assert not torch.equal(features["layer1.0.bn2"], features["layer1.0"])
+
+
+def hooks(network: nn.Module) -> int:
+    return sum(len(module._forward_hooks) for module in network.modules())
+
+
+def test_taps_go_when_they_are_deleted() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    taps = FeatureTaps(net, ["0", "1"])
+    assert hooks(net) == 2
+    del taps
+    assert hooks(net) == 0
+
+
+def test_passes_of_others_leave_nothing_behind() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    taps = FeatureTaps(net, ["0"])
+    taps(torch.ones(2, 4))
+    net(torch.ones(2, 4))
+    with pytest.raises(RuntimeError):
+        taps(torch.ones(2, 5))
+    assert not any(recorder.recorded for recorder in taps._recorders)
+
+
+def test_a_copied_network_has_no_taps_and_a_copy_of_the_taps_has_its_own() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    taps = FeatureTaps(net, ["0"])
+    taps(torch.ones(2, 4))
+    assert hooks(copy.deepcopy(net)) == 0
+    assert hooks(torch.optim.swa_utils.AveragedModel(net)) == 0
+    assert hooks(net) == 1
+    for copied in (copy.deepcopy(taps), pickle.loads(pickle.dumps(taps))):
+        assert copied.network is not net
+        with torch.no_grad():
+            copied.network[0].weight.zero_()
+            copied.network[0].bias.zero_()
+        assert copied(torch.ones(2, 4)).features["0"].abs().max() == 0
+        assert taps(torch.ones(2, 4)).features["0"].abs().max() > 0
+    taps.remove()
+    assert hooks(net) == 0
+    assert hooks(copy.deepcopy(taps).network) == 0
+
+
+def test_layers_are_found_inside_a_compiled_network() -> None:
+    torch._dynamo.reset()
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    taps = FeatureTaps(torch.compile(net, backend="eager"), ["0"])
+    x = torch.randn(2, 4)
+    assert torch.equal(taps(x).features["0"], net[0](x))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -111,3 +113,36 @@ def test_a_teacher_among_several_may_read_the_student() -> None:
     assert both.student_layers == ("0",)
     output = both(BATCH, (BATCH.inputs,), Output(None, {"0": torch.zeros(2, 3)}))
     assert torch.equal(output.logits, torch.ones(2, 3))
+
+
+def test_a_part_in_train_mode_is_put_into_eval_mode_at_every_call() -> None:
+    net = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5)))
+    before = state_hash(net)
+    teacher = FrozenTeacher(net)
+    x = torch.randn(8, 4)
+    expected = teacher(BATCH, (x,)).output
+    for part in (net[1], net[1][1], net[1][0], net):
+        part.train()
+        assert torch.equal(teacher(BATCH, (x,)).output, expected)
+    assert state_hash(net) == before
+
+
+def test_a_copy_of_a_teacher_is_the_same_frozen_teacher() -> None:
+    net = nn.Sequential(nn.Linear(4, 3))
+    both = Teachers({"a": FrozenTeacher(net), "b": NoTeacher()})
+    assert copy.deepcopy(FrozenTeacher(net)).models() == {"teacher": net}
+    assert copy.deepcopy({"t": both})["t"].models() == {"a": net}
+
+
+def test_taps_of_several_teachers_are_removed_when_one_has_no_such_layer() -> None:
+    nets = [nn.Sequential(nn.Linear(4, 3)) for _ in range(2)]
+    both = Teachers({"a": FrozenTeacher(nets[0]), "b": FrozenTeacher(nets[1])})
+    with pytest.raises(UserError, match="no module '7'"):
+        both.with_taps(["a/0", "b/7"])
+    assert not nets[0][0]._forward_hooks
+
+
+def test_a_teacher_that_changes_its_inputs_is_refused() -> None:
+    teacher = FrozenTeacher(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 3)))
+    with pytest.raises(UserError, match=r"the teacher \(Sequential\) changes its inputs in place"):
+        teacher(BATCH, (torch.randn(2, 4),))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 from tests.helpers.ranks import run_ranks
+from tests.helpers.runs import make_net, make_recipe
+from tutelage import Baseline, UserError
+from tutelage.engine import fit
+from tutelage.engine.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from tutelage.engine.run_folder import RunFolder
+from tutelage.engine.trainer import Trainer
 
 SCRIPT = """
 import os
@@ -45,3 +53,66 @@ def test_two_ranks_hold_equal_weights_and_match_one_rank(teacher_run: Path, tmp_
     for key in one:
         assert torch.equal(first[key], second[key]), key
         assert torch.allclose(first[key], one[key], atol=2e-4), key
+    logs = [RunFolder(tmp_path / name / "run").records() for name in ("one", "two")]
+    for single, double in zip(*logs, strict=True):
+        assert double["terms"] == pytest.approx(single["terms"], rel=1e-3)
+
+
+# Nothing tells Accelerate that this machine has CPUs only, as for a user who calls torchrun.
+AVERAGED = """
+import os
+import sys
+os.environ.pop("ACCELERATE_USE_CPU")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+from tutelage import Baseline
+from tutelage.engine import fit
+from tests.helpers.runs import make_recipe
+recipe = make_recipe(Baseline(), None, epochs=3, ema_decay=0.5, checkpoint="last")
+fit(recipe, sys.argv[1])
+"""
+
+
+def test_figures_of_two_ranks_are_those_of_the_shipped_weights(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(AVERAGED)
+    run_ranks(script, tmp_path / "run", processes=2)
+    assert [record["epoch"] for record in RunFolder(tmp_path / "run").records()] == [1, 2, 3]
+    student = make_net(4)
+    student.load_state_dict(load_file(tmp_path / "run/student.safetensors"))
+    stated = json.loads((tmp_path / "run/student.json").read_text())
+    mean, std = (torch.tensor(stated[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    test = make_recipe(Baseline(), None).data.splits(200, 0)["test"]
+    batch = test.batch([(0, position) for position in range(len(test))])
+    logits = student.eval()((batch.inputs - mean) / std)
+    nll = torch.nn.functional.cross_entropy(logits, batch.labels)
+    metrics = RunFolder(tmp_path / "run").metrics()["test"]
+    assert metrics["num_samples"] == len(test)
+    assert metrics["nll"] == pytest.approx(nll.item(), rel=1e-5)
+
+
+def test_a_run_goes_on_on_another_number_of_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run() -> object:
+        return fit(make_recipe(Baseline(), None), tmp_path / "run", resume=True, text="a: 1\n")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_stops", lambda trainer, interrupt: trainer.step == 6)
+        assert run() is None
+    path, _ = newest_checkpoint(tmp_path / "run/checkpoints")
+    assert path is not None
+    tensors, state = load_checkpoint(path)
+    assert state["step"] == 6
+    state["rng"] *= 3
+    save_checkpoint(path.parent, 6, tensors, state)
+    assert run() is not None
+    assert "the checkpoint is of 3 process(es) and goes on on 1" in capsys.readouterr().err
+
+
+def test_processes_that_do_not_know_of_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 processes were launched .* ACCELERATE_USE_CPU=true"):
+        fit(make_recipe(Baseline(), None), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

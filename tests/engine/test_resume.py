@@ -84,6 +84,6 @@ def test_ctrl_c_saves_and_exits_cleanly_in_mid_epoch(
     wait_for_epochs(out, 3)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
-    assert len(list((out / "checkpoints").iterdir())) == 1
+    assert len(list((out / "checkpoints").iterdir())) == 2
     assert start(teacher_run, out, "--resume").wait(120) == 0
     assert_equal(out, uninterrupted)

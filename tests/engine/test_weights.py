@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 
 from tutelage import UserError
@@ -66,3 +66,104 @@ def test_missing_truncated_and_pickled_files_are_refused(tmp_path: Path) -> None
     torch.save([1, 2], pickled)
     with pytest.raises(UserError, match="holds no state dict"):
         load_weights(net(), pickled)
+
+
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_prefixes_of_wrappers_are_removed_in_any_order(
+    tmp_path: Path, prefix: str, suffix: str
+) -> None:
+    source, target, path = net(), net(), tmp_path / f"w.{suffix}"
+    state = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    if suffix == "pth":
+        torch.save({"model": {"state_dict": state}}, path)
+    else:
+        save_file(state, path)
+    load_weights(target, path)
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+def test_the_prefix_of_a_compiled_part_is_removed(tmp_path: Path) -> None:
+    source, target = net(), net()
+    state = {name.replace("1.", "1._orig_mod."): v for name, v in source.state_dict().items()}
+    torch.save({f"module.{name}": value for name, value in state.items()}, tmp_path / "w.pt")
+    load_weights(target, tmp_path / "w.pt")
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+
+
+class Outer(nn.Module):
+    """Has a child that is called like a wrapper's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod."])
+def test_a_child_that_is_called_module_is_kept(tmp_path: Path, prefix: str) -> None:
+    source, target = Outer(), Outer()
+    state = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    load_weights(target, tmp_path / "w.pth")
+    assert torch.equal(target.module.weight, source.module.weight)
+
+
+def test_weights_of_before_batches_were_counted_are_loaded(tmp_path: Path) -> None:
+    source, target = net(), net()
+    state = {name: v for name, v in source.state_dict().items() if "num_batches" not in name}
+    save_file(state, tmp_path / "w.safetensors")
+    load_weights(target, tmp_path / "w.safetensors")
+    assert torch.equal(source[0].weight, target[0].weight)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+        self.b = nn.Linear(3, 3)
+        self.b.weight = self.a.weight
+
+
+def test_tied_weights_may_be_stored_once(tmp_path: Path) -> None:
+    source, target, path = Tied(), Tied(), tmp_path / "w.safetensors"
+    save_model(source, str(path))
+    load_weights(target, path)
+    torch.testing.assert_close(target.state_dict(), source.state_dict(), rtol=0, atol=0)
+    assert target.b.weight is target.a.weight
+    untied = nn.Module()
+    untied.a = nn.Linear(3, 3)
+    untied.b = nn.Linear(3, 3)
+    with pytest.raises(UserError, match=r"missing \['[ab].weight'\]"):
+        load_weights(untied, path)
+
+
+def test_the_home_folder_may_be_written_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    source, target = net(), net()
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    load_weights(target, "~/w.safetensors")
+    assert torch.equal(source[0].weight, target[0].weight)
+
+
+def test_weights_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
+    state = net().state_dict()
+    target = net()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    for wrong in ({**state, "extra": torch.zeros(1)}, {**state, "1.bias": torch.zeros(3)}):
+        save_file(wrong, tmp_path / "w.safetensors")
+        with pytest.raises(UserError):
+            load_weights(target, tmp_path / "w.safetensors")
+        torch.testing.assert_close(target.state_dict(), before, rtol=0, atol=0)
+
+
+def test_lazy_networks_are_filled(tmp_path: Path) -> None:
+    source = nn.Linear(3, 2)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    target = nn.LazyLinear(2)
+    load_weights(target, tmp_path / "w.safetensors")
+    assert torch.equal(target.weight, source.weight)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+TRIES = 3
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -20,6 +22,18 @@ FLAGS = (
     "--disable-sync",
     "--hide-scrollbars",
 )
+
+
+def _started(start: Callable[[], Any]) -> Any:
+    """Start a browser, again if it took longer than the driver waits, as on a busy machine."""
+    from selenium.common.exceptions import WebDriverException
+
+    for _ in range(TRIES - 1):
+        try:
+            return start()
+        except WebDriverException:
+            continue
+    return start()
 
 
 class Browser:
@@ -35,8 +49,8 @@ class Browser:
         for flag in (*FLAGS, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        self.driver: Any = webdriver.Chrome(
-            options=options, service=webdriver.ChromeService(driver)
+        self.driver: Any = _started(
+            lambda: webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         )
 
     def open(self, page: Path, width: int = 1280) -> None:

@@ -68,7 +68,8 @@ def write_voc(root: Path) -> Path:
         (root / name).mkdir(parents=True)
     for part in ("train", "val"):
         (root / "ImageSets/Main" / f"{part}.txt").write_text(f"{part}_1\n")
-        Image.fromarray(np.zeros((40, 50, 3), dtype=np.uint8)).save(
+        shade = 10 * len(part)
+        Image.fromarray(np.full((40, 50, 3), shade, dtype=np.uint8)).save(
             root / "JPEGImages" / f"{part}_1.jpg"
         )
         objects = "".join(

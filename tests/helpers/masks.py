@@ -27,10 +27,16 @@ def brick(size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Te
     return image, mask
 
 
-def write_voc_masks(root: Path, counts: dict[str, int], size: tuple[int, int] = (48, 64)) -> Path:
+def write_voc_masks(
+    root: Path,
+    counts: dict[str, int],
+    size: tuple[int, int] = (48, 64),
+    num_classes: int = 3,
+) -> Path:
     """Write `VOC2012` below root: JPEG images and palette masks.
 
-    Every second image is 8 pixels higher.
+    Every second image is 8 pixels higher. Classes above 2 have one pixel each, in the first mask of
+    a part.
     """
     from PIL import Image
 
@@ -42,6 +48,8 @@ def write_voc_masks(root: Path, counts: dict[str, int], size: tuple[int, int] = 
         names = [f"2007_{part}{number:06d}" for number in range(count)]
         for number, name in enumerate(names):
             image, mask = brick((size[0] + 8 * (number % 2), size[1]), generator)
+            if number == 0:
+                mask[0, : num_classes - 3] = torch.arange(3, num_classes)
             Image.fromarray(image.numpy()).save(place / "JPEGImages" / f"{name}.jpg", quality=95)
             classes = Image.fromarray(mask.numpy())
             classes.putpalette(PALETTE)
@@ -53,7 +61,10 @@ def write_voc_masks(root: Path, counts: dict[str, int], size: tuple[int, int] = 
 
 
 def write_cityscapes(root: Path, counts: dict[str, int], size: tuple[int, int] = (32, 64)) -> Path:
-    """Write `leftImg8bit` and `gtFine` below root: roads (7) with a car (26) on the void (0)."""
+    """Write `leftImg8bit` and `gtFine` below root: roads (7) with a car (26) on the void (0).
+
+    The second image of a part has a pixel of every number.
+    """
     from PIL import Image
 
     generator = torch.Generator().manual_seed(3)
@@ -62,9 +73,12 @@ def write_cityscapes(root: Path, counts: dict[str, int], size: tuple[int, int] =
         for number in range(count):
             city = ("aachen", "ulm")[number % 2]
             image, mask = brick(size, generator)
+            labels = numbers[mask.long()]
+            if number == 1:
+                labels[0, :34] = torch.arange(34)
             for folder, kind, pixels in (
                 ("leftImg8bit", "leftImg8bit", image),
-                ("gtFine", "gtFine_labelIds", numbers[mask.long()]),
+                ("gtFine", "gtFine_labelIds", labels),
             ):
                 place = root / folder / part / city
                 place.mkdir(parents=True, exist_ok=True)

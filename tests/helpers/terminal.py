@@ -10,9 +10,10 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable
 from types import TracebackType
+
+from tests.helpers.patience import Patience, exit_code
 
 # The command becomes a session's leader with this terminal, as a shell would have started it.
 LAUNCH = """
@@ -61,22 +62,22 @@ class Terminal:
         self.process.wait()
         os.close(self._screen)
 
-    def wait_for(self, shown: Callable[[str], object], seconds: float = 120) -> None:
+    def wait_for(self, shown: Callable[[str], object]) -> None:
         """Read until the text on the screen is as wanted."""
-        until = time.monotonic() + seconds
+        patience = Patience()
         while not shown(self.text):
-            assert time.monotonic() < until, self.text
+            assert not patience.is_over(), self.text
             assert self._read(), f"it ended before that:\n{self.text}"
 
     def ctrl_c(self) -> None:
         os.write(self._screen, b"\x03")
 
-    def end(self, seconds: float = 120) -> int:
+    def end(self) -> int:
         """Read to the end and return the exit code."""
-        until = time.monotonic() + seconds
+        patience = Patience()
         while self._read():
-            assert time.monotonic() < until, self.text
-        return self.process.wait(10)
+            assert not patience.is_over(), self.text
+        return exit_code(self.process)
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._screen], [], [], 1.0)

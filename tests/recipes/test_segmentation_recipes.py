@@ -37,7 +37,8 @@ def test_a_recipe_can_be_planned(
             text = text.replace(old, new)
         path.write_text(text)
     write, crop = (write_voc_masks, "32") if folder == "voc" else (write_cityscapes, "[32, 64]")
-    write(tmp_path / "data", {"train": 4, "val": 2})
+    more = {"num_classes": 21} if folder == "voc" else {}
+    write(tmp_path / "data", {"train": 4, "val": 2}, **more)
     options = [
         "--data.root",
         str(tmp_path / "data"),

@@ -62,7 +62,7 @@ def test_the_pointer_shows_all_that_is_known_about_a_cell(
     assert browser.tip == [
         "teacher.yaml conv1 × student.yaml head",
         "similarity 0.2500",
-        "95 % interval 0.2000 … 0.3000",
+        "95 % confidence interval 0.2000 … 0.3000",
         "p-value 0.0200",
         "verdict: caution",
         "Few & far <between>.",
@@ -96,7 +96,7 @@ def test_a_verdict_has_a_shape_and_a_cell_can_be_read(
 ) -> None:
     opened(browser, comparison, tmp_path)
     shapes = [use.get_attribute("href") for use in browser.all("figure.map tbody use")]
-    assert shapes == ["#trust", "#caution", "#caution", "#do-not-trust", "#trust"]
+    assert shapes == ["#caution", "#caution", "#do-not-trust"]  # none where a number is to trust
     cells = "[...document.querySelectorAll('figure.map tbody td:not(.none)')]"
     colors = f"return {cells}.map(getComputedStyle)"
     for paper, ink in browser.run(f"{colors}.map((s) => [s.backgroundColor, s.color])"):
@@ -110,7 +110,8 @@ def test_a_table_sorts_by_number_both_ways_with_the_missing_last(
 
     opened(browser, study, tmp_path)
     headers = browser.all("table.sortable thead th")
-    column = [header.text for header in headers].index("− baseline [95 %]")
+    texts = [header.text for header in headers]
+    column = texts.index("− baseline [95 % confidence interval, paired by seed]")
 
     def methods() -> list[str]:
         return [
@@ -131,6 +132,24 @@ def test_a_table_sorts_by_number_both_ways_with_the_missing_last(
         "ascending",
     )
     assert methods() == ["baseline", "kd"]
+
+
+def test_no_column_is_hidden_without_a_cue(browser: Browser, study: Path, tmp_path: Path) -> None:
+    hidden = "return arguments[0].scrollWidth - arguments[0].clientWidth"
+    opened(browser, study, tmp_path)
+    for wide in browser.all(".wide"):
+        assert browser.run(hidden, wide) <= 0
+    assert not [cue for cue in browser.all(".cue") if cue.is_displayed()]
+    opened(browser, study, tmp_path, width=390)
+    wide, cue = browser.find(".wide"), browser.all(".cue")[0]
+    assert browser.run(hidden, wide) > 0
+    assert cue.is_displayed()
+    assert "more" in wide.get_attribute("class").split()
+    name = browser.all("table.sortable tbody th")[0]
+    before = name.rect["x"]
+    browser.run("arguments[0].scrollLeft = 1e4", wide)
+    assert name.rect["x"] == before  # the first column stays
+    assert name.is_displayed()
 
 
 def test_numbers_are_not_sorted_as_words(browser: Browser, study: Path, tmp_path: Path) -> None:
@@ -169,6 +188,24 @@ def test_the_slider_moves_the_map(browser: Browser, run: Path, tmp_path: Path) -
     slider.send_keys(Keys.END)
     browser.point(browser.all("figure.map td[tabindex]")[3])
     assert browser.tip[1:] == ["CKA 0.5000", "epoch 2", "epoch 0: 0.1000"]
+
+
+def test_what_changed_has_colors_of_its_own(browser: Browser, run: Path, tmp_path: Path) -> None:
+    from selenium.webdriver import Keys
+
+    opened(browser, run, tmp_path)
+    slider = browser.all("figure.map input")[1]
+    cell = browser.all("figure.map tbody")[1].find_element("css selector", "td")
+    assert (cell.text, cell.get_attribute("class")) == ("+0.40", "d50")
+    slider.send_keys(Keys.HOME)
+    assert (cell.text, cell.get_attribute("class")) == ("+0.20", "d38")
+    browser.find("figure.map:last-of-type")
+    browser.point(cell)
+    assert browser.tip == [
+        "teacher 0 × student 0",
+        "difference in CKA +0.2000",
+        "epoch 1 − epoch 0",
+    ]
 
 
 def test_a_curve_is_read_off_by_pointer_and_keys(

@@ -73,6 +73,49 @@ def test_a_study_tells_its_spread_differences_and_costs(study: Path, tmp_path: P
     assert "before training" in page.text
 
 
+def test_what_was_run_and_quality_stand_before_cost(study: Path, tmp_path: Path) -> None:
+    page = read(study, tmp_path)
+    text = page.text[page.text.index("Outcome") :]
+    order = ("data Digits", "labels 200", "on validation data, not on", "test top-1, %")
+    order += ("[95 % confidence interval, paired by seed]", "KL to teacher", "validation, top-1, %")
+    order += ("What training cost", "step / baseline", "seconds", "Seed by seed")
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+
+
+def test_the_teacher_stands_on_the_same_part_where_it_is_known(study: Path, tmp_path: Path) -> None:
+    results = json.loads((study / "results.json").read_text())
+    results["teachers"] = {"kd": {"top1": 0.98765}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = read(tmp_path, tmp_path)
+    assert "teacher’s top-1, % 98.77 on the same test data as the students, 9" in page.text
+
+
+def test_metrics_of_classes_are_folded_away_and_no_key_is_raw(study: Path, tmp_path: Path) -> None:
+    results = json.loads((study / "results.json").read_text())
+    for row in results["summary"].values():
+        row["test"]["ap/big tree"] = {"mean": 0.25, "std": 0.01}
+        row["test"]["mean_margin"] = {"mean": 0.5, "std": 0.1}
+    for by_seed in results["runs"].values():
+        for run in by_seed.values():
+            run["peak_mib"] = 81.5
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = read(tmp_path, tmp_path)
+    assert "AP big tree, % 25.00 ± 1.00 25.00 ± 1.00" in page.text
+    assert "mean margin" in page.text
+    assert "peak memory, MiB" in page.text
+    assert "_m" not in page.text.split("Outcome")[1].split("Seed by seed")[0]
+
+
+def test_a_seed_without_a_figure_is_left_out_of_the_pictures(study: Path, tmp_path: Path) -> None:
+    runs = collect(study, ["baseline", "kd"], 2)
+    runs["kd"][1]["test"]["top1"] = None
+    results = {**json.loads((study / "results.json").read_text()), "runs": runs}
+    write_json(tmp_path / "results.json", {**results, "summary": summarize(runs)})
+    page = read(tmp_path, tmp_path)
+    assert "nan" not in page.text.lower().split("seed by seed")[0].split("outcome")[1]
+
+
 def test_a_cost_that_is_new_gets_a_column_of_its_own(study: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
@@ -122,7 +165,18 @@ def test_a_comparison_tells_the_closest_partners(comparison: Path, tmp_path: Pat
     page = read(comparison, tmp_path)
     assert "trust: 2" in page.text
     assert "do not trust: 1" in page.text
-    assert "fc head 0.710 0.700 … 0.720 0.010 trust Enough." in page.text
+    assert "fc head 0.710 0.700 … 0.720 ≤ 0.010 trust 3" in page.text
+    assert "3 Enough." in page.text
+
+
+def test_one_reason_is_said_once(compared: dict[str, Any], tmp_path: Path) -> None:
+    compared["reason"] = [["Enough."] * 2] * 3
+    compared["permutations"] = 9
+    (tmp_path / "compare.json").write_text(json.dumps(compared))
+    page = read(tmp_path, tmp_path)
+    visible = re.sub(r"<script.*?</script>", "", (tmp_path / "page.html").read_text(), flags=re.S)
+    assert visible.count("Enough.") == 2  # below each of two tables
+    assert "≤ 0.010" in page.text  # below what ten permutations allow, so it is no better known
 
 
 def test_a_comparison_without_certainty_is_a_map_alone(
@@ -233,6 +287,44 @@ def test_a_file_of_a_run_is_broken(
         text = path.read_text()
         path.write_text({"cut": text[:-9] + "\n", "emptied": "[0]", "other": '{"epoch": {}}'}[harm])
     assert name in refused(folder, capsys) or (harm, name) == ("gone", "metrics.json")
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_log_that_was_cut_in_a_line(
+    end: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    log = folder / "log.jsonl"
+    cut = '{"epoch": 3, "step": 9, "terms": {"task": 2.0}'
+    log.write_text(log.read_text() + cut + end)
+    if not end:  # it is still being written
+        assert main(["report", str(folder)]) == 0
+    else:
+        assert "in line 3 (" in refused(folder, capsys)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[" * 100_000,
+        "3",
+        "",
+        "\x00\xff",
+        '{"summary": {"../x": {}}, "runs": {"../x": {"0": {}}}, "monitor": "a", "provenance": {}}',
+        '{"summary": {"kd": {}}, "runs": {"kd": {"one": {}}}, "monitor": "a", "provenance": {}}',
+    ],
+)
+@pytest.mark.parametrize("name", ["results.json", "compare.json", "metrics.json"])
+def test_a_foreign_file_is_one_sentence(
+    name: str, content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(content)
+    for other in ("loss_scale.json", "environment.json", "log.jsonl"):
+        (tmp_path / other).write_text("{}\n")
+    message = refused(tmp_path, capsys)
+    assert name in message
+    assert "repeat the command that wrote the folder" in message
 
 
 @pytest.mark.parametrize("key", ["rows", "value", "verdict", "low", "left", "provenance"])

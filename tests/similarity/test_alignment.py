@@ -16,7 +16,7 @@ from tests.helpers.vectors import cases, tensor
 from tests.similarity.formulas import aligned
 from tutelage import UserError
 from tutelage.similarity import alignment, alignment_pair
-from tutelage.similarity._gram import gram
+from tutelage.similarity._products import gram
 
 MODULE = sys.modules[alignment.__module__]  # its name is that of the function
 OPTIONS = [

@@ -53,7 +53,7 @@ def test_the_product_of_kernels_needs_no_gram(debiased: bool) -> None:
     if debiased:
         k, l = u_centered(k), u_centered(l)  # noqa: E741
     assert torch.isclose(
-        kernel_dot((x, x), (y, y), debiased).squeeze(), dot(k, l), rtol=0, atol=1e-13
+        kernel_dot((x, x), (y, y), debiased).value.squeeze(), dot(k, l), rtol=0, atol=1e-13
     )
 
 
@@ -65,7 +65,7 @@ def test_two_different_factors_of_one_kernel() -> None:
         if debiased:
             k, l = u_centered(k), u_centered(l)  # noqa: E741
         assert torch.isclose(
-            kernel_dot(one, two, debiased).squeeze(), dot(k, l), rtol=0, atol=1e-13
+            kernel_dot(one, two, debiased).value.squeeze(), dot(k, l), rtol=0, atol=1e-13
         )
 
 

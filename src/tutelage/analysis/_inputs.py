@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
+from tutelage.core.batch import num_items as count_items
 from tutelage.core.modes import device_of
 from tutelage.errors import UserError
 
@@ -36,7 +37,7 @@ def num_items(inputs: Any) -> int:
     Raises:
         UserError: If there is neither a tensor nor a list.
     """
-    count = _num_items(inputs)
+    count = count_items(inputs)
     if count is None:
         raise UserError(
             f"the inputs ({type(inputs).__name__}) hold no tensor and no list with one entry an "
@@ -80,21 +81,6 @@ def to_device_of(network: nn.Module, inputs: Inputs) -> Inputs:
         )
     moved: Inputs = Batch({"inputs": inputs}).to(device_of(network)).inputs
     return moved
-
-
-def _num_items(value: Any) -> int | None:
-    if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0):
-        return len(value)
-    entries: Any = ()
-    if isinstance(value, Mapping):
-        entries = value.values()
-    elif isinstance(value, tuple):
-        entries = value
-    for entry in entries:
-        count = _num_items(entry)
-        if count is not None:
-            return count
-    return None
 
 
 def _cut(value: Any, items: slice, count: int) -> Any:

@@ -6,12 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from tutelage.errors import UserError
 from tutelage.io import atomic, write_json, write_text
 from tutelage.provenance import provenance
 from tutelage.similarity import CKAResult, ReliabilityReport
@@ -22,16 +24,20 @@ def write_comparison(
     result: CKAResult,
     reports: Sequence[Sequence[ReliabilityReport]],
     titles: tuple[str, str],
+    permutations: int | None = None,
 ) -> None:
-    """Write the comparison of two networks' layers, each file atomically.
+    """Write the comparison of two networks' layers: all of its files, or none.
 
     Args:
         folder: created if it does not exist.
         result: values, intervals, counts, layer names.
         reports: one for each cell.
         titles: what to call the left (rows) and the right (columns) network.
+        permutations: random pairings behind the p-values, whose floor is 1 / (1 + permutations).
+
+    Raises:
+        UserError: If the folder or a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     cells = {
         "value": result.value,
         "sd": result.sd,
@@ -56,18 +62,38 @@ def write_comparison(
         "degenerate": list(result.degenerate),
         "estimator": "linear CKA, centered, debiased",
         "confidence": result.confidence,
+        "permutations": permutations,
         **numbers,
         **verdicts,
         "provenance": provenance(),
     }
-    write_json(folder / "compare.json", content)
     tables = {name: table for name, table in {**numbers, **verdicts}.items() if table is not None}
-    write_text(folder / "compare.csv", _csv(result, tables))
     arrays: dict[str, Any] = {
-        name: cell.numpy() for name, cell in cells.items() if cell is not None
+        "rows": np.array(result.left),
+        "columns": np.array(result.right),
+        **{name: cell.numpy() for name, cell in cells.items() if cell is not None},
     }
-    with atomic(folder / "compare.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, rows=np.array(result.left), columns=np.array(result.right), **arrays)
+    created = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Reports read compare.json, so it comes last: where it is, the others are.
+        write_text(folder / "compare.csv", _csv(result, tables))
+        with atomic(folder / "compare.npz") as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        write_json(folder / "compare.json", content)
+    except BaseException as error:
+        for name in ("compare.csv", "compare.npz"):
+            with suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
+        if created:
+            with suppress(OSError):  # there is none, or something else is in it
+                folder.rmdir()
+        if not isinstance(error, OSError):
+            raise
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); free some space or choose another "
+            "folder"
+        ) from None
 
 
 def _csv(result: CKAResult, tables: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ _PERCENT = {
 }
 _PLAIN = {"ece": "ECE", "nll": "NLL", "teacher_kl": "KL to teacher"}
 _BY_CLASS = {"ap": "AP", "iou": "IoU"}  # of metrics such as ap/tree
+_COSTS = {"peak_mib": "peak memory, MiB", "peak_gpu_mib": "peak GPU memory, MiB"}
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,50 @@ class MetricFormat:
 
 
 def metric_format(name: str) -> MetricFormat:
-    """Return how a metric is written; an unknown one is written as it is.
+    """Return how a metric is written; the label of an unknown one is its name in words.
 
-    >>> metric_format("ap/tree").label, metric_format("margin").label
-    ('AP tree, %', 'margin')
+    >>> metric_format("ap/tree").label, metric_format("mean_margin").label
+    ('AP tree, %', 'mean margin')
     """
     prefix, _, class_name = name.partition("/")
     if class_name and prefix in _BY_CLASS:
         return MetricFormat(f"{_BY_CLASS[prefix]} {class_name}, %", 100.0, 2)
     if name in _PERCENT:
         return MetricFormat(f"{_PERCENT[name]}, %", 100.0, 2)
-    return MetricFormat(_PLAIN.get(name, name))
+    return MetricFormat(_PLAIN.get(name, name.replace("_", " ")))
+
+
+def is_class_metric(name: str) -> bool:
+    """Return whether a metric is that of one class, of which a task can have hundreds.
+
+    >>> is_class_metric("ap/tree"), is_class_metric("ap"), is_class_metric("big/top1")
+    (True, False, False)
+    """
+    prefix, _, class_name = name.partition("/")
+    return bool(class_name) and prefix in _BY_CLASS
+
+
+def cost_label(name: str) -> str:
+    """Return what a cost of metrics.json or memory.json is called.
+
+    >>> cost_label("peak_mib"), cost_label("flash_reads")
+    ('peak memory, MiB', 'flash reads')
+    """
+    return _COSTS.get(name, name.replace("_", " "))
 
 
 def finite(value: Any) -> float | None:
-    """Return a finite number as it is, and None for anything else."""
-    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
+    """Return a finite number as it is, and None for anything else; true is not 1.
+
+    >>> finite(3), finite(float("nan")), finite("3"), finite(True)
+    (3, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond the floats
+        return None
 
 
 def format_fixed(value: float | None, digits: int, *, sign: bool = False) -> str:

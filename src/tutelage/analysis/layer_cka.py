@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from tutelage.analysis._inputs import Inputs, batch_inputs, split_inputs, to_device_of
+from tutelage.analysis._inputs import (
+    Inputs,
+    batch_inputs,
+    num_items,
+    split_inputs,
+    to_device_of,
+)
 from tutelage.analysis.layers import layers_of
+from tutelage.core._checks import (
+    item_counts,
+    refuse_changed_inputs,
+    versions_of,
+)
 from tutelage.core.batch import Batch
 from tutelage.core.modes import eval_mode
 from tutelage.core.taps import Address, FeatureTaps, find_module
 from tutelage.errors import UserError
-from tutelage.similarity import CKAMatrix, ReliabilityReport, gram_of, reliability_report
+from tutelage.similarity import CKAMatrix, ReliabilityReport, gram_of
+from tutelage.similarity._reliability_sides import ReliabilitySide, report_of_sides
+from tutelage.similarity.cka_matrix import MIN_ITEMS
 
 Cells = tuple[tuple[int, int], ...]
+
+Counted = tuple[Sequence[int], Inputs]
+"""Inputs after the numbers of rows that an output of them may have."""
 
 
 def compare_layers(
@@ -32,7 +48,8 @@ def compare_layers(
 
     Every tapped output becomes a Gram matrix in the hook: no features are stored, and an operation
     in place after the layer does not reach it. Both networks run in eval mode, each on its own
-    device; the batches are iterated over once.
+    device; the batches are iterated over once. A batch of fewer than 4 items is skipped and counted
+    (`CKAResult.skipped`).
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> batches = [torch.randn(32, 4) for _ in range(4)]
@@ -49,34 +66,44 @@ def compare_layers(
             default: the inputs of the batch.
 
     Raises:
-        UserError: If a layer does not exist or does not run, or if an output is NaN; before or at
-            the first batch.
+        UserError: If a layer does not exist or does not run, if an output is NaN or its first axis
+            is not the items, or if a network changes its inputs in place.
     """
     return _accumulate(
         networks,
         layers,
-        (inputs(Batch.of(batch)) for batch in batches),
+        (_counted(Batch.of(batch), inputs) for batch in batches),
         permutations,
     )
 
 
 def reliability_matrix(
-    networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], inputs: Inputs
+    networks: Sequence[nn.Module],
+    layers: Sequence[Sequence[str]],
+    inputs: Inputs,
+    *,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[list[ReliabilityReport]]:
     """Return how far the CKA of every pair of layers can be trusted.
 
-    All that a `reliability_report` looks at is in the Gram matrices, so each layer's features are
-    replaced by a square root of its Gram matrix: n columns instead of C · H · W. (`dims` of the
-    reports are these n.)
+    Each layer's features are replaced by a square root of its Gram matrix, which has all that a
+    `reliability_report` looks at: n columns (`dims` of the reports) instead of C · H · W.
 
     Args:
         networks: the left one (rows) and the right one (columns).
         layers: tap addresses of each.
         inputs: positional arguments of a forward, for one batch of some hundred items.
+        progress: called after each row with the number of finished pairs and of all pairs.
     """
-    left = _gram_roots(networks[0], layers[0], inputs)
-    right = _gram_roots(networks[1], layers[1], inputs)
-    return [[reliability_report(x, y) for y in right] for x in left]
+    left = _gram_roots("left", networks[0], layers[0], inputs)
+    right = _gram_roots("right", networks[1], layers[1], inputs)
+    sides = [ReliabilitySide.of(root) for root in right]
+    rows: list[list[ReliabilityReport]] = []
+    for side in map(ReliabilitySide.of, left):
+        rows.append([report_of_sides(side, opposite) for opposite in sides])
+        if progress is not None:
+            progress(len(rows) * len(right), len(left) * len(right))
+    return rows
 
 
 def layer_map(
@@ -90,7 +117,8 @@ def layer_map(
         inputs: positional arguments of a forward, for any number of items; they are cut into
             batches.
     """
-    matrix = _accumulate(networks, layers, split_inputs(inputs), permutations=0)
+    parts = [([num_items(part)], part) for part in split_inputs(inputs)]
+    matrix = _accumulate(networks, layers, parts, permutations=0)
     values: list[list[float]] = matrix.compute().value.tolist()
     return values
 
@@ -119,11 +147,11 @@ def suggest_pairs(
     Raises:
         UserError: If there is no batch, or if a network has no layers besides its output.
     """
-    batches = [inputs(Batch.of(batch)) for batch in loader]
+    batches = [_counted(Batch.of(batch), inputs) for batch in loader]
     if not batches:
         raise UserError("suggest_pairs needs at least one batch")
-    student_layers = _inner_layers(student, batches[0])
-    teacher_layers = _inner_layers(teacher, batches[0])
+    student_layers = _inner_layers(student, batches[0][1])
+    teacher_layers = _inner_layers(teacher, batches[0][1])
     matrix = _accumulate(
         [student, teacher], [student_layers, teacher_layers], batches, permutations=0
     )
@@ -166,11 +194,17 @@ def monotone_pairs(value: Tensor, count: int) -> list[tuple[int, int]]:
     return list(best[rows][columns][1])
 
 
+def _counted(batch: Batch, inputs: Callable[[Batch], Inputs]) -> Counted:
+    """Return the inputs of a batch after the numbers of rows that an output of it may have."""
+    values = inputs(batch)
+    return item_counts(batch, values), values
+
+
 @torch.no_grad()
 def _accumulate(
     networks: Sequence[nn.Module],
     layers: Sequence[Sequence[str]],
-    batches: Iterable[Inputs],
+    batches: Iterable[Counted],
     permutations: int,
 ) -> CKAMatrix:
     """Return the CKA accumulator over batches of inputs."""
@@ -183,9 +217,16 @@ def _accumulate(
         taps.append(FeatureTaps(left, left_layers, transform=gram_of))
         taps.append(FeatureTaps(right, right_layers, transform=gram_of))
         with eval_mode(left, right):
-            for inputs in batches:
-                grams_left = taps[0](*to_device_of(left, inputs)).features
-                grams_right = taps[1](*to_device_of(right, inputs)).features
+            for index, (counts, inputs) in enumerate(batches):
+                if counts and max(counts) < MIN_ITEMS:
+                    # The accumulator counts it; a network may even fail on a single item.
+                    zeros = torch.zeros(counts[0], counts[0])
+                    matrix.update_grams(
+                        dict.fromkeys(left_layers, zeros), dict.fromkeys(right_layers, zeros)
+                    )
+                    continue
+                grams_left = _grams(f"left network, batch {index}", taps[0], counts, inputs)
+                grams_right = _grams(f"right network, batch {index}", taps[1], counts, inputs)
                 matrix.update_grams(grams_left, grams_right)
     finally:
         for tap in taps:
@@ -193,13 +234,42 @@ def _accumulate(
     return matrix
 
 
+def _grams(
+    where: str, taps: FeatureTaps, counts: Sequence[int], inputs: Inputs
+) -> Mapping[str, Tensor]:
+    """Return the Gram matrices of a network's layers on one batch.
+
+    Args:
+        where: the side and the batch, for messages.
+        taps: on the network.
+        counts: the numbers of rows that an output may have; none if nobody knows.
+        inputs: of the batch.
+    """
+    versions = versions_of(inputs)
+    try:
+        grams = taps(*to_device_of(taps.network, inputs)).features
+        for name, gram in grams.items():
+            if counts and len(gram) not in counts:
+                raise UserError(
+                    f"the layer {name!r} has {len(gram)} rows for {counts[0]} items: its first "
+                    "axis is not the items; let the network give the batch first "
+                    "(batch_first=True), or choose another layer"
+                )
+        refuse_changed_inputs("the network", versions)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    return grams
+
+
 @torch.no_grad()
-def _gram_roots(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[Tensor]:
+def _gram_roots(
+    side: str, network: nn.Module, layers: Sequence[str], inputs: Inputs
+) -> list[Tensor]:
     """Return features (n, n) of each layer with the layer's Gram matrix."""
     taps = FeatureTaps(network, layers, transform=gram_of)
     try:
         with eval_mode(network):
-            grams = taps(*to_device_of(network, inputs)).features
+            grams = _grams(f"{side} network", taps, [num_items(inputs)], inputs)
     finally:
         taps.remove()
     return [_gram_root(grams[layer]) for layer in layers]
@@ -210,8 +280,7 @@ def _gram_root(gram: Tensor) -> Tensor:
     k = gram.double().cpu()
     k = k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
     values, vectors = torch.linalg.eigh(k)
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
-    return root
+    return cast(Tensor, vectors * values.clamp(min=0).sqrt())
 
 
 def _inner_layers(network: nn.Module, inputs: Inputs) -> list[str]:
@@ -219,12 +288,11 @@ def _inner_layers(network: nn.Module, inputs: Inputs) -> list[str]:
     layers = [name for name in layers_of(network, inputs) if _has_parameters(network, name)]
     if len(layers) < 2:
         raise UserError(
-            f"{type(network).__name__} has no layers to pair besides its output; name the pairs "
-            "yourself"
+            f"{type(network).__name__} has no layers to pair besides its output; name them yourself"
         )
     return layers[:-1]
 
 
 def _has_parameters(network: nn.Module, address: str) -> bool:
-    module = find_module(network, Address.parse(address).module)
-    return next(module.parameters(), None) is not None
+    parameters = find_module(network, Address.parse(address).module).parameters()
+    return next(parameters, None) is not None

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.analysis._inputs import Inputs, num_items, to_device_of
+from tutelage.analysis._inputs import Inputs, num_items, split_inputs, to_device_of
 from tutelage.core.modes import eval_mode
 from tutelage.core.taps import call
 
@@ -34,6 +34,11 @@ def layers_of(network: nn.Module, inputs: Inputs, *, min_layers: int = MIN_LAYER
         min_layers: how many layers to look for.
     """
     addresses = _output_addresses(network, inputs)
+    count = num_items(inputs)
+    if count > 2:
+        # An output may have as many time steps as there are items; of fewer items it has as many.
+        fewer = _output_addresses(network, split_inputs(inputs, count - 1)[0])
+        addresses = {name: a for name, a in addresses.items() if fewer.get(name) == a}
     level = [name for name, _ in network.named_children()]
     layers = _comparable(level, addresses)
     while len(layers) < min_layers:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from tutelage.analysis.formatting import finite
+from tutelage.errors import UserError
 from tutelage.io import read_json
 
 BASELINE = "baseline"
 PEAK_MEMORY = ("peak_mib", "peak_gpu_mib")  # of a run's own process, in memory.json
+
+FIX = "remove it and give the command again"
 
 Run = Mapping[str, Any]  # what metrics.json and memory.json of a run hold
 
 
 @dataclass(frozen=True)
 class MeanStd:
-    """Mean and standard deviation over seeds; the deviation of one value is NaN."""
+    """Mean and standard deviation over seeds; the deviation of one value is NaN.
+
+    Both are NaN if a value is not finite: what one seed lacks has no mean over the seeds.
+    """
 
     mean: float
     std: float
@@ -30,7 +38,9 @@ class MeanStd:
         >>> MeanStd.of([1.0, 2.0, 3.0])
         MeanStd(mean=2.0, std=1.0)
         """
-        return cls(fmean(values), stdev(values) if len(values) > 1 else float("nan"))
+        if not all(map(math.isfinite, values)):
+            return cls(math.nan, math.nan)
+        return cls(fmean(values), stdev(values) if len(values) > 1 else math.nan)
 
 
 def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, float]:
@@ -41,8 +51,8 @@ def interval(differences: Sequence[float], level: float = 0.95) -> tuple[float, 
     (-0.484, 4.484)
     """
     count = len(differences)
-    if count < 2:
-        return float("nan"), float("nan")
+    if count < 2 or not all(map(math.isfinite, differences)):
+        return math.nan, math.nan
     from scipy.stats import t  # slow to import
 
     half = float(t.ppf(0.5 + level / 2, count - 1)) * stdev(differences) / count**0.5
@@ -74,8 +84,69 @@ def _read_run(run: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     for path in (run / "metrics.json", run / "memory.json"):
         if path.exists():
-            metrics |= read_json(path, "remove it and give the command again")
+            try:
+                content: Any = read_json(path, FIX)
+            except RecursionError:
+                raise UserError(f"{path} is nested too deeply to be ours; {FIX}") from None
+            if not isinstance(content, Mapping):
+                raise UserError(f"{path} holds no record of a run but {content!r:.40}; {FIX}")
+            metrics |= content
     return metrics
+
+
+def check_runs(runs: Mapping[str, Mapping[int, Run]], monitor: str, folder: Path) -> None:
+    """Check that the metrics of all runs are what `summarize` needs.
+
+    Args:
+        runs: metrics by method and seed; see `collect`.
+        monitor: the metric that methods are compared in.
+        folder: of the study, for the message.
+
+    Raises:
+        UserError: If a run lacks a value, has one of another kind, or lacks a metric that another
+            seed of its method has; the message names its file.
+    """
+    for method, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            first = next(iter(by_seed.values()))
+            problem = _problem(run, first, monitor)
+            if problem is not None:
+                path = folder / method / f"seed{seed}" / "metrics.json"
+                raise UserError(f"{path} {problem}; it was edited or is of another version, {FIX}")
+
+
+def _problem(run: Run, first: Run, monitor: str) -> str | None:
+    """Return what is wrong with the metrics of a run, beside those of its method's first run."""
+    try:
+        for name, values, expected in zip(
+            ("test", "last", "best", "validation"), _splits(run), _splits(first), strict=True
+        ):
+            for metric in dict.fromkeys([*expected, *([] if name == "validation" else [monitor])]):
+                if metric not in values:
+                    return f"has no {metric} among its {name} metrics"
+                _number(values[metric])
+        numbers = [run["seconds"], run["steps"], run["best"]["epoch"]]
+        numbers += [run["parameters"][part] for part in ("student", "method")]
+    except KeyError as error:
+        return f"has no {error}"
+    except (AttributeError, TypeError, ValueError) as error:
+        return f"is not as tutelage writes it ({error})"
+    if any(finite(number) is None for number in numbers):
+        return "has no number where seconds, steps, epoch or parameters should be"
+    return None
+
+
+def _splits(run: Run) -> list[Mapping[str, Any]]:
+    return [run["test"], run["last"]["test"], run["best"]["test"], run["validation"]]
+
+
+def _number(value: Any) -> float:
+    """Return a metric as a number; null, as JSON without NaN has it, is NaN."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{value!r:.40} is no number")
+    return float(value)
 
 
 def summarize(
@@ -110,11 +181,12 @@ def summarize(
         shared = sorted(set(by_seed) & set(baseline))
         if method != BASELINE and shared:
             differences = [
-                by_seed[seed]["test"][monitor] - baseline[seed]["test"][monitor] for seed in shared
+                _number(by_seed[seed]["test"][monitor]) - _number(baseline[seed]["test"][monitor])
+                for seed in shared
             ]
             row["difference"] = {
                 "metric": monitor,
-                "mean": fmean(differences),
+                "mean": MeanStd.of(differences).mean,
                 "interval95": interval(differences),
                 "pairs": differences,
             }
@@ -128,7 +200,7 @@ def _mean_std(values: Sequence[float]) -> dict[str, float] | None:
 
 def _by_metric(results: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float] | None]:
     """Return the statistics of every metric that the first run has."""
-    return {name: _mean_std([metrics[name] for metrics in results]) for name in results[0]}
+    return {name: _mean_std([_number(metrics[name]) for metrics in results]) for name in results[0]}
 
 
 def _cost(runs: Mapping[int, Run], baseline: Mapping[int, Run]) -> dict[str, Any]:
@@ -137,13 +209,22 @@ def _cost(runs: Mapping[int, Run], baseline: Mapping[int, Run]) -> dict[str, Any
     The last two are paired by seed, and None if unknown.
     """
     shared = [seed for seed in runs if seed in baseline]
-    ratios = [_step_ms(runs[seed]) / _step_ms(baseline[seed]) for seed in shared]
+    ratios = [
+        _step_ms(runs[seed]) / _step_ms(baseline[seed])
+        for seed in shared
+        if _step_ms(baseline[seed]) > 0.0
+    ]
     cost: dict[str, Any] = {
         "step_ms": _mean_std([_step_ms(run) for run in runs.values()]),
         "step_ratio": _mean_std(ratios),
     }
     for key in PEAK_MEMORY:
-        measured = [seed for seed in shared if key in runs[seed] and key in baseline[seed]]
+        measured = [
+            seed
+            for seed in shared
+            if finite(runs[seed].get(key)) is not None
+            and finite(baseline[seed].get(key)) is not None
+        ]
         cost[f"extra_{key}"] = _mean_std(
             [runs[seed][key] - baseline[seed][key] for seed in measured]
         )

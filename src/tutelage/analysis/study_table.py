@@ -158,13 +158,19 @@ def metric_column(
     return Column(metric_format(metric).label if header is None else header, cell)
 
 
-def difference_column(monitor: str, *, digits: int | None = None) -> Column:
+def difference_column(
+    monitor: str,
+    *,
+    header: str = f"− {BASELINE} [95 %]",
+    digits: int | None = None,
+) -> Column:
     """Return the column of the difference to the baseline, paired by seed, with its interval.
 
     A cell stands out where the interval excludes zero.
 
     Args:
         monitor: the metric that methods are compared in.
+        header: what stands over it.
         digits: after the decimal point; None takes those of the metric.
     """
 
@@ -181,7 +187,7 @@ def difference_column(monitor: str, *, digits: int | None = None) -> Column:
         excludes_zero = low > 0 or high < 0
         return Cell(f"{mean} [{low_text}, {high_text}]", difference["mean"], strong=excludes_zero)
 
-    return Column(f"− {BASELINE} [95 %]", cell)
+    return Column(header, cell)
 
 
 def mean_column(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Output, Task, Teacher
+from tutelage.core._checks import refuse_rows
 from tutelage.errors import UserError
 
 MAX_BYTES = 4 * 2**30
@@ -58,10 +59,9 @@ class CachedTeacher(Teacher):
             UserError: If samples are augmented, if ids are missing or not unique, or if the outputs
                 need more than 4 GiB.
         """
-        cached = CachedTeacher(
-            self.teacher.with_taps(layers), self.task, self.batches, self.num_samples
-        )
-        cached._fill()
+        cached = CachedTeacher(self.teacher, self.task, self.batches, self.num_samples)
+        # The hooks are needed for the one pass only, and go with the tapped teacher.
+        cached._fill(self.teacher.with_taps(layers))
         return cached
 
     def __call__(
@@ -96,8 +96,8 @@ class CachedTeacher(Teacher):
     def __repr__(self) -> str:
         return f"CachedTeacher({self.teacher})"
 
-    def _fill(self) -> None:
-        """Run the teacher on every sample and store what it gave."""
+    def _fill(self, teacher: Teacher) -> None:
+        """Run a teacher on every sample and store what it gave."""
         ids: list[Tensor] = []
         start = 0
         for value in self.batches():
@@ -106,8 +106,12 @@ class CachedTeacher(Teacher):
             stop = start + len(batch.ids)
             if stop > self.num_samples:
                 raise UserError(f"there are more than {self.num_samples} samples to cache")
-            output = self.teacher(batch, self.task.inputs(batch))
+            inputs = self.task.inputs(batch)
+            output = teacher(batch, inputs)
             outputs = {OUTPUT: _logits(output), **output.features}
+            for name, tensor in outputs.items():
+                what = f"the teacher's feature {name!r}" if name else "the teacher's output"
+                refuse_rows(what, tensor.shape, [len(batch.ids)])
             if not self._values:
                 self._values = self._allocate(outputs)
             for name, tensor in outputs.items():

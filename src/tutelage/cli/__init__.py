@@ -59,15 +59,15 @@ def _print_mistake(text: str) -> int:
 
 @contextmanager
 def _signals_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, so nothing is left half-done.
+    """Let the signals that ask to end do it as Ctrl-C does, so that nothing is left half-done.
 
     Not where a launcher started several processes: one that waits for the others could not answer,
     and would stay.
     """
     handled: list[signal.Signals] = []
-    is_only_process = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    is_only_process = os.environ.get("WORLD_SIZE", "1") == "1"
     if is_only_process and threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first only
             number = signal.Signals.__members__.get(name)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 handled.append(number)

@@ -13,6 +13,7 @@ OVERRIDES = (
     "Any key of the recipe can be set behind it, such as\n"
     "  --seed 1 --num_labels 1000 --train.epochs 3 --method.temperature 2"
 )
+FORMER_COMMANDS = {"bench": "study"}
 CHOICE = re.compile(r"argument (\w+): invalid choice: '(.*?)' \(choose from (.*)\)")
 
 
@@ -23,6 +24,9 @@ class Parser(argparse.ArgumentParser):
         """Raise a mistake as a sentence."""
         match = CHOICE.match(message)
         if match:
+            if match[2] in FORMER_COMMANDS:
+                present = FORMER_COMMANDS[match[2]]
+                raise UserError(f"there is no command '{match[2]}'; it is '{present}'")
             names = re.findall(r"\w+", match[3])
             raise UserError(
                 f"there is no {match[1].lower()} '{match[2]}'{near_misses(match[2], names)}"

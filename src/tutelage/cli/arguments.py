@@ -16,6 +16,14 @@ from tutelage.errors import UserError
 # such as torch, in run only.
 COMMANDS = (train, evaluate, plan, study, compare, report, recipes, methods, prepare)
 
+# The recipes of this package; found without importing it, which would import torch.
+SHIPPED = Path(__file__).parents[1] / "recipes"
+FORMER_OPTIONS = {
+    "--part": "--split",
+    "--samples": "--num-samples",
+    "--teachers": "--teacher-dir",
+}
+
 EXAMPLES = """examples:
   tutelage recipes
   tutelage train classification/digits/rcka --out runs/rcka
@@ -34,7 +42,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             f"{arguments.parser.prog} does not know {' '.join(overrides)}; "
             f"its options are {arguments.parser.option_names()}"
         )
-    _check_order(arguments, overrides)
+    _check_former_options(arguments, overrides)
+    _check_order(arguments, overrides, argv)
     return arguments, overrides
 
 
@@ -59,12 +68,36 @@ def _show_help(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 2
 
 
-def _check_order(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Refuse keys before the recipe: the parser would take a key's value for the recipe."""
-    if not arguments.takes_overrides or Path(arguments.source).exists():
+def _check_order(
+    arguments: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]
+) -> None:
+    """Refuse keys before the recipe: the parser took the value of such a key for the recipe."""
+    if not arguments.takes_overrides or _exists(arguments.source):
+        return
+    before = argv[list(argv).index(arguments.source) - 1]
+    if not before.startswith("--") or "=" in before:
         return
     for word in overrides:
-        if not word.startswith("-") and Path(word).exists():
+        if not word.startswith("-") and _exists(word):
             raise UserError(
                 f"{word} comes before all keys: {arguments.parser.prog} {word} --key value"
             )
+
+
+def _exists(source: str) -> bool:
+    """Return whether there is such a file, folder or shipped recipe."""
+    return any(
+        path.exists() for path in (Path(source), SHIPPED / source, SHIPPED / f"{source}.yaml")
+    )
+
+
+def _check_former_options(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:
+    """Name the present option for a former one that would be taken for a key of the recipe."""
+    options = arguments.parser.option_names()
+    for position, word in enumerate(overrides):
+        value = "".join(overrides[position + 1 : position + 2])
+        option = word.partition("=")[0]
+        present = FORMER_OPTIONS.get(option)
+        is_mapping = value.startswith("{") or "={" in word  # the recipe's key `teachers`
+        if present in options and not is_mapping:
+            raise UserError(f"there is no option {option}; it is {present}")

@@ -58,6 +58,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         raise UserError(f"{out} is there already; choose another --out")
     if arguments.num_samples < 4:
         raise UserError(f"--num-samples must be at least 4, got {arguments.num_samples}")
+    if arguments.permutations < 0:
+        raise UserError(f"--permutations must be at least 0, got {arguments.permutations}")
+    if arguments.permutations < 0:
+        raise UserError(f"--permutations must be at least 0, got {arguments.permutations}")
     print(compare_networks(arguments, out))
     print(f"\n{out}/report.html  {out}/compare.csv  {out}/compare.json")
     return 0

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     folder = Path(arguments.source)
     recipe = without_lost_teachers(open_run(folder, overrides)).build()
     info = recipe.data.input_info(recipe.student.model)
-    _check_classes(info.get("classes"), read_student_info(folder, info).get("classes"))
+    _check_classes(info.get("classes"), read_student_info(folder, info).classes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setup, student = setup_finished_run(recipe, folder)
     teacher = setup.teacher if setup.teacher.models() else None
@@ -57,14 +57,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _check_classes(classes: Sequence[str] | None, learned: Sequence[str] | None) -> None:
+    from tutelage.engine.checks.student_facts import shortened
+
     if classes is not None and learned is not None and list(classes) != list(learned):
         raise UserError(
-            f"the data has the classes {_shortened(classes)}, but the run learned "
-            f"{_shortened(learned)}; give data with the same classes in the same order"
+            f"the data has the classes {shortened(classes)}, but the run learned "
+            f"{shortened(learned)}; give data with the same classes in the same order"
         )
-
-
-def _shortened(names: Sequence[str]) -> str:
-    if len(names) <= 10:
-        return str(list(names))
-    return f"{str(list(names[:10]))[:-1]}, … {len(names)} in all]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from tutelage.engine.progress import LINE_EVERY_SECONDS
 from tutelage.errors import UserError
 
 POLL_SECONDS = 0.25
+STUDY = "TUTELAGE_STUDY"  # tells a run the process that started it
+PR_SET_PDEATHSIG = 1  # of Linux's prctl: a signal to get when the parent ends
 
 
 @dataclass(frozen=True)
@@ -159,25 +162,52 @@ def _start(job: Job, options: Sequence[str], parallel: int) -> subprocess.Popen[
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads},
+            env={**os.environ, "OMP_NUM_THREADS": threads, STUDY: str(os.getpid())},
             # A Ctrl-C reaches this process alone, which then asks each run once.
             start_new_session=True,
         )
 
 
+def end_with_study() -> bool:
+    """Let this run save and end when the study that started it is killed.
+
+    Without that it would go on alone, and the same study, started again, would meet its lock. Only
+    Linux can tell a process of its parent's end.
+
+    Returns:
+        Whether a study started it.
+
+    Raises:
+        KeyboardInterrupt: If the study has ended already.
+    """
+    study = os.environ.pop(STUDY, None)  # what this run starts is no run of the study
+    if study is None:
+        return False
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        if str(os.getppid()) != study:
+            raise KeyboardInterrupt
+    return True
+
+
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask runs to save and end; a second Ctrl-C kills them."""
+    """Ask runs to save and end; Ctrl-C kills them if it is pressed twice more."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-    try:
-        for process in processes:
-            process.wait()
-    except KeyboardInterrupt:
-        for process in processes:
-            process.kill()
-            process.wait()
-        raise
+    presses = 0
+    while any(process.poll() is None for process in processes):
+        try:
+            for process in processes:
+                process.wait()
+        except KeyboardInterrupt:
+            presses += 1
+            if presses > 1:
+                for process in processes:
+                    process.kill()
+                    process.wait()
+                raise
+            print("tutelage: the runs are saving; Ctrl-C once more kills them", file=sys.stderr)
 
 
 def _last_line(job: Job, code: int) -> str:

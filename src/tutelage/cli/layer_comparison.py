@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import warnings
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ from tutelage.recipes import Recipe, load_recipe
 from tutelage.report import write_picture, write_report
 from tutelage.similarity import CKAResult, SimilarityWarning
 
+BATCH_SIZE = 128
+MIN_BATCH = 4  # items that debiased CKA needs
 LAYER_ITEMS = 4  # items with which the layers of a network are found
 RELIABILITY_ITEMS = 256  # items that the verdicts are based on
 
@@ -48,7 +51,7 @@ def compare_networks(arguments: argparse.Namespace, out: Path) -> str:
     left = load_network(arguments.left)
     right = load_network(arguments.right)
     recipe = left.recipe if arguments.data is None else load_recipe(arguments.data)
-    batch = _draw(recipe, arguments.split, arguments.num_samples)
+    batch, count = _draw(recipe, arguments.split, arguments.num_samples)
     inputs = recipe.task.inputs(batch)
     networks = [left.network, right.network]
     layers = [
@@ -64,20 +67,50 @@ def compare_networks(arguments: argparse.Namespace, out: Path) -> str:
     matrix = compare_layers(
         networks,
         layers,
-        split_inputs(batch),
+        split_inputs(batch, batch_size(count)),
         permutations=arguments.permutations,
         inputs=recipe.task.inputs,
     )
+    if count < arguments.num_samples:
+        print(
+            f"{count} samples are compared, for the {arguments.split} part holds no more",
+            file=sys.stderr,
+        )
     reports = reliability_matrix(networks, layers, split_inputs(inputs, RELIABILITY_ITEMS)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimilarityWarning)  # the verdicts say it
         result = matrix.compute()
-    write_comparison(out, result, reports, (arguments.left, arguments.right))
+    titles = (arguments.left, arguments.right)
+    write_comparison(out, result, reports, titles, permutations=arguments.permutations)
     matrix.save(out / "sums.safetensors")
-    for name in ("heatmap.png", "heatmap.svg"):
-        write_picture(out, out / name)
+    try:
+        for name in ("heatmap.png", "heatmap.svg"):
+            write_picture(out, out / name)
+    except UserError as error:  # the table and the page stand without them
+        print(f"without pictures: {error}", file=sys.stderr)
     write_report(out, out / "report.html")
-    return closest_layers(result, [[report.verdict for report in row] for row in reports])
+    table = closest_layers(result, [[report.verdict for report in row] for row in reports])
+    if result.batches < 2:
+        table += f"\nno intervals: {count} samples are one batch; take at least 8"
+    return table
+
+
+def batch_size(count: int) -> int:
+    """Return the size of the batches that leaves no sample out and allows for intervals.
+
+    An interval comes from leaving out one batch after the other, so there are two at least. A batch
+    of fewer than 4 items has no debiased CKA, so none is left over at the end.
+
+    >>> [batch_size(count) for count in (6, 64, 129, 200, 257, 512)]
+    [6, 16, 33, 128, 129, 128]
+    """
+    full, rest = divmod(count, BATCH_SIZE)
+    if count < 2 * MIN_BATCH:
+        return count
+    if full < 2 and not (full == 1 and rest >= MIN_BATCH):
+        num_batches = min(4, max(2, count // 8))
+        return math.ceil(count / num_batches)
+    return BATCH_SIZE if rest == 0 or rest >= MIN_BATCH else math.ceil(count / full)
 
 
 def closest_layers(result: CKAResult, verdicts: Sequence[Sequence[str]]) -> str:
@@ -89,7 +122,9 @@ def closest_layers(result: CKAResult, verdicts: Sequence[Sequence[str]]) -> str:
         if values[j] < -1:
             rows.append([name, "–", "undefined", "–", verdicts[i][j]])
             continue
-        interval = f"[{result.low[i, j]:.3f}, {result.high[i, j]:.3f}]"
+        interval = "–"
+        if not math.isnan(float(result.low[i, j])):
+            interval = f"[{result.low[i, j]:.3f}, {result.high[i, j]:.3f}]"
         rows.append([name, result.right[j], f"{result.value[i, j]:.3f}", interval, verdicts[i][j]])
     header = [
         "left layer",
@@ -117,10 +152,11 @@ def _layers(
     return layers
 
 
-def _draw(recipe: Recipe, split: str, num_samples: int) -> Batch:
-    """Return samples of one part of the data, in a shuffled order that is always the same."""
+def _draw(recipe: Recipe, split: str, num_samples: int) -> tuple[Batch, int]:
+    """Return samples of one part of the data, always in the same shuffled order, and how many."""
     samples = recipe.data.splits(None, 0)[split]
     if isinstance(samples, ImageSet):  # training images come without their augmentation
         samples = samples.subset_with(torch.arange(len(samples)), None, 0)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
-    return samples.batch([(0, position) for position in order[:num_samples].tolist()])
+    positions = order[:num_samples].tolist()
+    return samples.batch([(0, position) for position in positions]), len(positions)

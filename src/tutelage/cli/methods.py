@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     import tutelage.methods
     from tutelage.core import Method
 
-    for name in tutelage.methods.__all__:
+    for name in sorted(tutelage.methods.__all__, key=str.lower):
         value = getattr(tutelage.methods, name)
         if inspect.isclass(value) and issubclass(value, Method):
             print("\n".join(_describe(name, value)))

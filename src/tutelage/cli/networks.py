@@ -10,13 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.engine.checks.student_facts import FIX, StudentFacts, read_student_facts
 from tutelage.engine.setup import ready_network, setup_finished_run
 from tutelage.engine.weights import weights_file
 from tutelage.errors import UserError
-from tutelage.io import read_json
 from tutelage.recipes import ParsedRecipe, Recipe, parse_recipe
-
-FIX = "give the --out of a finished run"
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def open_run(folder: Path, overrides: Sequence[str] = ()) -> ParsedRecipe:
     return parse_recipe(recipe, overrides)
 
 
-def read_student_info(folder: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
+def read_student_info(folder: Path, expected: Mapping[str, Any]) -> StudentFacts:
     """Return what student.json of a finished run says about the inputs of the student.
 
     Args:
@@ -73,14 +71,14 @@ def read_student_info(folder: Path, expected: Mapping[str, Any]) -> dict[str, An
     Raises:
         UserError: If the file is missing, damaged or incomplete.
     """
-    path = folder / "student.json"
-    if not path.is_file():
+    facts = read_student_facts(folder)
+    if facts is None:
+        path = folder / "student.json"
         raise UserError(f"{path} cannot be read (there is no such file); {FIX}")
-    info = read_json(path, FIX)
-    missing = [key for key in expected if key not in info]
+    missing = [key for key in expected if key not in facts.entries]
     if missing:
-        raise UserError(f"{path} cannot be read (it lacks {missing}); {FIX}")
-    return info
+        raise UserError(f"{facts.path} cannot be read (it lacks {missing}); {FIX}")
+    return facts
 
 
 def without_teachers(parsed: ParsedRecipe) -> ParsedRecipe:

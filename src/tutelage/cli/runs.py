@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import torch
 
 from tutelage.engine import fit
+from tutelage.engine.lock import FolderInUseError
 from tutelage.engine.teacher_run import TeacherRun
 from tutelage.errors import UserError
 from tutelage.io import write_json
 from tutelage.recipes import ParsedRecipe
+
+POLL_SECONDS = 0.5
 
 
 def is_main_process() -> bool:
@@ -22,7 +26,12 @@ def is_main_process() -> bool:
 
 
 def train_run(
-    parsed: ParsedRecipe, out: Path, *, resume: bool, teachers: Sequence[TeacherRun]
+    parsed: ParsedRecipe,
+    out: Path,
+    *,
+    resume: bool,
+    teachers: Sequence[TeacherRun],
+    wait: float = 0.0,
 ) -> dict[str, Any] | None:
     """Run a recipe and return its metrics, or None if it was interrupted and can be resumed.
 
@@ -31,15 +40,23 @@ def train_run(
         out: folder of the run.
         resume: go on from the newest checkpoint.
         teachers: runs that its teachers' weights come from; missing ones are trained first.
+        wait: seconds to wait for another process that runs in `out`.
 
     Raises:
         UserError: As `fit`. The message names the recipe if teachers had to be trained, since it
             can be about the student's or about a teacher's.
     """
     missing = [teacher for teacher in teachers if not teacher.ready]
-    recipe = parsed.build()
+    until = time.monotonic() + wait
     try:
-        return fit(recipe, out, resume=resume, text=parsed.text(), teacher_runs=teachers)
+        while True:
+            recipe = parsed.build()
+            try:
+                return fit(recipe, out, resume=resume, text=parsed.text(), teacher_runs=teachers)
+            except FolderInUseError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(POLL_SECONDS)
     except UserError as error:
         if missing:
             raise UserError(f"{parsed.name}: {error}") from error

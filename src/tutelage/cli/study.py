@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     methods = _methods(folder, arguments)
     parts = [method_runs(folder / f"{method}.yaml", arguments, overrides) for method in methods]
     monitor = common_monitor(parts)
+    with_earlier_runs(out, methods, arguments.seeds, monitor)  # refuses before anything runs
     try:
         if not run_missing(parts, arguments, overrides):
             raise KeyboardInterrupt

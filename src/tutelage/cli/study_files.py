@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.analysis import layer_map, layers_of, split_inputs
-from tutelage.analysis.study import collect, summarize
+from tutelage.analysis.study import check_runs, collect, summarize
 from tutelage.analysis.study_table import study_table_text
 from tutelage.cli.networks import without_teachers
 from tutelage.engine import provenance
 from tutelage.engine.setup import Setup, setup_finished_run
 from tutelage.errors import UserError
-from tutelage.io import write_json, write_text
+from tutelage.io import read_json, write_json, write_text
 from tutelage.recipes import load_recipe, parse_recipe
 from tutelage.report import draw_layer_maps
 from tutelage.tasks import Classification, OpenSetClassification
@@ -25,17 +24,27 @@ LAYER_ITEMS = 4  # items with which the layers of a network are found
 
 
 def write_study(out: Path, methods: Sequence[str], seeds: int, monitor: str) -> str:
-    """Write results.json and table.txt, and return the table.
+    """Write results.json, with the test metrics of teachers, and table.txt; return the table.
 
     Args:
         out: folder of the study.
         methods: names of the folders in it.
         seeds: seeds 0 … N-1.
         monitor: the metric in which methods are compared.
+
+    Raises:
+        UserError: If the metrics of a run are damaged or of another version; nothing is written.
     """
     runs = collect(out, methods, seeds)
+    check_runs(runs, monitor, out)
     summary = summarize(runs, monitor)
-    content = {"provenance": provenance(), "monitor": monitor, "summary": summary, "runs": runs}
+    content = {
+        "provenance": provenance(),
+        "monitor": monitor,
+        "summary": summary,
+        "runs": runs,
+        "teachers": teachers_on_test_data(out, summary),
+    }
     write_json(out / "results.json", content)
     text = study_table_text(summary, monitor)
     write_text(out / "table.txt", text + "\n")
@@ -53,14 +62,79 @@ def with_earlier_runs(
         seeds: of this command.
         monitor: the metric in which methods are compared; an earlier study in another one does not
             count.
+
+    Raises:
+        UserError: If there is a results.json that is damaged or of something else.
     """
+    earlier = _earlier_runs(out / "results.json", monitor)
+    # A run counts by its folder, so that a number in a file never makes a loop over it.
+    found = [
+        int(seed) + 1
+        for method, by_seed in earlier.items()
+        for seed in by_seed
+        if (out / method / f"seed{seed}").is_dir()
+    ]
+    return list(dict.fromkeys([*earlier, *methods])), max([seeds, *found])
+
+
+def _earlier_runs(path: Path, monitor: str) -> dict[str, list[str]]:
+    """Return the seeds of each method of an earlier study; nothing without a file.
+
+    Raises:
+        UserError: If the file is damaged, or not that of a study: it would be lost.
+    """
+    if not path.exists():
+        return {}
+    fix = "move it away and give the command again; runs that are done are kept"
     try:
-        earlier = json.loads((out / "results.json").read_text())
-        runs = earlier["runs"] if earlier["monitor"] == monitor else {}
-    except (OSError, ValueError, KeyError):  # there is none, or it is not a study's
-        runs = {}
-    earlier_seeds = [int(seed) + 1 for by_seed in runs.values() for seed in by_seed]
-    return list(dict.fromkeys([*runs, *methods])), max([seeds, *earlier_seeds])
+        content: Any = read_json(path, fix)
+        if content["monitor"] != monitor:
+            return {}
+        runs = {method: list(by_seed) for method, by_seed in content["runs"].items()}
+        if any(Path(method).name != method for method in runs):
+            raise ValueError("a method has the name of a path")
+        if not all(seed.isdecimal() for seeds in runs.values() for seed in seeds):
+            raise ValueError("a seed is no number")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not the file of a study ({error}); {fix}") from None
+    return runs
+
+
+def teachers_on_test_data(out: Path, methods: Iterable[str]) -> dict[str, Any]:
+    """Return the test metrics of each method's teacher, where its run has the same test data.
+
+    Args:
+        out: folder of the study.
+        methods: names of the folders in it.
+    """
+    teachers = {}
+    for method in methods:
+        recipe = next(iter(sorted((out / method).glob("seed*/recipe.yaml"))), None)
+        metrics = None if recipe is None else _teacher_test_metrics(recipe)
+        if metrics:
+            teachers[method] = metrics
+    return teachers
+
+
+def _teacher_test_metrics(recipe: Path) -> dict[str, Any]:
+    """Return the test metrics of a run's teacher, or of each by name; nothing if unknown."""
+    try:
+        parsed = parse_recipe(recipe)
+        metrics: dict[str, Any] = {}
+        for key, teacher in parsed.teachers().items():
+            run = Path(teacher.weights or "")
+            run = run.parent if run.is_file() else run
+            if not (run / "metrics.json").is_file():
+                continue
+            # The same data section gives the same test part, however many labels are used.
+            if parse_recipe(run / "recipe.yaml").config.data != parsed.config.data:
+                continue
+            test: Any = read_json(run / "metrics.json", "")["test"]
+            name = key.partition(".")[2]
+            metrics |= {f"{name}/{metric}" if name else metric: test[metric] for metric in test}
+    except (UserError, KeyError, TypeError, OSError):  # a figure less; the table stands without it
+        return {}
+    return metrics
 
 
 def draw_study(out: Path, methods: Sequence[str]) -> list[Path]:

@@ -65,6 +65,10 @@ def run_missing(
     parts: Sequence[MethodRuns], arguments: argparse.Namespace, overrides: Sequence[str]
 ) -> bool:
     """Run what is not finished; return False if the run of a teacher was interrupted."""
+    for part in parts:
+        for job in part.jobs:
+            if job.done:
+                RunFolder(job.out).clean()
     waiting = [part for part in parts if not part.done]
     for part in waiting:
         check_before_training(part.recipe, part.teachers)

@@ -20,6 +20,10 @@ accelerate launch --num_processes 2 -m tutelage train RECIPE --out runs/two
 """
 
 
+# The runs of a study that was killed end as soon as they are saved; then it can be started again.
+STUDY_WAITS_SECONDS = 60.0
+
+
 def register(commands: Commands) -> None:
     """Add the command."""
     command = add_command(
@@ -44,18 +48,21 @@ def register(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Train; print where the run lies and its metrics on test data."""
+    from tutelage.cli.jobs import end_with_study
     from tutelage.cli.metrics_line import metrics_line
     from tutelage.cli.runs import is_main_process, train_run, write_memory
     from tutelage.cli.teachers import resolve_teachers
     from tutelage.engine.run_folder import RunFolder
     from tutelage.recipes import parse_recipe
 
+    in_study = end_with_study()
     parsed = parse_recipe(arguments.source, overrides)
     out = Path(arguments.out or default_out(parsed))
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
     # The peak memory of this process is the run's only if nothing else is trained in it.
     is_only_run = all(teacher.ready for teacher in teachers) and not RunFolder(out).finished
-    metrics = train_run(parsed, out, resume=arguments.resume, teachers=teachers)
+    wait = STUDY_WAITS_SECONDS if in_study else 0.0
+    metrics = train_run(parsed, out, resume=arguments.resume, teachers=teachers, wait=wait)
     if metrics is None:
         print(f"tutelage: {_how_to_go_on(out)}", file=sys.stderr)
         return 130

@@ -163,6 +163,44 @@ def first_tensor(value: Any) -> Tensor | None:
     return None
 
 
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Give all tensors in nested tuples, lists and mappings.
+
+    >>> [len(x) for x in tensors_in(({"ids": torch.ones(5)}, [torch.ones(2), None]))]
+    [5, 2]
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from tensors_in(entry)
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from tensors_in(entry)
+
+
+def num_items(value: Any) -> int | None:
+    """Return the length of the first tensor or list in tuples and mappings; None without one.
+
+    A list has one entry an item, such as images of different sizes.
+
+    >>> num_items(({"ids": torch.ones(5, 7), "mask": None},)), num_items(([torch.ones(3, 8, 8)],))
+    (5, 1)
+    """
+    if isinstance(value, list) or (isinstance(value, Tensor) and value.ndim > 0):
+        return len(value)
+    entries: Any = ()
+    if isinstance(value, Mapping):
+        entries = value.values()
+    elif isinstance(value, tuple):
+        entries = value
+    for entry in entries:
+        count = num_items(entry)
+        if count is not None:
+            return count
+    return None
+
+
 def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=non_blocking)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.core._checks import (
+    check_finite,
+    check_gradients,
+    check_rows,
+    refuse_changed_inputs,
+    versions_of,
+)
+from tutelage.core._shared import refuse_shared
 from tutelage.core.batch import Batch
 from tutelage.core.combined import CombinedMethod
 from tutelage.core.method import Method
 from tutelage.core.modes import eval_mode
-from tutelage.core.output import LOGITS, Step
+from tutelage.core.output import Step
 from tutelage.core.taps import FeatureTaps
 from tutelage.core.task import Task
 from tutelage.core.teacher import NoTeacher, Teacher
@@ -43,27 +51,42 @@ class Distiller(nn.Module):
         task: the supervised loss and how a batch enters a network.
 
     Raises:
-        UserError: If a layer that the method reads is not in its network.
+        UserError: If a layer that the method reads is not in its network, or if student and teacher
+            share a module or weights.
     """
 
     def __init__(self, student: nn.Module, teacher: Teacher, method: Method, task: Task) -> None:
         super().__init__()
+        refuse_shared(student, teacher.models())
         self.student = student
         self.method = method
+        self.task = task
         connected: Teacher = NoTeacher()
         if method.uses_teacher:
             connected = task.connect_teacher(teacher, student)
+        self._untapped_teacher = connected
         self.teacher: Teacher = connected.with_taps(method.teacher_layers)
-        self.task = task
         try:
-            self._taps = FeatureTaps(
-                student, (*method.student_layers, *self.teacher.student_layers)
-            )
-        except UserError as error:
-            raise UserError(
-                f"{error}; if the method changes the student, give the one that "
-                "method.build_student(student, teacher) returns"
-            ) from error
+            self._taps = self._taps_on(student)
+        except UserError:
+            self.teacher = connected  # and the hooks go, which the error would keep alive
+            raise
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; another student is checked and tapped as the first one was.
+
+        Wrappers and tools for quantization or adapters return a new student. An optimizer that was
+        made before has the former one's parameters.
+
+        Raises:
+            UserError: If the new student does not have the layers that the method reads, if it
+                shares modules or weights with the teacher, or if the method had built the old one.
+        """
+        if name == "student" and "_taps" in self.__dict__:
+            taps = self._new_student(value)
+            self._taps.remove()
+            self._taps = taps
+        super().__setattr__(name, value)
 
     def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
         """Return the named, weighted scalar terms of one batch, whose sum is the loss.
@@ -84,14 +107,25 @@ class Distiller(nn.Module):
         return terms
 
     def step(self, batch: Any, progress: float = 1.0) -> Step:
-        """Run student and teacher once and return what a method sees."""
+        """Run student and teacher once and return what a method sees.
+
+        Raises:
+            UserError: If the first axis of an output is not the items, if the student changes its
+                inputs in place, or if a layer that the method reads runs without gradients.
+        """
         batch = Batch.of(batch)
         self.method.on_step_start(progress)
         inputs = self.task.inputs(batch)
+        versions = versions_of(inputs) if self.method.uses_teacher else []
         # The student runs first: a teacher may need what the student's layers made of the inputs.
         student = self._taps(*inputs)
+        refuse_changed_inputs("the student", versions)
         teacher = self.teacher(batch, inputs, student)
-        return Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
+        step = Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
+        check_rows(step, inputs)
+        if torch.is_grad_enabled():
+            check_gradients(step, self.method.student_layers, self._taps.without_gradients)
+        return step
 
     def setup(self, batch: Any) -> None:
         """Let the method build its trainable parts from one real batch, and try it once.
@@ -102,8 +136,10 @@ class Distiller(nn.Module):
 
         Raises:
             UserError: If an output is NaN or infinite, if the method cannot use the outputs or has
-                no term left, or if it trains parts beside a student in half precision.
+                no term left, if it trains parts beside a student in half precision, or if the whole
+                student is frozen.
         """
+        _refuse_frozen(self.student)
         with torch.no_grad(), eval_mode(self.student):
             example = self.step(batch)
         check_finite(example)
@@ -114,8 +150,8 @@ class Distiller(nn.Module):
         with torch.no_grad(), eval_mode(self.method):
             for method in _single_methods(self.method):
                 # A method that only rebuilds the student, such as an ensemble, may add no term.
-                rebuilds = type(method).build_student is not Method.build_student
-                if method.uses_teacher and not method(example) and not rebuilds:
+                has_terms = not method.uses_teacher or bool(method(example))
+                if not has_terms and not _rebuilds_student(method):
                     raise UserError(
                         f"{type(method).__name__} has no term left with these weights and this "
                         "number of classes; give one a weight"
@@ -127,8 +163,32 @@ class Distiller(nn.Module):
         return self.method.deploy(self.student)
 
     def remove_taps(self) -> None:
-        """Remove the hooks from the student; the distiller cannot be called afterwards."""
+        """Remove the hooks from student and teacher; the distiller cannot be called afterwards."""
         self._taps.remove()
+        # The hooks of the tapped teacher go with it; the network may have other students.
+        self.teacher = self._untapped_teacher
+
+    def _taps_on(self, student: nn.Module) -> FeatureTaps:
+        try:
+            return FeatureTaps(student, (*self.method.student_layers, *self.teacher.student_layers))
+        except UserError as error:
+            raise UserError(
+                f"{error}; if the method changes the student, give the one that "
+                "method.build_student(student, teacher) returns"
+            ) from error
+
+    def _new_student(self, student: nn.Module) -> FeatureTaps:
+        """Return the taps on another student."""
+        if student is not self.student:
+            for method in _single_methods(self.method):
+                if _rebuilds_student(method):
+                    raise UserError(
+                        f"distiller.student cannot be set: {type(method).__name__} has built it "
+                        "and trains it; make a new Distiller of the student that "
+                        "method.build_student(student, teacher) returns"
+                    )
+        refuse_shared(student, self.teacher.models())
+        return self._taps_on(student)
 
     def _match(self, parameter: nn.Parameter) -> None:
         """Move the method's parts to the student's device and precision."""
@@ -142,31 +202,23 @@ class Distiller(nn.Module):
             )
 
 
-def check_finite(example: Step) -> None:
-    """Raise if an output or a feature of either network holds NaN or infinity.
-
-    It makes an accelerator wait, so it is for `setup`.
-
-    Raises:
-        UserError: The message names the network and the output or layer.
-    """
-    for role, output in (("student", example.student), ("teacher", example.teacher)):
-        values: dict[str, Any] = {"output": output.output}
-        if isinstance(output.output, Mapping):
-            names = [name for name in LOGITS if name in output.output]
-            values |= {f"output {name!r}": output.output[name] for name in names}
-        values |= {f"feature {name!r}": value for name, value in output.features.items()}
-        for name, value in values.items():
-            if isinstance(value, Tensor) and not value.isfinite().all():
-                raise UserError(
-                    f"the {role}'s {name} holds NaN or infinity; "
-                    "check its weights and input scaling"
-                )
-
-
 def _single_methods(method: Method) -> Iterator[Method]:
     if isinstance(method, CombinedMethod):
         for inner in method:
             yield from _single_methods(inner)
     else:
         yield method
+
+
+def _rebuilds_student(method: Method) -> bool:
+    return type(method).build_student is not Method.build_student
+
+
+def _refuse_frozen(student: nn.Module) -> None:
+    """Raise if no parameter of a student is trained, as in a copy of a teacher."""
+    parameters = list(student.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise UserError(
+            f"the student ({type(student).__name__}) has no trainable parameters; call "
+            "student.requires_grad_(True), as the copy of a frozen teacher is frozen too"
+        )

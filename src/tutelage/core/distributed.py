@@ -72,6 +72,28 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return total.cpu()
 
 
+def mean_over_ranks(total: Tensor, count: Tensor) -> Tensor:
+    """Return a sum over items, divided by their number so that the mean over ranks is right.
+
+    Ranks that hold different numbers of labeled items would weigh their items differently if each
+    divided by its own count. Data-parallel training averages over the ranks, so each rank gives
+    total · world / (count of all ranks). Without gradient, where no rank waits for another, it is
+    the mean of this rank.
+
+    >>> mean_over_ranks(torch.tensor(6.0), torch.tensor(3)).item()
+    2.0
+
+    Args:
+        total: the sum of this rank, a scalar.
+        count: how many items are in it; 0 on all ranks gives 0.
+    """
+    if not (is_distributed() and torch.is_grad_enabled()):
+        return total / count.clamp(min=1)
+    everyone = count.detach().to(total.dtype, copy=True)
+    distributed.all_reduce(everyone)
+    return total * distributed.get_world_size() / everyone.clamp(min=1)
+
+
 def gather_numbers(numbers: list[int]) -> list[list[int]]:
     """Return the integers of every rank, without pickling."""
     own = torch.tensor(numbers, dtype=torch.int64, device=_group_device())

@@ -10,150 +10,39 @@ A *tap* is a forward hook that records what a submodule returned. Its address is
     transform[0][tensors]       attribute of an object
     encoder:1[hidden_states][2] all of it together
 
-Hooks are set when `FeatureTaps` is made, so make it *before* `torch.compile`: hooks that are added
-after the first compiled call are silently never called. A tap that does not fire raises.
+What is recorded is the module's own output, also where a later layer changes it in place. Hooks are
+set when `FeatureTaps` is made, so make it *before* `torch.compile`: hooks that are added after the
+first compiled call are silently never called. A tap that does not fire raises.
 """
 
 from __future__ import annotations
 
-import re
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
+from tutelage.core._address import Address
+from tutelage.core._recorder import ChangedInPlaceError, Recorder, remove_hooks
 from tutelage.core.output import Output
 from tutelage.errors import UserError, near_misses
 
-_ADDRESS = re.compile(r"(?P<module>[^:\[\]]*)(?::(?P<call>\d+))?(?P<items>(?:\[[^\[\]]+\])*)")
-
-
-@dataclass(frozen=True)
-class Address:
-    """A parsed tap address.
-
-    Attributes:
-        text: the address as it was written.
-        module: name of the submodule.
-        call: which call of it; None is the last one.
-        items: what to pick of its output, one after the other.
-    """
-
-    text: str
-    module: str
-    call: int | None
-    items: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Parse an address.
-
-        >>> Address.parse("encoder:1[hidden_states][2]").items
-        ('hidden_states', '2')
-        """
-        match = _ADDRESS.fullmatch(text)
-        if match is None or not match["module"]:
-            raise UserError(
-                f"{text!r} is not a tap address; write 'module', 'module:call' or 'module[item]'"
-            )
-        items = tuple(re.findall(r"\[([^\[\]]+)\]", match["items"]))
-        call = None if match["call"] is None else int(match["call"])
-        return cls(text, match["module"], call, items)
-
-    def pick(self, output: Any) -> Tensor:
-        """Follow the items into a module's output, down to a tensor."""
-        value = output
-        for item in self.items:
-            value = self._descend(value, item)
-        if not isinstance(value, Tensor):
-            choices = _choices(value)
-            hint = (
-                f"; choose one of {[f'{self.text}[{c}]' for c in choices[:8]]}" if choices else ""
-            )
-            kind = type(value).__name__
-            raise UserError(f"the tap {self.text!r} gives a {kind}, not a tensor{hint}")
-        return value
-
-    def _descend(self, value: Any, item: str) -> Any:
-        if isinstance(value, Mapping) and item in value:
-            return value[item]
-        if isinstance(value, Sequence) and item.lstrip("-").isdigit():
-            index = int(item)
-            if -len(value) <= index < len(value):
-                return value[index]
-        if item in _attributes(value):
-            return _attributes(value)[item]
-        raise UserError(
-            f"the tap {self.text!r} finds no [{item}] in a {type(value).__name__}; "
-            f"there are {_choices(value)}"
-        )
-
-
-def _choices(output: Any) -> list[str]:
-    if isinstance(output, Mapping):
-        return [str(key) for key in output]
-    if isinstance(output, Sequence) and not isinstance(output, str):
-        return [str(i) for i in range(len(output))]
-    return list(_attributes(output))
-
-
-def _attributes(output: Any) -> dict[str, Any]:
-    """Return the attributes of an object such as torchvision's ImageList; none of a tensor."""
-    try:
-        return {} if isinstance(output, Tensor) else vars(output)
-    except TypeError:
-        return {}
+__all__ = ["Address", "FeatureTaps", "call", "find_module", "remove_taps", "unwrapped"]
 
 
 def _unchanged(value: Tensor) -> Tensor:
     return value
 
 
-class _Recorder:
-    """The forward hook of one module; records what its addresses ask for, call by call."""
-
-    def __init__(self, addresses: list[Address], transform: Callable[[Tensor], Tensor]) -> None:
-        self.addresses = addresses
-        self.transform = transform
-        self.calls = 0
-        self.recorded: dict[str, Tensor] = {}
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        for address in self.addresses:
-            if address.call is None or address.call == self.calls:
-                self.recorded[address.text] = self.transform(address.pick(output))
-        self.calls += 1
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Recorder:
-        """Return a recorder for a copy of the network, without tensors of this one's graph."""
-        recorder = _Recorder(self.addresses, self.transform)
-        memo[id(self)] = recorder
-        return recorder
-
-    def reset(self) -> None:
-        """Forget what was recorded, before another forward pass."""
-        self.calls = 0
-        self.recorded = {}
-
-    def take(self) -> dict[str, Tensor]:
-        """Return what was recorded and reset."""
-        recorded, calls = self.recorded, self.calls
-        self.reset()
-        for address in self.addresses:
-            if address.text not in recorded:
-                fired = f"it was called {calls} times" if calls else "it was never called"
-                raise UserError(
-                    f"the tap {address.text!r} did not fire: {fired} in this forward pass; tap a "
-                    "module that the network calls (not a ModuleList), and make taps before "
-                    "torch.compile"
-                )
-        return recorded
-
-
 class FeatureTaps:
     """Runs a network and records the outputs of named submodules.
+
+    The hooks act in its own passes only, and go with it: when it is deleted, or by `remove`. A copy
+    of the network has none of them; a copy of the taps has its own, on its own network.
 
     >>> import torch
     >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -165,7 +54,7 @@ class FeatureTaps:
         network: any module; it gets hooks, and is not a child of anything here.
         layers: tap addresses, see the module's docstring.
         transform: applied to a tapped tensor at once, in the hook. A Gram matrix, for instance,
-            needs less memory and is safe from a later operation in place. Default: the tensor.
+            needs less memory. Default: the tensor.
 
     Raises:
         UserError: If an address names no submodule (the message has the nearest names). When
@@ -180,47 +69,77 @@ class FeatureTaps:
     ) -> None:
         self.network = network
         self.layers = tuple(layers)
+        self.transform = transform
+        self.without_gradients: list[str] = []
         modules = dict(network.named_modules())
-        by_module: dict[str, list[Address]] = {}
+        by_module: dict[nn.Module, list[Address]] = {}
         for layer in dict.fromkeys(layers):
             address = Address.parse(layer)
-            find_module(network, address.module, modules)
-            by_module.setdefault(address.module, []).append(address)
-        self._recorders: list[_Recorder] = []
-        self._handles: list[RemovableHandle] = []
-        for name, addresses in by_module.items():
-            recorder = _Recorder(addresses, transform)
+            module = find_module(network, address.module, modules)
+            by_module.setdefault(module, []).append(address)
+        self._recorders: list[Recorder] = []
+        handles: list[RemovableHandle] = []
+        for module, addresses in by_module.items():
+            recorder = Recorder(addresses, transform, module)
             self._recorders.append(recorder)
-            self._handles.append(modules[name].register_forward_hook(recorder))
+            handles.append(module.register_forward_hook(recorder))
+        self._finalizer = weakref.finalize(self, _remove, handles)
 
     def __call__(self, *inputs: Any) -> Output:
         """Run the network once; a single mapping is passed as keyword arguments."""
         return self.run(self.network, *inputs)
 
     def run(self, part: nn.Module, *inputs: Any) -> Output:
-        """Run a part of the network that holds all taps, such as a detector's backbone, once."""
-        for recorder in self._recorders:
-            recorder.reset()
-        output = call(part, inputs)
+        """Run a part of the network that holds all taps, such as a detector's backbone, once.
+
+        Raises:
+            UserError: If a tap did not fire, or if a layer changed its output in place for the
+                first time after passes in which none did.
+        """
+        gradients = torch.is_grad_enabled()
+        training = self.network.training
+        try:
+            return self._run(part, inputs, (training, gradients))
+        except ChangedInPlaceError:
+            if training or gradients:  # a second pass would draw and count once more
+                raise
+        return self._run(part, inputs, (training, gradients))
+
+    def _run(self, part: nn.Module, inputs: tuple[Any, ...], mode: tuple[bool, bool]) -> Output:
         features: dict[str, Tensor] = {}
+        self.without_gradients = []
         for recorder in self._recorders:
-            features.update(recorder.take())
+            recorder.start(mode)
+        try:
+            output = call(part, inputs)
+            for recorder in self._recorders:
+                features.update(recorder.take())
+                self.without_gradients.extend(recorder.without_gradients())
+        finally:
+            for recorder in self._recorders:
+                recorder.stop()
         return Output(output, features)
 
     def remove(self) -> None:
         """Remove the hooks; the network is as it was."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._finalizer()
         self._recorders = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy or pickle the network and what to tap of it; the copy sets its own hooks."""
+        layers = self.layers if self._finalizer.alive else ()
+        return FeatureTaps, (self.network, layers, self.transform)
+
+
+def _remove(handles: Sequence[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
 
 
 def remove_taps(network: nn.Module) -> None:
-    """Remove all taps from a network, such as those that a copy of a tapped network has."""
+    """Remove all taps from a network, such as those that an unpickled network has."""
     for module in network.modules():
-        for key, hook in list(module._forward_hooks.items()):
-            if isinstance(hook, _Recorder):
-                del module._forward_hooks[key]
+        remove_hooks(module._forward_hooks)
 
 
 def call(network: nn.Module, inputs: tuple[Any, ...]) -> Any:
@@ -235,6 +154,9 @@ def find_module(
 ) -> nn.Module:
     """Return the submodule `name`, or raise with the nearest names.
 
+    In a network that `torch.compile` or `DistributedDataParallel` returned, the names of the
+    network inside are understood too.
+
     >>> find_module(nn.Sequential(nn.ReLU()), "relu")
     Traceback (most recent call last):
     tutelage.errors.UserError: no module 'relu' in Sequential; known are ['0']
@@ -248,8 +170,19 @@ def find_module(
         UserError: If there is no such submodule.
     """
     modules = dict(network.named_modules()) if modules is None else modules
-    if name not in modules:
-        raise UserError(
-            f"no module {name!r} in {type(network).__name__}{near_misses(name, modules)}"
-        )
-    return modules[name]
+    if name in modules:
+        return modules[name]
+    inner = unwrapped(network)
+    if inner is not network:
+        return find_module(inner, name)
+    raise UserError(f"no module {name!r} in {type(network).__name__}{near_misses(name, modules)}")
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """Return the network inside the wrappers of `torch.compile` and data parallelism."""
+    children = dict(network.named_children())
+    if set(children) == {"_orig_mod"}:
+        return unwrapped(children["_orig_mod"])
+    if isinstance(network, DistributedDataParallel):
+        return unwrapped(children["module"])
+    return network

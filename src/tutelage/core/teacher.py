@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.core._checks import refuse_changed_inputs, versions_of
 from tutelage.core.batch import Batch, first_tensor
 from tutelage.core.output import Output
 from tutelage.core.taps import FeatureTaps, find_module
@@ -49,6 +50,11 @@ class Teacher(ABC):
     def models(self) -> Mapping[str, nn.Module]:
         """Return the networks behind the outputs by name; none by default, as for a file."""
         return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
+        """Return the teacher itself: it is frozen, so a copy of what uses it can share it."""
+        memo[id(self)] = self
+        return self
 
     def module(self, name: str) -> nn.Module:
         """Return a submodule of the teacher, such as its classifier.
@@ -107,11 +113,19 @@ class FrozenTeacher(Teacher):
 
     @torch.no_grad()
     def run(self, part: nn.Module, inputs: tuple[Any, ...]) -> Output:
-        """Run a part of the network that holds all taps, such as a detector's backbone."""
-        if self.model.training:  # somebody flipped it back
-            self.model.eval()
+        """Run a part of the network that holds all taps, such as a detector's backbone.
+
+        Raises:
+            UserError: If a tap does not fire, or if the network changes its inputs in place.
+        """
+        for module in self.model.modules():
+            if module.training:  # somebody flipped it back, perhaps this part only
+                module.eval()
         self._follow(first_tensor(inputs))
-        return self._taps.run(part, *inputs)
+        versions = versions_of(inputs)
+        output = self._taps.run(part, *inputs)
+        refuse_changed_inputs(f"the teacher ({type(self.model).__name__})", versions)
+        return output
 
     def models(self) -> Mapping[str, nn.Module]:
         """Return the network under the name `teacher`."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core.batch import IGNORE_INDEX
-from tutelage.data._files import check_image_files, decode_image
+from tutelage.data._files import (
+    LYING,
+    NOT_UPRIGHT,
+    check_image_files,
+    decode_image,
+    image_size,
+    num_left_as_stored,
+    stored_orientation,
+)
+from tutelage.data._text import is_file, warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.errors import UserError
 
 VOID = 255  # in mask files, and in masks while they are augmented: a pixel without a class
+SPREAD = {"L;2": 85, "L;4": 17}  # Pillow's factor for gray PNG files of fewer than 8 bits
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,14 @@ class MaskFormat:
 
     Attributes:
         num_classes: number of classes.
-        table: (256,) uint8, the class of each number, 255 for none; None if the numbers are the
-            classes, and 255 is none.
+        table: (n,) integer, the class of each number, 255 for none, and -1 for a number without a
+            meaning, as those from n on are; None if the numbers are the classes, and 255 is none.
+        accepts_values: whether the user can give such a table as `data.values`; for messages.
     """
 
     num_classes: int
     table: Tensor | None = None
+    accepts_values: bool = False
 
     def read(self, path: Path) -> Tensor:
         """Return a mask file as uint8 (H, W) classes, 255 for none.
@@ -39,31 +50,51 @@ class MaskFormat:
         Raises:
             UserError: If it is no image of class numbers, or has a number without a meaning.
         """
-        import numpy as np
-        from PIL import Image
-
-        try:
-            with Image.open(path) as file:
-                if file.mode not in ("P", "L"):
-                    raise UserError(
-                        f"the mask {path} is an image of mode {file.mode}; a mask has one class "
-                        "number a pixel, as a gray (L) or palette (P) PNG"
-                    )
-                mask = torch.from_numpy(np.array(file))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(
-                f"the mask {path} cannot be decoded ({error}); mend it, or leave it out"
-            ) from error
-        if self.table is not None:
-            return self.table[mask.long()]
-        wrong = (mask >= self.num_classes) & (mask != VOID)
+        numbers = _read_numbers(path)
+        if self.table is None:
+            classes = numbers.clone()
+            wrong = ((numbers < 0) | (numbers >= self.num_classes)) & (numbers != VOID)
+            known = f"there are {self.num_classes} (0 to {self.num_classes - 1}, {VOID} for none)"
+        else:
+            in_table = (numbers >= 0) & (numbers < len(self.table))
+            classes = self.table[numbers.where(in_table, 0)].int().where(in_table, -1)
+            wrong = classes < 0
+            known = "that number has no meaning in this data set"
         if wrong.any():
             y, x = wrong.nonzero()[0].tolist()
+            advice = "; give the class of each number as data.values" if self.accepts_values else ""
             raise UserError(
-                f"the mask {path} has the class {int(mask[y, x])} at x={x}, y={y}, but there are "
-                f"{self.num_classes} (0 to {self.num_classes - 1}, {VOID} for none)"
+                f"the mask {path} has the class {int(numbers[y, x])} at x={x}, y={y}, but {known}"
+                f"{advice}"
             )
-        return mask
+        return classes.to(torch.uint8)
+
+
+def value_table(values: Mapping[int, int], num_classes: int) -> Tensor:
+    """Return the table of a `MaskFormat` in which only these numbers have a meaning.
+
+    >>> value_table({0: 0, 3: 1, 2: 255}, num_classes=2).tolist()
+    [0, -1, 255, 1]
+
+    Args:
+        values: number in the files -> class, 255 for none.
+        num_classes: number of classes.
+
+    Raises:
+        UserError: If a number or a class is out of range.
+    """
+    if not values:
+        raise UserError("data.values is empty; give the class of each number, such as {0: 0}")
+    for number, label in values.items():
+        if not 0 <= number < 2**16 or not (0 <= label < num_classes or label == VOID):
+            raise UserError(
+                f"data.values gives the number {number} the class {label}; numbers are 0 to 65535, "
+                f"classes 0 to {num_classes - 1}, and {VOID} is none"
+            )
+    table = torch.full((max(values) + 1,), -1, dtype=torch.int32)
+    for number, label in values.items():
+        table[number] = label
+    return table
 
 
 class MaskSet(DenseSet):
@@ -93,9 +124,9 @@ class MaskSet(DenseSet):
         self.mask_format = mask_format
 
     def image(self, position: int) -> Tensor:
-        """Decode one image."""
-        image_file, _ = self.pairs[int(self.ids[position])]
-        return decode_image(image_file)
+        """Decode one image; it is put upright only if its mask is."""
+        image_file, mask_file = self.pairs[int(self.ids[position])]
+        return decode_image(image_file, image_size(mask_file))
 
     def target(self, position: int) -> Any:
         """Decode one mask."""
@@ -136,19 +167,24 @@ def checked_mask_set(pairs: Sequence[tuple[Path, Path]], mask_format: MaskFormat
         UserError: If a file is missing or broken, or a mask has another size than its image.
     """
     for image, mask in pairs:
-        if not mask.is_file():
+        if not is_file(mask):
             raise UserError(
                 f"the image {image} has no mask: {mask} is missing; add it, or leave the image out"
             )
     check_image_files([path for pair in pairs for path in pair])
     for image, mask in pairs:
-        width, height = _size(image)
-        mask_width, mask_height = _size(mask)
-        if (mask_width, mask_height) != (width, height):
+        width, height = image_size(image)
+        mask_size = image_size(mask)
+        is_upright = mask_size == (height, width) and stored_orientation(image) in LYING
+        if mask_size != (width, height) and not is_upright:
             raise UserError(
-                f"the mask {mask} is {mask_width}×{mask_height} pixels, but its image {image} is "
-                f"{width}×{height}; make them equal"
+                f"the mask {mask} is {mask_size[0]}×{mask_size[1]} pixels, but its image {image} "
+                f"is {width}×{height}; make them equal"
             )
+    images = [image for image, _ in pairs]
+    num_left = num_left_as_stored(images, [image_size(mask) for _, mask in pairs])
+    if pairs:
+        warn_counts(pairs[0][0].parent, {NOT_UPRIGHT: num_left})
     return MaskSet(pairs, mask_format, torch.arange(len(pairs)))
 
 
@@ -173,11 +209,26 @@ def scaled_crop(shortest: tuple[int, int], size: tuple[int, int]) -> nn.Module:
     return compose
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Return width and height of an image file."""
+def _read_numbers(path: Path) -> Tensor:
+    """Return the numbers in a mask file, int32 (H, W)."""
+    import numpy as np
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a very large image is no mistake
+    try:
         with Image.open(path) as file:
-            return file.size
+            if file.mode not in ("P", "L", "1", "I") and not file.mode.startswith("I;16"):
+                raise UserError(
+                    f"the mask {path} is an image of mode {file.mode}; a mask has one class "
+                    "number a pixel, as a gray (L) or palette (P) PNG"
+                )
+            # Pillow spreads gray of 2 and 4 bits over 0 to 255.
+            is_png = file.format == "PNG" and bool(file.tile)
+            step = SPREAD.get(str(file.tile[0].args), 1) if is_png else 1
+            numbers = torch.from_numpy(np.array(file).astype(np.int32))
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise UserError(
+            f"the mask {path} cannot be decoded ({error}); mend it, or leave it out"
+        ) from error
+    return numbers // step

@@ -1,57 +1,143 @@
 """Exact resume: everything that the next step depends on, as safetensors and JSON, never pickle.
 
-A checkpoint is a folder `checkpoints/<step>`, written under a temporary name and renamed, so what
-has the final name is whole.
+A checkpoint is a folder `checkpoints/<step>`, written under a temporary name, forced to the disk
+and renamed, so what has the final name is whole. The last two are kept, each with the checksums of
+its files: a disk or a copy can still damage what was whole, and then the older one is used.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import random
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tutelage.io import write_json, write_tensors
+from tutelage.errors import UserError
+from tutelage.io import sync_folder, temporary_folder, write_json, write_tensors
+
+TENSORS = "tensors.safetensors"
+STATE = "state.json"
+CHECKSUMS = "checksums.json"
+KEPT = 2
+CHUNK_BYTES = 2**20
+
+
+class DamagedCheckpointError(UserError):
+    """A checkpoint is not what was written."""
 
 
 def save_checkpoint(
     folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]
 ) -> None:
-    """Write the checkpoint of a step; earlier ones are removed once it is whole."""
+    """Write the checkpoint of a step; once it is whole, all but the last two are removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "unfinished"
     final = folder / f"{step:09d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write_tensors(temporary / "tensors.safetensors", tensors)
-    write_json(temporary / "state.json", state)
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    for older in _finished(folder):
-        if older != final:
-            shutil.rmtree(older)
+    temporary = temporary_folder(final)
+    try:
+        temporary.chmod(folder.stat().st_mode & 0o777)
+        write_tensors(temporary / TENSORS, tensors)
+        write_json(temporary / STATE, state)
+        checksums = {name: _checksum(temporary / name) for name in (TENSORS, STATE)}
+        write_json(temporary / CHECKSUMS, checksums)
+        _replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(folder)
+    for older in checkpoints(folder)[KEPT:]:
+        shutil.rmtree(older)
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return tensors and state of the newest whole checkpoint, or None."""
-    finished = _finished(folder)
-    if not finished:
-        return None
-    newest = max(finished)
-    state = json.loads((newest / "state.json").read_text())
-    return load_file(newest / "tensors.safetensors"), state
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and state of a checkpoint.
+
+    Raises:
+        DamagedCheckpointError: If a file is missing or not as it was written.
+    """
+    try:
+        checksums = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        for name in (TENSORS, STATE):
+            if _checksum(path / name) != checksums[name]:
+                raise DamagedCheckpointError(f"{path / name} is not as it was written")
+        state: dict[str, Any] = json.loads((path / STATE).read_text(encoding="utf-8"))
+        return load_file(path / TENSORS), state
+    except DamagedCheckpointError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+        raise DamagedCheckpointError(f"{path} is not whole ({error})") from error
 
 
-def _finished(folder: Path) -> list[Path]:
-    if not folder.exists():
+def newest_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """Return the newest checkpoint that can be loaded, and what is wrong with newer ones.
+
+    Returns:
+        None for the checkpoint if there is none at all.
+
+    Raises:
+        UserError: If there are checkpoints, and all are damaged.
+    """
+    problems: list[str] = []
+    for path in checkpoints(folder):
+        try:
+            load_checkpoint(path)
+        except DamagedCheckpointError as error:
+            problems.append(str(error))
+        else:
+            return path, problems
+    if problems:
+        raise UserError(
+            f"{folder} cannot be read ({'; '.join(problems)}); remove it to start again"
+        )
+    return None, []
+
+
+def remove_newer(path: Path) -> None:
+    """Remove the checkpoints of later steps than this one, because they are damaged."""
+    for newer in checkpoints(path.parent):
+        if int(newer.name) > int(path.name):
+            shutil.rmtree(newer)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, the newest first."""
+    if not folder.is_dir():
         return []
-    return [path for path in folder.glob("*") if path.name.isdigit()]
+    # Not every digit of Unicode is one of a step.
+    names = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdigit()]
+    return sorted(names, key=lambda path: int(path.name), reverse=True)
+
+
+def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity."""
+    return [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+
+
+def _replace_folder(temporary: Path, final: Path) -> None:
+    """Give a folder its final name; one that has the name is moved away and removed."""
+    if final.exists():  # of the same step, from before the run was resumed
+        old = temporary_folder(final)
+        os.replace(final, old / final.name)
+        temporary.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        temporary.rename(final)
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def pack_optimizer(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tutelage.engine.dry_run import check_recipe, num_parameters
 from tutelage.engine.evaluate import RecordedTeacher, evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.previews import save_previews
+from tutelage.engine.ranks import is_first_launched
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
 from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teachers
@@ -51,36 +53,67 @@ def fit(
     Raises:
         UserError: For anything that the user can fix. A folder that this call made is removed if
             the error comes before the first epoch is over.
+        FolderInUseError: If another process runs in the folder.
         NonFiniteError: If a term became NaN or infinite.
     """
-    folder = RunFolder(Path(out))
+    folder = RunFolder(Path(out), writes=is_first_launched())
     text = repr(recipe) + "\n" if text is None else text
     folder.check(text, resume)
     if resume and folder.finished:
+        folder.clean()
         return folder.metrics()
     recipe, further_runs = resolve_teachers(recipe, Path(teacher_dir))
-    if not _train_teachers(recipe, [*teacher_runs, *further_runs]):
-        return None
+    with folder.claimed():
+        return fit_claimed(recipe, folder, text, resume, [*teacher_runs, *further_runs])
+
+
+def fit_claimed(
+    recipe: Recipe,
+    folder: RunFolder,
+    text: str,
+    resume: bool,
+    teacher_runs: Sequence[TeacherRun] = (),
+) -> dict[str, Any] | None:
+    """Run a recipe, whose teachers are resolved, in a folder that this process has for itself.
+
+    Args:
+        recipe: what to run.
+        folder: claimed.
+        text: as `fit`.
+        resume: as `fit`.
+        teacher_runs: as `fit`.
+
+    Raises:
+        UserError: As `fit`.
+        NonFiniteError: As `fit`.
+    """
+    folder.check(text, resume)  # once more: another process may have been here until now
+    if resume and folder.finished:
+        return folder.metrics()
     is_new = not folder.recipe.exists()
     try:
-        return _run(recipe, folder, text, resume)
-    except SafetensorError as error:
-        if "deserializing" in str(error):
-            raise UserError(
-                f"{folder.checkpoints} cannot be read ({error}); remove it to start again"
-            ) from error
-        raise UserError(
-            f"{folder.path} cannot be written ({error}); make room, and add --resume to go on"
-        ) from error
-    except BaseException:
+        metrics = None
+        if _train_teachers(recipe, teacher_runs):
+            metrics = _run(recipe, folder, text, resume)
+    except BaseException as error:
         if is_new:
             folder.discard()
+        if isinstance(error, SafetensorError):
+            raise UserError(
+                f"{folder.path} cannot be written ({error}); make room, and add --resume to go on"
+            ) from error
         raise
+    if is_new and not folder.recipe.exists():  # a teacher's run was interrupted
+        folder.discard()
+    return metrics
 
 
 def _train_teachers(recipe: Recipe, runs: Sequence[TeacherRun]) -> bool:
     """Train the teachers that are missing; return False if one was interrupted."""
     missing = [run for run in runs if not run.ready]
+    for run in runs:
+        if run.ready:
+            RunFolder(run.out).clean()
     if not missing:
         return True
     for run in missing:
@@ -103,19 +136,35 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
     hashes = _teacher_hashes(setup)
     trainer = Trainer(ready, accelerator, folder)
     if not (resume and trainer.restore()):
-        folder.rewind(0)
+        folder.rewind(-1)
         _check_terms(ready, folder)
     with Interrupt() as interrupt:
-        if not trainer.run(interrupt):
-            accelerator.end_training()
-            return None
-    if _teacher_hashes(setup) != hashes:
-        raise UserError(
-            "the teacher changed during training; its weights and buffers must stay as they are"
-        )
-    metrics = _finish(ready, trainer, folder, teacher_metrics)
+        is_done = trainer.run(interrupt)
+    metrics = None
+    if is_done:
+        if _teacher_hashes(setup) != hashes:
+            raise UserError(
+                "the teacher changed during training; its weights and buffers must stay as they are"
+            )
+        metrics = _finish_or_stop(ready, trainer, folder, teacher_metrics)
     accelerator.end_training()
     return metrics
+
+
+def _finish_or_stop(
+    ready: TrainingSetup,
+    trainer: Trainer,
+    folder: RunFolder,
+    teacher_metrics: dict[str, float] | None,
+) -> dict[str, Any] | None:
+    """Finish the run, or return None at a signal: the checkpoint of the last epoch is there."""
+    # A rank that waits for others cannot answer a signal; several are left to their launcher.
+    handles_signals = trainer.accelerator.num_processes == 1
+    try:
+        with Interrupt(at_once=True) if handles_signals else nullcontext():
+            return _finish(ready, trainer, folder, teacher_metrics)
+    except KeyboardInterrupt:
+        return None
 
 
 def _check_teachers(ready: TrainingSetup) -> dict[str, float] | None:

@@ -5,6 +5,7 @@ A run that resumes, or that has another number of workers, therefore sees the sa
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from tutelage.core import Batch
 from tutelage.data.samples import Key, Samples, Stream, collate
+from tutelage.engine.interrupt import SIGNALS
 from tutelage.errors import UserError
 
 PRIME = 1_000_003  # spreads seeds and epochs over the generator's seeds
@@ -141,7 +143,19 @@ def _loader(samples: Samples, batches: Iterable[list[Key]], num_workers: int) ->
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_run,
         # A generator of its own: iterating would otherwise draw from the global one, also on
         # resume, and the run would not repeat exactly.
         generator=torch.Generator(),
     )
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """Ignore what asks a run to end, in its loading processes: it needs them to end its step.
+
+    A terminal or a scheduler sends the signal to all of them; they end when the run does.
+    """
+    for name in SIGNALS:
+        number = signal.Signals.__members__.get(name)
+        if number is not None:
+            signal.signal(number, signal.SIG_IGN)

@@ -9,6 +9,7 @@ metrics.json         the outcome; there when the run is finished
 pictures/            a few test samples with the truth and the predictions; see `engine.previews`
 student.safetensors  the student alone, and student.json beside it: its inputs and classes
 checkpoints/         what `--resume` needs; removed when the run is finished
+run.lock             host and process of the run that is under way; see `engine.lock`
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import suppress
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tutelage.engine.lock import LOCK, FolderInUseError, living_owner, locked
 from tutelage.errors import UserError
-from tutelage.io import read_json, write_json, write_text
+from tutelage.io import is_temporary, read_json, remove_leftovers, write_json, write_text
 from tutelage.provenance import provenance
 
 LOG = "log.jsonl"
 LAYER_MAPS = "layer_maps.jsonl"
 TRACKERS = "tutelage"  # the folder of Accelerate's trackers
+WRITTEN_BEFORE_RECIPE = {LOCK, "environment.json"}
 WRITTEN_BEFORE_TRAINING = {
+    *WRITTEN_BEFORE_RECIPE,
     "recipe.yaml",
-    "environment.json",
     "loss_scale.json",
     LOG,
     LAYER_MAPS,
@@ -86,11 +91,14 @@ class RunFolder:
                 return
             if self.finished:
                 raise UserError(f"{self.path} holds a finished run; choose another --out")
+            owner = living_owner(self.path)
+            if owner is not None:
+                raise FolderInUseError(self.path, owner)
             raise UserError(
                 f"{self.path} holds an unfinished run; add --resume to go on, "
                 "or choose another --out"
             )
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and not self._is_empty():
             raise UserError(f"{self.path} exists and is no run of ours; choose another --out")
         folders = (self.path, *self.path.absolute().parents)
         existing = next(folder for folder in folders if folder.exists())
@@ -100,12 +108,27 @@ class RunFolder:
                 "choose another --out"
             )
 
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Make the folder and have it for this run alone until the end of the block.
+
+        Raises:
+            FolderInUseError: If another process has it.
+        """
+        if not self.writes:
+            yield
+            return
+        folders = (self.path, *self.path.absolute().parents)
+        self._made = [folder for folder in folders if not folder.exists()]
+        self.path.mkdir(parents=True, exist_ok=True)
+        with locked(self.path):
+            remove_leftovers(self.path)
+            remove_leftovers(self.checkpoints)
+            yield
+
     def create(self, recipe: str) -> None:
-        """Make the folder, unless the run is resumed and has one."""
+        """Write the first files, unless the run is resumed and has them."""
         if self.writes and not self.recipe.exists():
-            parents = self.path.absolute().parents
-            self._made = [folder for folder in parents if not folder.exists()]
-            self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.path / "environment.json", provenance())
             write_text(self.recipe, recipe)
 
@@ -114,13 +137,31 @@ class RunFolder:
 
         A folder that holds anything but the run's own first files stays.
         """
-        if not self.path.is_dir() or self.records():
+        if not self.writes or not self.path.is_dir() or self.records():
             return
         if {path.name for path in self.path.iterdir()} <= WRITTEN_BEFORE_TRAINING:
             shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._made:
             with suppress(OSError):  # it holds something else
                 folder.rmdir()
+
+    def clean(self) -> None:
+        """Remove what a finished run would have removed if it had not been killed at that."""
+        names = [path for path in self.path.iterdir() if is_temporary(path)]
+        if not (names or self.checkpoints.exists() or (self.path / LOCK).exists()):
+            return
+        # Not while its process is still at it, nor where the folder is another user's.
+        with suppress(FolderInUseError, OSError), locked(self.path):
+            remove_leftovers(self.path)
+            shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+    def _is_empty(self) -> bool:
+        """Return whether nothing is in the folder but what a run that was killed at once left."""
+        if not self.path.is_dir():
+            return False
+        return all(
+            path.name in WRITTEN_BEFORE_RECIPE or is_temporary(path) for path in self.path.iterdir()
+        )
 
     def log(self, record: dict[str, Any], name: str = LOG) -> None:
         """Append one line to log.jsonl, or to another of the run's records."""
@@ -129,17 +170,24 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
 
     def records(self, name: str = LOG) -> list[dict[str, Any]]:
-        """Return the lines that are whole; a kill can cut the last one."""
-        path = self.path / name
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        """Return the lines that are whole; a kill or a full disk can cut the last one."""
+        return _whole_records(self.path / name)[0]
 
     def rewind(self, step: int) -> None:
-        """Drop the lines written after `step`, from which the run goes on."""
+        """Drop the lines written after `step`, from which the run goes on; all if it is -1."""
         for name in (LOG, LAYER_MAPS):
-            if self.writes and (self.path / name).exists():
-                records = [record for record in self.records(name) if record["step"] <= step]
-                write_text(self.path / name, "".join(json.dumps(r) + "\n" for r in records))
+            path = self.path / name
+            if not self.writes or not path.exists():
+                continue
+            records, damaged = _whole_records(path)
+            if damaged:
+                print(
+                    f"warning: {damaged} damaged line(s) of {path} are dropped; "
+                    "the log lacks their epochs",
+                    file=sys.stderr,
+                )
+            kept = [record for record in records if record["step"] <= step]
+            write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the outcome and remove the checkpoints."""
@@ -148,8 +196,26 @@ class RunFolder:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def _whole_records(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Return the records of a log, and how many lines before the last are none."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    records: list[dict[str, Any]] = []
+    damaged = 0
+    for number, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+            is_whole = isinstance(record, dict) and isinstance(record["step"], int)
+        except (ValueError, KeyError, RecursionError):
+            is_whole = False
+        if is_whole:
+            records.append(record)
+        elif number < len(lines) - 1:  # what follows the last line break is cut, or nothing
+            damaged += 1
+    return records, damaged
+
+
 def _check_same_recipe(path: Path, recipe: str) -> None:
-    before = path.read_text().splitlines()
+    before = path.read_text(encoding="utf-8", errors="replace").splitlines()
     now = recipe.splitlines()
     for old, new in zip(before, now, strict=False):
         if old != new:

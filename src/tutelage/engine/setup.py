@@ -28,8 +28,10 @@ from tutelage.engine.checks.parts import (
     check_student,
     checked_optimizer,
 )
+from tutelage.engine.checks.student_facts import check_classes, normalized, read_student_facts
 from tutelage.engine.evaluate import EvalLoading, to_device
 from tutelage.engine.loader import EpochSampler, training_loader
+from tutelage.engine.ranks import check_devices, check_launch, needs_cpu
 from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError, reason
 from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
@@ -88,7 +90,12 @@ def setup_finished_run(recipe: Recipe, folder: Path) -> tuple[Setup, nn.Module]:
     Raises:
         UserError: If data or weights are missing or do not fit.
     """
-    setup = Setup.of(replace(recipe, student=replace(recipe.student, weights=None)))
+    start = replace(recipe.student, weights=None)
+    facts = read_student_facts(folder)
+    if facts is not None and start.mean is None and start.std is None:
+        # Those of the run that its student started from, which may be gone.
+        start = replace(start, mean=facts.mean, std=facts.std)
+    setup = Setup.of(replace(recipe, student=start))
     student = setup.deployed()
     load_weights(student, folder)
     return setup, student
@@ -117,20 +124,25 @@ def ready_network(config: StudentConfig | TeacherConfig, data: Data, section: st
 
     Args:
         config: the section of the recipe.
-        data: knows the statistics if the section names none.
+        data: knows the statistics if neither the section nor the weights' run names any.
         section: name of the section, for messages.
 
     Raises:
-        UserError: If there is no network, or the weights do not fit.
+        UserError: If there is no network, the weights do not fit, or the run that they are from
+            learned other classes.
     """
     if config.model is None:
         raise UserError(
             f"{section}.model is missing; give its class path, "
             f"or {section}.recipe to train it first"
         )
+    facts = None
     if config.weights is not None:
+        facts = read_student_facts(config.weights)
+        if facts is not None:
+            check_classes(config, data, section, facts)
         load_weights(config.model, config.weights)
-    return data.normalize(config.model, config.mean, config.std)
+    return normalized(config, data, section, facts)
 
 
 @dataclass
@@ -202,12 +214,29 @@ def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator
     Args:
         train: precision and trackers.
         out: the run's folder; None for a run that logs nothing.
+
+    Raises:
+        UserError: If several processes were launched that would be runs of their own, or the device
+            does not have the precision.
     """
+    check_devices()
     AcceleratorState._reset_state()
-    if out is None:
-        return Accelerator(mixed_precision=train.precision)
-    trackers = list(train.log_with) or None
-    return Accelerator(mixed_precision=train.precision, log_with=trackers, project_dir=str(out))
+    cpu = needs_cpu()
+    try:
+        if out is None:
+            accelerator = Accelerator(mixed_precision=train.precision, cpu=cpu)
+        else:
+            trackers = list(train.log_with) or None
+            accelerator = Accelerator(
+                mixed_precision=train.precision, log_with=trackers, project_dir=str(out), cpu=cpu
+            )
+    except ValueError as error:  # fp16 on a CPU, bf16 on an old GPU
+        raise UserError(
+            f"train.precision {train.precision} does not work on this machine: {reason(error)}; "
+            "take bf16 or no"
+        ) from error
+    check_launch(accelerator)
+    return accelerator
 
 
 def _cached(setup: Setup, samples: Samples, device: torch.device) -> Teacher:

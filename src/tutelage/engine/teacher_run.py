@@ -7,17 +7,20 @@ resolved teacher recipe, so that another recipe or other data gives another teac
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tutelage.engine.lock import FolderInUseError
+from tutelage.engine.ranks import launched_world
 from tutelage.engine.run_folder import RunFolder
 from tutelage.errors import UserError
 from tutelage.recipes.config import Recipe, TeacherConfig
 
 TEACHER_DIR = Path("runs/teachers")
+WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class TeacherRun:
         Raises:
             UserError: The message has the command that trains the teacher on all of them.
         """
-        if not self.ready and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if not self.ready and launched_world() > 1:
             raise UserError(
                 "several processes cannot train a teacher and then its student; train the teacher "
                 "first, with the same launcher and --data keys: "
@@ -71,13 +74,38 @@ class TeacherRun:
             )
 
     def train(self) -> bool:
-        """Train the teacher if it is not trained; return False if that was interrupted."""
-        from tutelage.engine.fit import fit
+        """Train the teacher if it is not trained; return False if that was interrupted.
 
-        if self.ready:
-            return True
-        print(f"training the teacher once: {self.source} → {self.out}", file=sys.stderr, flush=True)
-        return fit(self.build(), self.out, resume=True, text=self.text) is not None
+        If another process trains it, wait for that; if that ends unfinished, go on with its run.
+        """
+        is_waiting = False
+        while not self.ready:
+            try:
+                return self._train_alone()
+            except FolderInUseError as error:
+                if error.folder != self.out:
+                    raise
+                if not is_waiting:
+                    who = error.owner_name
+                    self._say(f"waiting for the teacher that {who} trains: {self.out}")
+                is_waiting = True
+                time.sleep(WAIT_SECONDS)
+        RunFolder(self.out).clean()
+        return True
+
+    def _train_alone(self) -> bool:
+        from tutelage.engine.fit import fit_claimed
+
+        folder = RunFolder(self.out)
+        folder.check(self.text, resume=True)
+        with folder.claimed():
+            if not self.ready:
+                self._say(f"training the teacher once: {self.source} → {self.out}")
+            return fit_claimed(self.build(), folder, self.text, resume=True) is not None
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def resolve_teachers(

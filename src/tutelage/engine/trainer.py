@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from functools import reduce
 from operator import add
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tutelage.analysis import LayerTracker
 from tutelage.core import Batch
-from tutelage.engine import checkpoint
+from tutelage.engine import checkpoint, ranks
 from tutelage.engine.checks.terms import check_after_last_step, refuse_non_finite
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
@@ -24,9 +26,11 @@ from tutelage.engine.optim import lr_factor
 from tutelage.engine.progress import Progress
 from tutelage.engine.run_folder import LAYER_MAPS, RunFolder
 from tutelage.engine.setup import TrainingSetup
-from tutelage.errors import UserError
+from tutelage.engine.training_state import pack, unpack
+from tutelage.errors import NonFiniteError, UserError
 
 GPU_CHECK_STEPS = 16
+STOP_CHECK_STEPS = 16  # several ranks ask each other that often whether one was told to stop
 PROBE_SIZE = 256
 
 
@@ -65,6 +69,9 @@ class Trainer:
         self.layer_tracker = _layer_tracker(ready) if folder.writes else None
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
+        # Buffers may hold -inf by design, such as the mask of a causal attention.
+        self._masks = set(checkpoint.non_finite(self.distiller.state_dict()))
+        self._saved_step = -1
 
     @property
     def averaged_student(self) -> nn.Module:
@@ -79,7 +86,8 @@ class Trainer:
         try:
             while self.step < self.total:
                 if not self._epoch(progress, interrupt):
-                    self.save()
+                    if self._saved_step != self.step:
+                        self.save()
                     return False
             return True
         finally:
@@ -91,20 +99,17 @@ class Trainer:
         epoch = sampler.epoch
         self.model.train()
         start = time.monotonic()
-        # Several ranks agree on stopping at the end of an epoch only: between steps, one that
-        # stops would leave the others waiting in a collective call.
-        can_stop = self.accelerator.num_processes == 1
         for batch in self.ready.training_batches():
             self._step(batch)
             progress.step()
-            if interrupt.requested and can_stop and self.step % self.steps_per_epoch:
+            if self._stops(interrupt) and self.step % self.steps_per_epoch:
                 self.seconds += time.monotonic() - start
                 return False
         self.seconds += time.monotonic() - start
         if self.step == self.total:
             check_after_last_step(self.distiller, self.ready.example)
         self._end_epoch(epoch + 1, progress)
-        return not (self._any_rank(interrupt.requested) and self.step < self.total)
+        return not self._any_rank(interrupt.requested)
 
     def _step(self, batch: Batch) -> None:
         factor = lr_factor(self.step, self.steps_per_epoch, self.train)
@@ -144,9 +149,10 @@ class Trainer:
 
     def _end_epoch(self, epoch: int, progress: Progress) -> None:
         assert self.sums is not None
-        means = (self.sums / self.steps_per_epoch).tolist()
+        means = (self.mean_over_ranks(self.sums) / self.steps_per_epoch).tolist()
         terms = dict(zip(self.names, means, strict=True))
         refuse_non_finite(terms, f"in epoch {epoch}")
+        self._refuse_non_finite_weights()
         self.sums = None
         metrics: dict[str, float] = {}
         if epoch % self.train.eval_every == 0 or epoch == self.train.epochs:
@@ -168,12 +174,14 @@ class Trainer:
         monitored = {name: v for name, v in metrics.items() if name == self.task.monitor}
         progress.epoch(epoch, {**terms, **monitored})
         self._log_layer_map(epoch)
-        if epoch % self.train.save_every == 0 and epoch < self.train.epochs:
+        # The last one is for the evaluation on test data, which may be long, and what follows.
+        if epoch % self.train.save_every == 0 or epoch == self.train.epochs:
             self.save()
 
     def _remember_best(self, epoch: int, metrics: dict[str, float]) -> None:
         monitor = self.task.monitor
-        if self.best and metrics[monitor] <= self.best["metrics"][monitor]:
+        best = self.best["metrics"][monitor] if self.best else math.nan
+        if not (metrics[monitor] > best or math.isnan(best)):  # NaN is never better
             return
         self.best = {"epoch": epoch, "metrics": metrics}
         state = self.averaged_student.state_dict()
@@ -186,8 +194,22 @@ class Trainer:
             record = self.layer_tracker.record(self.averaged_student)
             self.folder.log({"epoch": epoch, "step": self.step, **record}, LAYER_MAPS)
 
+    def mean_over_ranks(self, value: Tensor) -> Tensor:
+        """Return the mean of a tensor over all ranks; each has an equal share of every batch."""
+        mean: Tensor = self.accelerator.reduce(value.clone(), "mean")
+        return mean
+
+    def _stops(self, interrupt: Interrupt) -> bool:
+        """Return whether to stop after this step; all ranks get the same answer.
+
+        One that stopped alone would leave the others waiting in a collective call.
+        """
+        if self.accelerator.num_processes == 1:
+            return interrupt.requested
+        return self.step % STOP_CHECK_STEPS == 0 and self._any_rank(interrupt.requested)
+
     def _any_rank(self, flag: bool) -> bool:
-        """Return whether the flag is set on any rank, so that all stop at the same epoch's end."""
+        """Return whether the flag is set on any rank, so that all stop at the same step."""
         value = torch.tensor(float(flag), device=self.accelerator.device)
         return bool(self.accelerator.reduce(value, "sum") > 0)
 
@@ -199,66 +221,66 @@ class Trainer:
         return evaluate(model, self.task, self.ready.setup.parts, run)
 
     def share_buffers(self) -> None:
-        """Give every rank the first rank's buffers; batch-norm statistics differ after a step."""
-        if self.accelerator.num_processes > 1:
-            for value in self.distiller.buffers():
+        """Give every rank the first rank's buffers; batch-norm statistics differ after a step.
+
+        Those of the moving average too: it is what is validated and shipped.
+        """
+        if self.accelerator.num_processes == 1:
+            return
+        for module in filter(None, (self.distiller, self.ema)):
+            for value in module.buffers():
                 torch.distributed.broadcast(value, src=0)
 
     def save(self) -> None:
-        """Write a checkpoint: all that the next step depends on."""
-        ranks = _gather(checkpoint.pack_rng(), self.accelerator)
-        if not self.folder.writes:
-            return
-        slots, optimizer = checkpoint.pack_optimizer(self.optimizer)
-        tensors = {
-            **checkpoint.prefixed("model", self.distiller.state_dict()),
-            **checkpoint.prefixed("optimizer", slots),
-            **checkpoint.prefixed("best", self.best_weights),
-        }
-        if self.ema is not None:
-            tensors.update(checkpoint.prefixed("ema", self.ema.state_dict()))
-        if self.sums is not None:
-            tensors["sums"] = self.sums
-        for rank, (generators, _) in enumerate(ranks):
-            tensors.update(checkpoint.prefixed(f"rng{rank}", generators))
-        scaler = self.accelerator.scaler
-        state = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "names": list(self.names),
-            "best": self.best,
-            "optimizer": optimizer,
-            "rng": [rest for _, rest in ranks],
-            "scaler": None if scaler is None else scaler.state_dict(),
-        }
-        checkpoint.save_checkpoint(self.folder.checkpoints, self.step, tensors, state)
+        """Write a checkpoint: all that the next step depends on.
+
+        Raises:
+            NonFiniteError: If a weight is NaN or infinite; earlier checkpoints stay.
+        """
+        self._refuse_non_finite_weights()
+        tensors, state = pack(self)
+        if self.folder.writes:
+            checkpoint.save_checkpoint(self.folder.checkpoints, self.step, tensors, state)
+        self._saved_step = self.step
 
     def restore(self) -> bool:
-        """Restore the newest checkpoint; return False if there is none."""
-        newest = checkpoint.load_checkpoint(self.folder.checkpoints)
-        if newest is None:
+        """Restore the newest checkpoint that is whole; return False if there is none.
+
+        Raises:
+            UserError: If there are checkpoints and none can be used.
+        """
+        path = self._common_checkpoint()
+        if path is None:
             return False
-        tensors, state = newest
-        self.distiller.load_state_dict(checkpoint.unprefixed("model", tensors))
-        slots = checkpoint.unprefixed("optimizer", tensors)
-        checkpoint.unpack_optimizer(self.optimizer, slots, state["optimizer"])
-        self.best = state["best"]
-        self.best_weights = checkpoint.unprefixed("best", tensors)
-        if self.ema is not None:
-            self.ema.load_state_dict(checkpoint.unprefixed("ema", tensors))
-        self.names = tuple(state["names"])
-        self.sums = tensors.get("sums")
-        if self.sums is not None:
-            self.sums = self.sums.to(self.accelerator.device)
-        self.step = state["step"]
-        self.seconds = state["seconds"]
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        rank = self.accelerator.process_index
-        generators = checkpoint.unprefixed(f"rng{rank}", tensors)
-        checkpoint.unpack_rng(generators, state["rng"][rank])
+        tensors, state = checkpoint.load_checkpoint(path)
+        unpack(self, tensors, state, path)
         self.folder.rewind(self.step)
+        self._saved_step = self.step
         return True
+
+    def _common_checkpoint(self) -> Path | None:
+        """Return the checkpoint that all ranks restore, as the first one chooses it."""
+
+        def choose() -> Path | None:
+            path, problems = checkpoint.newest_checkpoint(self.folder.checkpoints)
+            for problem in problems:
+                print(f"warning: {problem}; going on from {path}", file=sys.stderr)
+            if problems and path is not None:
+                checkpoint.remove_newer(path)
+            return path
+
+        return ranks.on_first(choose, self.accelerator)
+
+    def _refuse_non_finite_weights(self) -> None:
+        """Stop before weights that became NaN or infinite are validated or saved."""
+        weights = self.distiller.state_dict()
+        wrong = [name for name in checkpoint.non_finite(weights) if name not in self._masks]
+        if wrong:
+            raise NonFiniteError(
+                wrong[0],
+                f"the weight '{wrong[0]}' is not finite after step {self.step}; lower the learning "
+                "rate or check the data (checkpoints from before that are kept)",
+            )
 
 
 def _layer_tracker(ready: TrainingSetup) -> LayerTracker | None:
@@ -276,12 +298,3 @@ def _layer_tracker(ready: TrainingSetup) -> LayerTracker | None:
     keys = [(0, position) for position in range(min(PROBE_SIZE, len(validation)))]
     batch = Batch.of(validation.batch(keys)).to(ready.loading.device)
     return LayerTracker(models[0], setup.recipe.task.inputs(batch))
-
-
-def _gather(own: Any, accelerator: Accelerator) -> list[Any]:
-    """Return the values of all ranks."""
-    if accelerator.num_processes == 1:
-        return [own]
-    everyone: list[Any] = [None] * accelerator.num_processes
-    torch.distributed.all_gather_object(everyone, own)
-    return everyone

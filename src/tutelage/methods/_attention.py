@@ -23,6 +23,16 @@ from tutelage.methods._attention_maps import (
     spatial_size,
 )
 from tutelage.methods._checks import check_layout
+from tutelage.similarity._checks import check_list, check_tensors
+from tutelage.similarity._products import matmul
+
+
+class FullPrecisionLinear(nn.Linear):
+    """A linear layer whose gradient is in full precision even if `backward` runs in autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x Wᵀ + b."""
+        return matmul(x, self.weight.mT) + self.bias
 
 
 class LinearBNList(nn.ModuleList):
@@ -39,7 +49,8 @@ class LinearBNList(nn.ModuleList):
     def __init__(self, channels: Sequence[int], dim: int) -> None:
         layers = []
         for in_features in channels:
-            layers.append(nn.Sequential(nn.Linear(in_features, dim), nn.BatchNorm1d(dim)))
+            linear = FullPrecisionLinear(in_features, dim)
+            layers.append(nn.Sequential(linear, nn.BatchNorm1d(dim)))
         super().__init__(layers)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -99,6 +110,7 @@ def attended_distances(
         UserError: As `check_features`, or for an unknown distance.
     """
     check_features(student, teacher)
+    check_pair_numbers("attention", attention, (len(student[0]), len(teacher), len(student)))
     with full_precision(attention.device):
         student_maps = [attention_map(feature) for feature in student]
         # Pooled student maps depend on the size only, so teacher layers of one size share them.
@@ -110,7 +122,7 @@ def attended_distances(
                 student_vectors[size] = attention_vectors(student_maps, size)
             teacher_vector = attention_vectors([attention_map(feature)])
             distances.append(map_distance(student_vectors[size], teacher_vector, distance=distance))
-        weighted = torch.stack(distances, 1) * attention
+        weighted = torch.stack(distances, 1) * promote(attention)
         return weighted.sum(2).mean(0)
 
 
@@ -177,6 +189,27 @@ def check_layers(
         check_layout(student[0], feature, f"{names[0]}, {name}")
 
 
+def check_pair_numbers(name: str, weights: Tensor, shape: tuple[int, int, int]) -> None:
+    """Raise unless there is one floating-point number per item and pair of layers.
+
+    >>> check_pair_numbers("attention", torch.ones(5, 1, 1), (2, 1, 1))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: attention has one number per item and pair of layers, (2, 1, 1), \
+got (5, 1, 1) of torch.float32
+
+    Args:
+        name: of the argument.
+        weights: what was given.
+        shape: of the items and the layers of both sides.
+    """
+    check_tensors(name, weights)
+    if weights.shape != shape or not weights.is_floating_point():
+        raise UserError(
+            f"{name} has one number per item and pair of layers, {shape}, got "
+            f"{tuple(weights.shape)} of {weights.dtype}"
+        )
+
+
 def check_features(
     student: Sequence[Tensor], teacher: Sequence[Tensor], names: Sequence[str] = ()
 ) -> None:
@@ -191,6 +224,9 @@ def check_features(
         UserError: If there is none on one side, if one is not a floating-point map (N, C, H, W),
             if they differ in the batch, or if a map of the teacher is 1×1.
     """
+    check_list("attention", student)
+    check_list("attention", teacher)
+    check_tensors("attention", *student, *teacher)
     if not student or not teacher:
         raise UserError(
             f"attention needs layers of both networks, got {len(student)} of the student "

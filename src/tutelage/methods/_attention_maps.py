@@ -20,12 +20,17 @@ from torch.nn import functional as F
 from tutelage.core.precision import promote
 from tutelage.methods._checks import check_choice
 
+LARGE = 1e9  # entries from here on are divided out before they are squared
+
 Size = tuple[int, int]
 MapDistance = Literal["mean", "cosine"]
 
 
 def attention_map(feature: Tensor) -> Tensor:
-    """Return the mean square over the channels.
+    """Return the mean square over the channels, up to a factor for items of huge values.
+
+    Maps are compared after they were scaled to length 1. An item whose squares leave the range of
+    its dtype is therefore divided by its largest entry first.
 
     >>> attention_map(torch.full((2, 3, 4, 4), 2.0)).shape
     torch.Size([2, 1, 4, 4])
@@ -36,7 +41,12 @@ def attention_map(feature: Tensor) -> Tensor:
     Returns:
         The attention map (N, 1, H, W), at least float32.
     """
-    return promote(feature).square().mean(1, keepdim=True)
+    feature = promote(feature)
+    attention = feature.square().mean(1, keepdim=True)
+    # Reading a value would make an accelerator wait: there, every feature is looked at.
+    if attention.device.type == "cpu" and bool(attention.detach().isfinite().all()):
+        return attention
+    return (feature * _inverse_of_large(feature)).square().mean(1, keepdim=True)
 
 
 def attention_vectors(maps: Sequence[Tensor], size: Size | None = None) -> Tensor:
@@ -61,7 +71,15 @@ def attention_vectors(maps: Sequence[Tensor], size: Size | None = None) -> Tenso
         if size is not None and spatial_size(attention) != size:
             attention = F.adaptive_avg_pool2d(attention, size)
         flattened.append(attention.flatten(1))
-    return F.normalize(torch.stack(flattened, 1), dim=2, eps=1e-12)
+    vectors = torch.stack(flattened, 1)
+    # Lengths square the entries once more, up to the fourth power of a feature.
+    return F.normalize(vectors * _inverse_of_large(vectors, over=(2,)), dim=2, eps=1e-12)
+
+
+def _inverse_of_large(x: Tensor, over: tuple[int, ...] = (1, 2, 3)) -> Tensor:
+    """Return 1 / the largest entry over some dimensions where that is large, else exactly 1."""
+    largest = x.detach().abs().amax(over, keepdim=True)
+    return largest.masked_fill(largest < LARGE, 1.0).reciprocal()
 
 
 def map_distance(student: Tensor, teacher: Tensor, *, distance: MapDistance) -> Tensor:

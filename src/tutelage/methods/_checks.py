@@ -1,7 +1,8 @@
-"""Checks of inputs and options that several methods share, and the fade-in of loss terms."""
+"""Checks of inputs and options that several methods share."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args, get_origin
 
 import torch
@@ -9,13 +10,11 @@ from torch import Tensor
 
 from tutelage.core.batch import IGNORE_INDEX
 from tutelage.errors import UserError
-
-Ramp = tuple[float, float]
-"""Start and stop of a fade-in as shares of the run, 0 <= start <= stop <= 1."""
+from tutelage.similarity._checks import check_tensors
 
 
 def check_positive(what: str, value: float) -> None:
-    """Raise for 0, a negative number and NaN.
+    """Raise for 0, a negative number, infinity and NaN.
 
     >>> check_positive("the temperature of DKD", 0.0)
     Traceback (most recent call last):
@@ -26,10 +25,35 @@ def check_positive(what: str, value: float) -> None:
         value: the number to check.
 
     Raises:
-        UserError: If the value is not positive.
+        UserError: If the value is no number, not positive or infinite.
     """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{what} must be a positive number, got {value!r}")
     if not value > 0:
         raise UserError(f"{what} must be positive, got {value}")
+    if value == math.inf:
+        raise UserError(f"{what} must be finite, got {value}")
+
+
+def check_weights(method: str, *weights: float | None) -> None:
+    """Raise for weights of terms that are negative, infinite or NaN; None is off.
+
+    >>> check_weights("DIST", 2.0, None, -1.0)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: the weights of DIST are finite numbers from 0 on, got -1.0
+
+    Args:
+        method: name of the method, for the message.
+        weights: of its terms.
+
+    Raises:
+        UserError: The message has the first such weight.
+    """
+    for weight in weights:
+        if weight is None:
+            continue
+        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+            raise UserError(f"the weights of {method} are finite numbers from 0 on, got {weight!r}")
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
@@ -67,45 +91,8 @@ def _values_of(choices: Any) -> tuple[object, ...]:
     return values
 
 
-def check_ramp(ramp: Ramp | None) -> None:
-    """Raise unless a ramp lies within the run.
-
-    >>> check_ramp((0.7, 0.3))
-    Traceback (most recent call last):
-    tutelage.errors.UserError: ramp is (start, stop) with 0 <= start <= stop <= 1, got (0.7, 0.3); \
-None is no ramp
-
-    Raises:
-        UserError: If start and stop are out of order or beyond the run.
-    """
-    if ramp is not None and not 0 <= ramp[0] <= ramp[1] <= 1:
-        raise UserError(
-            f"ramp is (start, stop) with 0 <= start <= stop <= 1, got {ramp}; None is no ramp"
-        )
-
-
-def fade_in(progress: float, ramp: Ramp | None) -> float:
-    """Return a factor that grows linearly from 0 to 1 between the two points of a ramp.
-
-    >>> fade_in(0.2, (0.3, 0.7)), round(fade_in(0.4, (0.3, 0.7)), 6), fade_in(0.7, (0.3, 0.7))
-    (0.0, 0.25, 1.0)
-    >>> fade_in(0.0, None)
-    1.0
-
-    Args:
-        progress: the share of the run that is done, 0 to 1.
-        ramp: start and stop as shares of the run; None gives 1 from the beginning.
-    """
-    if ramp is None or progress >= ramp[1]:
-        return 1.0
-    start, stop = ramp
-    if progress <= start:
-        return 0.0
-    return (progress - start) / (stop - start)
-
-
 def check_floating(needs: str, student: Tensor, teacher: Tensor) -> None:
-    """Raise for tensors of integers and booleans.
+    """Raise for what is no tensor, and for tensors of integers, booleans and complex numbers.
 
     >>> check_floating("KD needs floating-point logits", torch.ones(1), torch.tensor([1]))
     Traceback (most recent call last):
@@ -118,10 +105,37 @@ use .float()
         teacher: the teacher's.
 
     Raises:
-        UserError: If one of the two is not of a floating-point dtype.
+        UserError: If one of the two is no tensor, or not of a floating-point dtype.
     """
+    check_tensors(needs.partition(" needs ")[0], student, teacher)
     if not (student.is_floating_point() and teacher.is_floating_point()):
         raise UserError(f"{needs}, got {student.dtype} and {teacher.dtype}; use .float()")
+
+
+def check_features(method: str, student: Tensor, teacher: Tensor) -> None:
+    """Raise unless both features are floating-point tensors (N, ...) of the same items.
+
+    >>> check_features("RCKA", torch.zeros(4, 3), torch.zeros(5))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: RCKA needs features (N, ...) of the same items, got (4, 3) from the \
+student and (5,) from the teacher; give both the same batch, one row an item
+
+    Args:
+        method: name of the method, for the message.
+        student: the student's feature.
+        teacher: the teacher's.
+
+    Raises:
+        UserError: If shapes or dtypes do not fit, or a feature is empty.
+    """
+    check_floating(f"{method} needs floating-point features", student, teacher)
+    has_rows = student.ndim > 1 and teacher.ndim > 1 and student.numel() and teacher.numel()
+    if not has_rows or len(student) != len(teacher):
+        raise UserError(
+            f"{method} needs features (N, ...) of the same items, got {tuple(student.shape)} from "
+            f"the student and {tuple(teacher.shape)} from the teacher; give both the same batch, "
+            "one row an item"
+        )
 
 
 def check_logits(
@@ -151,6 +165,7 @@ maps of one size
         UserError: If shapes differ, there are too few dimensions or classes, the batch is empty,
             or a dtype is not floating.
     """
+    check_tensors(method, student, teacher)
     ranks_fit = student.ndim >= 2 if maps else student.ndim == 2
     fits = student.shape == teacher.shape and ranks_fit and student.numel() > 0
     if not fits or student.shape[1] < min_classes:
@@ -182,6 +197,7 @@ torch.float32
     Raises:
         UserError: If shape or dtype differ, or a label is none of the C classes.
     """
+    check_tensors(f"{method} (labels)", labels)
     if labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
         needs = f"{method} needs labels ({len(logits)},) of int64, one class an item"
         raise UserError(f"{needs}, got {tuple(labels.shape)} of {labels.dtype}")

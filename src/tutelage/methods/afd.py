@@ -43,6 +43,7 @@ from tutelage.core import Method, Step, Teacher
 from tutelage.core.method import MethodInfo
 from tutelage.core.precision import full_precision
 from tutelage.methods._attention import (
+    FullPrecisionLinear,
     LinearBNList,
     UninitializedModule,
     attended_distances,
@@ -52,6 +53,8 @@ from tutelage.methods._attention import (
     layer_positions,
     num_channels,
 )
+from tutelage.methods._checks import check_weights
+from tutelage.similarity._products import matmul
 
 STAGES = ("stage1", "stage2", "stage3")
 
@@ -96,7 +99,7 @@ class Attention(nn.Module):
         self.keys = LinearBNList(student_channels, qk_dim)
         self.queries = LinearBNList(teacher_channels, qk_dim)
         self.bilinear = nn.Sequential(
-            nn.Linear(qk_dim, qk_dim * num_teachers),
+            FullPrecisionLinear(qk_dim, qk_dim * num_teachers),
             nn.BatchNorm1d(qk_dim * num_teachers),
         )
         self.teacher_positions = layer_positions(num_teachers, qk_dim)
@@ -111,8 +114,9 @@ class Attention(nn.Module):
         # One batch norm over the keys of all student layers, as in the official code.
         keys = self.bilinear(keys.flatten(0, 1))
         keys = keys.view(n, num_students, num_teachers, qk_dim)
-        scores = torch.einsum("nstd,ntd->nts", keys, queries)
-        scores = scores + self.teacher_positions @ self.student_positions.mT
+        # <b_{s,t}, q_t> of every item: "nstd,ntd->nts".
+        scores = (keys * queries.unsqueeze(1)).sum(-1).mT
+        scores = scores + matmul(self.teacher_positions, self.student_positions.mT)
         return torch.softmax(scores / math.sqrt(qk_dim), 2)
 
 
@@ -148,6 +152,7 @@ class AFD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("AFD", weight, task_weight)
         check_settings("AFD", student_layers, teacher_layers, qk_dim)
         self.student_layers = tuple(student_layers)
         self.teacher_layers = tuple(teacher_layers)

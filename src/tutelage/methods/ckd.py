@@ -40,9 +40,11 @@ from tutelage.core.batch import IGNORE_INDEX
 from tutelage.core.distributed import all_gather_with_grad
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_labels, check_positive
+from tutelage.methods._checks import check_labels, check_positive, check_weights
+from tutelage.similarity._checks import as_same_dtype, check_tensors
+from tutelage.similarity._products import matmul
 
 
 def ckd_loss(
@@ -80,6 +82,7 @@ def ckd_loss(
     cosines = _cosines(student, teacher, eps)
     similarity = cosines / temperature
     if ignored_pairs is not None:
+        check_tensors("CKD (ignored_pairs)", ignored_pairs)
         if ignored_pairs.shape != similarity.shape or ignored_pairs.dtype != torch.bool:
             raise UserError(
                 f"ignored_pairs is {tuple(similarity.shape)} of torch.bool, got "
@@ -108,11 +111,14 @@ def ckd_agreement(*, student: Tensor, teacher: Tensor, eps: float = 1e-12) -> di
         eps: the smallest length that a row is divided by.
 
     Raises:
-        UserError: If shapes or dtypes do not fit, or ε is not positive.
+        UserError: If shapes or dtypes do not fit, there are no items, or ε is not positive.
     """
+    check_tensors("CKD", student, teacher)
     cosines = _cosines(student.detach(), teacher, eps)
+    if not len(cosines):
+        raise UserError("the agreement of no items is undefined; give a batch of 1 item or more")
     positives = torch.arange(len(cosines), device=cosines.device)
-    nearest = cosines.argmax(1) if len(cosines) else positives
+    nearest = cosines.argmax(1)
     return {
         "cosine": cosines.diagonal().mean(),
         "accuracy": (nearest == positives).to(cosines.dtype).mean(),
@@ -158,6 +164,7 @@ task_weight=1.0)
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("CKD", weight, task_weight)
         check_positive("the temperature of CKD", temperature)
         check_positive("the eps of CKD", eps)
         self.weight = weight
@@ -197,12 +204,12 @@ def _cosines(student: Tensor, teacher: Tensor, eps: float) -> Tensor:
     check_positive("the eps of CKD", eps)
     _check_rows(student, teacher)
     with full_precision(student.device):
-        s = promote(student)
-        t = promote(teacher.detach()).to(s.dtype)
-        return F.normalize(t, dim=1, eps=eps) @ F.normalize(s, dim=1, eps=eps).mT
+        s, t = as_same_dtype(student, teacher.detach())
+        return matmul(F.normalize(t, dim=1, eps=eps), F.normalize(s, dim=1, eps=eps).mT)
 
 
 def _check_rows(student: Tensor, teacher: Tensor) -> None:
+    check_tensors("CKD", student, teacher)
     floating = student.is_floating_point() and teacher.is_floating_point()
     rows_fit = student.ndim == teacher.ndim == 2 and len(student) == len(teacher)
     if not (floating and rows_fit):

@@ -36,9 +36,12 @@ from torch import Tensor
 from tutelage.core.distributed import all_gather_with_grad
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
-from tutelage.core.precision import full_precision, promote
-from tutelage.methods._checks import check_logits, check_positive
-from tutelage.similarity._gram import centered, dot, norm
+from tutelage.core.precision import full_precision
+from tutelage.methods._checks import check_logits, check_positive, check_weights
+from tutelage.methods._deviations import deviations
+from tutelage.methods._divergence import softened
+from tutelage.similarity._checks import as_same_dtype
+from tutelage.similarity._gram import dot, norm
 
 
 def dist_loss(
@@ -76,10 +79,12 @@ def dist_loss(
     """
     check_positive("the temperature of DIST", temperature)
     check_positive("the eps of DIST", eps)
+    check_weights("DIST", beta, gamma)
     check_logits("DIST", student, teacher, min_classes=2)
     with full_precision(student.device):
-        student_probs = (_rows(promote(student)) / temperature).softmax(1)
-        teacher_probs = (_rows(promote(teacher)) / temperature).softmax(1)
+        student, teacher = as_same_dtype(student, teacher)
+        student_probs = softened(_rows(student), temperature).softmax(1)
+        teacher_probs = softened(_rows(teacher), temperature).softmax(1)
         terms = {}
         if beta and student.shape[1] > 2:
             correlation = _mean_correlation(student_probs, teacher_probs, eps)
@@ -87,7 +92,7 @@ def dist_loss(
         if gamma:
             correlation = _mean_correlation(student_probs.mT, teacher_probs.mT, eps)
             terms["intra"] = gamma * temperature**2 * (1.0 - correlation)
-        return terms
+        return {name: term.to(student.dtype) for name, term in terms.items()}
 
 
 class DIST(Method):
@@ -126,6 +131,7 @@ class DIST(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("DIST", beta, gamma, task_weight)
         check_positive("the temperature of DIST", temperature)
         check_positive("the eps of DIST", eps)
         self.beta = beta
@@ -154,13 +160,7 @@ def _rows(logits: Tensor) -> Tensor:
 
 def _mean_correlation(x: Tensor, y: Tensor, eps: float) -> Tensor:
     """Return Pearson's correlation of the rows of x and y (R, P), averaged over rows."""
-    # As a stack of R columns (P, 1), each row is centered and measured by itself.
-    x = _deviations(x.unsqueeze(-1))
-    y = _deviations(y.unsqueeze(-1))
+    # As a stack of R columns (P, 1), each row is measured by itself.
+    x = deviations(x).unsqueeze(-1)
+    y = deviations(y).unsqueeze(-1)
     return (dot(x, y) / (norm(x) * norm(y) + eps)).mean()
-
-
-def _deviations(columns: Tensor) -> Tensor:
-    """Return columns (R, P, 1) minus their means; 0, without gradient, if only rounding is left."""
-    data, unit = centered(columns)
-    return data.masked_fill(unit <= 0, 0.0)

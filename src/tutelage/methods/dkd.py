@@ -32,17 +32,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.core.batch import IGNORE_INDEX
+from tutelage.core.distributed import mean_over_ranks
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.methods._checks import (
-    Ramp,
     check_labels,
     check_logits,
     check_positive,
-    check_ramp,
-    fade_in,
+    check_weights,
 )
+from tutelage.methods._divergence import divergence_terms, softened
+from tutelage.methods._ramp import Ramp, check_ramp, fade_in
+from tutelage.similarity._checks import as_same_dtype
 
 
 def dkd_loss(
@@ -78,21 +80,23 @@ def dkd_loss(
             classes (labels on an accelerator are not checked).
     """
     check_positive("the temperature of DKD", temperature)
+    check_weights("DKD", alpha, beta)
     check_logits("DKD", student, teacher, maps=False, min_classes=2)
     check_labels("DKD", labels, student)
     with full_precision(student.device):
         labeled = labels != IGNORE_INDEX
         index = labels.clamp(min=0).unsqueeze(1)
-        student_binary, student_rest = _decoupled(promote(student) / temperature, index)
-        teacher_binary, teacher_rest = _decoupled(promote(teacher) / temperature, index)
+        student, teacher = as_same_dtype(student, teacher)
+        student_binary, student_rest = _decoupled(softened(student, temperature), index)
+        teacher_binary, teacher_rest = _decoupled(softened(teacher, temperature), index)
         terms = {}
         if alpha:
-            divergence = _masked_kl(student_binary, teacher_binary, labeled)
-            terms["tckd"] = alpha * temperature**2 * divergence
+            kl = divergence_terms(student_binary, teacher_binary, temperature).sum(1)
+            terms["tckd"] = alpha * temperature**2 * _masked_mean(kl, labeled)
         if beta and student.shape[1] > 2:
-            divergence = _masked_kl(student_rest, teacher_rest, labeled)
-            terms["nckd"] = beta * temperature**2 * divergence
-        return terms
+            kl = divergence_terms(student_rest, teacher_rest, temperature).sum(1)
+            terms["nckd"] = beta * temperature**2 * _masked_mean(kl, labeled)
+        return {name: term.to(student.dtype) for name, term in terms.items()}
 
 
 class DKD(Method):
@@ -128,6 +132,7 @@ class DKD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("DKD", alpha, beta, task_weight)
         check_positive("the temperature of DKD", temperature)
         check_ramp(ramp)
         self.alpha = alpha
@@ -166,10 +171,9 @@ def _decoupled(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return log_binary, log_rest
 
 
-def _masked_kl(student_log_probs: Tensor, teacher_log_probs: Tensor, mask: Tensor) -> Tensor:
-    """Return KL(teacher ‖ student) averaged over the items in the mask (N,); 0 if there are none.
+def _masked_mean(kl: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of (N,) over the items in the mask (N,); 0 if there are none.
 
-    Columns that are 0 on both sides add exp(0) · (0 - 0) = 0.
+    Under several ranks it is the mean over the items of all of them.
     """
-    kl = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True).sum(1)
-    return kl.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+    return mean_over_ranks(kl.masked_fill(~mask, 0.0).sum(), mask.sum())

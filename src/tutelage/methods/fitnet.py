@@ -27,11 +27,12 @@ from torch.nn import functional as F
 
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_floating
+from tutelage.methods._checks import check_floating, check_weights
 from tutelage.methods._projection import projection
+from tutelage.similarity._checks import as_same_dtype, check_tensors
 
 
 def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -51,6 +52,7 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
     Raises:
         UserError: If the shapes differ, a tensor is empty, or a dtype is not floating.
     """
+    check_tensors("FitNet", student, teacher)
     if student.shape != teacher.shape or not student.numel():
         raise UserError(
             f"FitNet needs features of one shape, got {tuple(student.shape)} from the student and "
@@ -59,7 +61,8 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
         )
     check_floating("FitNet needs floating-point features", student, teacher)
     with full_precision(student.device):
-        return F.mse_loss(promote(student), promote(teacher))
+        student, teacher = as_same_dtype(student, teacher)
+        return F.mse_loss(student, teacher)
 
 
 class FitNet(Method):
@@ -92,6 +95,7 @@ class FitNet(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("FitNet", weight, task_weight)
         if not layer_pairs:
             raise UserError(
                 "FitNet needs at least one pair of layers, such as layer_pairs={'layer3': 'layer3'}"

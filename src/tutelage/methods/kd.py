@@ -21,13 +21,16 @@ from torch.nn import functional as F
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision, promote
-from tutelage.methods._checks import check_logits, check_positive
+from tutelage.methods._checks import check_logits, check_positive, check_weights
+from tutelage.methods._divergence import HIGH, divergence_terms, softened
+from tutelage.similarity._checks import as_same_dtype
 
 
 def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Return T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over the batch.
 
-    It is built on log-softmax, so logit gaps of 1000 are safe.
+    It is built on log-softmax, so logit gaps of 1000 are safe. Above T = 32 it is computed in
+    float64: the divergence shrinks as 1 / T².
 
     >>> import torch
     >>> student = torch.tensor([[0.0, 0.0]])
@@ -50,11 +53,16 @@ def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Te
     check_logits("KD", student, teacher)
     check_positive("the temperature of KD", temperature)
     with full_precision(student.device):
-        student_log_probs = F.log_softmax(promote(student) / temperature, dim=1)
-        teacher_log_probs = F.log_softmax(promote(teacher) / temperature, dim=1)
-        total = F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True)
+        student, teacher = as_same_dtype(student, teacher)
+        student_log_probs = F.log_softmax(softened(student, temperature), dim=1)
+        teacher_log_probs = F.log_softmax(softened(teacher, temperature), dim=1)
+        if temperature > HIGH:
+            terms = divergence_terms(student_log_probs, teacher_log_probs, temperature)
+            total = terms.sum()
+        else:
+            total = F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True)
         # The mean is over items and positions, of which there are numel / C.
-        return total * (temperature**2 * student.shape[1] / student.numel())
+        return (total * (temperature**2 * student.shape[1] / student.numel())).to(student.dtype)
 
 
 def kd_hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -76,7 +84,11 @@ def kd_hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_logits("KD", student, teacher)
     with full_precision(student.device):
-        return F.cross_entropy(promote(student), teacher.argmax(dim=1))
+        largest, classes = promote(teacher.detach()).max(dim=1)
+        # The class of a teacher that is NaN means nothing: the loss becomes NaN too.
+        return F.cross_entropy(promote(student), classes) + (0.0 * largest.sum()).to(
+            promote(student).dtype
+        )
 
 
 class KD(Method):
@@ -111,6 +123,7 @@ class KD(Method):
         hard: bool = False,
     ) -> None:
         super().__init__()
+        check_weights("KD", weight, task_weight)
         check_positive("the temperature of KD", temperature)
         self.temperature = temperature
         self.weight = weight

@@ -32,17 +32,27 @@ Cost: both logit terms at (64, 1000) take about 1 ms on one core; the official f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from tutelage.core.distributed import all_gather_with_grad
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision, promote
-from tutelage.methods._checks import Ramp, check_choice, check_positive, check_ramp, fade_in
+from tutelage.methods._checks import (
+    check_choice,
+    check_features,
+    check_logits,
+    check_positive,
+    check_weights,
+)
+from tutelage.methods._ramp import Ramp, check_ramp, fade_in
+from tutelage.similarity._checks import check_tensors
 from tutelage.similarity._gram import factor, product, unit_rows
 from tutelage.similarity.alignment import Estimator, Scale, alignment, alignment_pair
 
@@ -91,13 +101,17 @@ def rcka_loss(
     """
     check_choice("soften", soften, Soften | None)
     check_positive("the temperature of RCKA", temperature)
+    check_weights("RCKA", intra_weight, inter_weight)
+    check_tensors("RCKA", student, teacher)
+    if soften is not None:
+        check_logits("RCKA with soften", student, teacher)
     align = partial(alignment, center=center, scale=scale, estimator=estimator)
     align_both = partial(alignment_pair, center=center, scale=scale, estimator=estimator)
     inter_s, inter_t = _rows(student), _rows(teacher)
     intra_s, intra_t = inter_s, inter_t
     if soften is not None:
-        intra_s = _rows((promote(student) / temperature).softmax(1))
-        intra_t = _rows((promote(teacher) / temperature).softmax(1))
+        intra_s = _rows(_probabilities(student, temperature))
+        intra_t = _rows(_probabilities(teacher, temperature))
     if soften == "both":
         inter_s, inter_t = intra_s, intra_t
 
@@ -142,6 +156,7 @@ def rcka_feature_loss(
         UserError: If shapes, dtypes or options do not fit, or there are too few items to relate.
     """
     check_choice("gram", gram, Gram)
+    check_features("RCKA", student, teacher)
     s, t = _rows(student), _rows(teacher)
     if gram == "normalized":
         with full_precision(s.device):
@@ -197,6 +212,7 @@ class RCKA(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("RCKA", intra_weight, inter_weight, feature_weight, task_weight)
         check_choice("scale", scale, Scale | None)
         check_choice("estimator", estimator, Estimator)
         check_choice("gram", gram, Gram)
@@ -258,6 +274,25 @@ class RCKA(Method):
 
 def _rows(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 2 else x
+
+
+def _probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Return softmax(logits / T), in which no class is too improbable to be related.
+
+    The kernels between classes divide by the length of a class over the items. What is as small as
+    1e-22 in all of them loses that length in float32, and 1e-44 its direction too. A class that is
+    below ε² in all items is therefore raised to ε²: the kernels between items do not notice, those
+    between classes do not change.
+    """
+    logits = promote(logits) / temperature
+    probabilities = logits.softmax(1)
+    smallest = torch.finfo(logits.dtype).eps ** 2
+    # Reading a value would make an accelerator wait, so there the logarithms are always taken.
+    if logits.device.type == "cpu" and bool(probabilities.detach().amax(0).amin() > smallest):
+        return probabilities
+    log_probabilities = logits.log_softmax(1)
+    largest = log_probabilities.detach().amax(0)
+    return (log_probabilities + (math.log(smallest) - largest).clamp_min(0.0)).exp()
 
 
 def _unit_gram(features: Tensor) -> Tensor:

@@ -3,9 +3,8 @@
 **Reconstructed from the abstract of arXiv 2206.12788; not the authors' equations; no published
 number is claimed.** Source of the idea: J.-T. Yang, S.-C. Kao, S. C.-H. Huang, "Representative
 Teacher Keys for Knowledge Distillation Model Compression Based on Attention Mechanism for Image
-Classification", 2022. Only its abstract was available and there is no official code: it improves
-the best attention-based method (AFD, as we read it), considers how similar feature maps are, and
-filters out what is useless. What follows is our own design on AFD's parts.
+Classification", 2022. The abstract (there is no official code) improves the best attention-based
+method (AFD, as we read it) by similarity and filtering. What follows is our design on AFD's parts.
 
     q_s = BN(Linear(GAP S_s)),  k_t = BN(Linear(GAP T_t)),  a_{s,t} = (<q_s, k_t> + <p_s, p_t>) / √d
     stage g: the teacher layers of one size H × W
@@ -18,8 +17,7 @@ score of the stage's representative key Σ_{t in g} w_{s,t} k_t. Symbols → arg
 D `distance`.
 
 Train with "cosine": the softmax runs over stages of different size, and AFD's "mean" favors large
-maps whatever they show. Nothing forces the student to use every stage: `coverage` adds AFD's loss,
-which gives each teacher layer a weight of 1, and `RTK.attend` shows which stages are used.
+maps whatever they show. `coverage` adds AFD's loss, which makes the student use every layer.
 
 Cost: as AFD without its bilinear layer, and one weighted sum of maps per stage and student layer.
 """
@@ -44,6 +42,7 @@ from tutelage.methods._attention import (
     attended_distances,
     check_features,
     check_layers,
+    check_pair_numbers,
     check_settings,
     layer_features,
     layer_positions,
@@ -57,8 +56,10 @@ from tutelage.methods._attention_maps import (
     map_distance,
     spatial_size,
 )
-from tutelage.methods._checks import check_choice
+from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods.afd import STAGES, Attention
+from tutelage.similarity._checks import as_same_dtype
+from tutelage.similarity._products import matmul
 
 
 class StageAttention(NamedTuple):
@@ -100,10 +101,11 @@ def rtk_loss(
         A scalar, float32 for half precision and inside autocast.
 
     Raises:
-        UserError: If the features are not maps of one batch, if a teacher's map is 1×1, or if
-            `top_k` is not between 1 and the number of stages.
+        UserError: If features or scores do not fit, a teacher's map is 1×1, or `top_k` is not
+            between 1 and the number of stages.
     """
     check_features(student, teacher)
+    check_pair_numbers("scores", scores, (len(student[0]), len(student), len(teacher)))
     with full_precision(scores.device):
         stages = stages_of(teacher)
         attention = stage_attention(promote(scores), stages.values(), top_k=top_k)
@@ -113,8 +115,9 @@ def rtk_loss(
         for (size, layers), weights in zip(stages.items(), attention.layer_weights, strict=True):
             student_vectors = attention_vectors(student_maps, size)
             # All student layers see the same layers of a stage, but each with its own weights.
-            teacher_vectors = weights @ attention_vectors([teacher_maps[t] for t in layers])
-            teacher_vectors = F.normalize(teacher_vectors, dim=2, eps=1e-12)
+            layer_vectors = attention_vectors([teacher_maps[t] for t in layers])
+            mean_vectors = matmul(*as_same_dtype(weights, layer_vectors))
+            teacher_vectors = F.normalize(mean_vectors, dim=2, eps=1e-12)
             errors.append(map_distance(student_vectors, teacher_vectors, distance=distance))
         weighted = torch.stack(errors, 2) * attention.stage_weights
         return weighted.sum((1, 2)).mean()
@@ -199,7 +202,8 @@ class LayerScores(nn.Module):
         """Return the scores a (N, student layers, teacher layers)."""
         queries = self.queries(student)
         keys = self.keys(teacher)
-        scores: Tensor = queries @ keys.mT + self.student_positions @ self.teacher_positions.mT
+        positions = matmul(self.student_positions, self.teacher_positions.mT)
+        scores = matmul(queries, keys.mT) + positions
         return scores / math.sqrt(queries.shape[-1])
 
 
@@ -241,6 +245,7 @@ class RTK(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("RTK", weight, task_weight)
         check_settings("RTK", student_layers, teacher_layers, qk_dim)
         check_choice("distance", distance, MapDistance)
         if not 0 <= coverage <= 1:

@@ -13,6 +13,10 @@ import yaml
 from tutelage.errors import UserError
 
 SETTING = "_setting.yaml"
+MAX_BYTES = 1_000_000
+MAX_VALUES = 100_000
+MAX_DEPTH = 100
+TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
 FLOAT = "tag:yaml.org,2002:float"
 # YAML 1.1 reads 1e-4 as text; here it is a number, as in jsonargparse.
 EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
@@ -96,21 +100,74 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds.
 
     Raises:
-        UserError: If it cannot be read, or a key is given twice; with the line.
+        UserError: If it cannot be read or is too large, or a key is given twice; with the line.
     """
     try:
-        content: Any = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        content = _load(path)
+    except UserError:
+        raise
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{shown(path)}{line} is not YAML: {error.problem}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
+    except RecursionError as error:
+        raise UserError(f"{shown(path)} is not a recipe: {TOO_DEEP}") from error
+    except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
+        # ValueError: no UTF-8, a number with too many digits, a date that does not exist.
+        problem = " ".join(str(error).split())[:200]
         raise UserError(f"{shown(path)} is not YAML: {problem}") from error
     if not isinstance(content, dict):
         raise UserError(
             f"{shown(path)} holds no recipe; write keys such as data, task, student, method"
         )
     return content
+
+
+def _load(path: Path) -> Any:
+    """Return what a YAML file holds, in bounded time and memory.
+
+    An alias costs nothing to read and much to write out, nested ones without bound; so the size is
+    known before anything is built.
+    """
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{shown(path)} is no recipe: it is larger than {MAX_BYTES // 1000} kB")
+    loader = _StrictLoader(path.read_text(encoding="utf-8"))
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        size = _num_values(node, {}, 1)
+        if size > MAX_VALUES:
+            raise UserError(
+                f"{shown(path)} is no recipe: with its aliases written out it holds more than "
+                f"{MAX_VALUES} values"
+            )
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _num_values(node: yaml.Node, known: dict[int, int], depth: int) -> int:
+    """Return the number of values below a node, those of aliases again at each of their places.
+
+    Args:
+        node: where to start.
+        known: numbers of nodes that were counted already, by identity; 0 while one is counted.
+        depth: of the node.
+    """
+    if depth > MAX_DEPTH:
+        raise yaml.YAMLError(TOO_DEEP)
+    if id(node) in known:
+        if not known[id(node)]:
+            raise yaml.YAMLError("an alias stands within its own anchor")
+        return known[id(node)]
+    known[id(node)] = 0
+    children: list[yaml.Node] = []
+    if isinstance(node, yaml.SequenceNode):
+        children = node.value
+    elif isinstance(node, yaml.MappingNode):
+        children = [entry for pair in node.value for entry in pair]
+    known[id(node)] = 1 + sum(_num_values(child, known, depth + 1) for child in children)
+    return known[id(node)]
 
 
 def write_yaml(content: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ The command line fills them from YAML; in Python you build them yourself, or cal
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +31,9 @@ TRACKERS = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
+
+
+MAX_NUMBER = 2**31 - 1  # of epochs, samples, processes
 
 
 @dataclass
@@ -145,7 +149,12 @@ class TrainConfig:
         _check_at_least(1, "num_threads", self.num_threads)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"train.ema_decay is a decay in [0, 1), got {self.ema_decay}")
-        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+        _check_at_least(0, "milestones", min(self.milestones, default=None))
+        if not 0 < self.gamma < math.inf:
+            raise UserError(
+                f"train.gamma is the positive factor of the rate at a milestone, got {self.gamma}"
+            )
+        if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UserError(
                 f"train.max_grad_norm must be positive, got {self.max_grad_norm}; "
                 "leave it out for no clipping"
@@ -197,8 +206,9 @@ def check_seed(seed: int) -> None:
 
 
 def _check_at_least(minimum: int, name: str, value: float | None) -> None:
-    if value is not None and value < minimum:
-        raise UserError(f"train.{name} must be at least {minimum}, got {value}")
+    if value is not None and not minimum <= value <= MAX_NUMBER:
+        limit = f"at least {minimum}" if not value > MAX_NUMBER else f"at most {MAX_NUMBER}"
+        raise UserError(f"train.{name} must be {limit}, got {value:.10g}")
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from importlib import import_module
 from re import Match
 
 import tutelage.data
 import tutelage.methods
 import tutelage.tasks
 from tutelage.errors import near_misses
+from tutelage.recipes._lookup import arguments_of, public_names, takes_any
 from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
 
 GROUPS = {"student": StudentConfig, "teacher": TeacherConfig, "train": TrainConfig}
@@ -97,7 +96,17 @@ def explain(message: str) -> str:
         match = re.search(pattern, core)
         if match:
             return write(match, place)
+    core = shorten(core, 500)
     return f"{place}: {core}" if place.key or place.owner else core
+
+
+def shorten(text: str, length: int = 120) -> str:
+    """Return a text that a user gave so that it fits into a message.
+
+    >>> shorten("x" * 300, 10)
+    'xxxxxxx … (300 characters)'
+    """
+    return text if len(text) <= length else f"{text[: length - 3]} … ({len(text)} characters)"
 
 
 def _locate(line: str) -> tuple[Place, str]:
@@ -144,22 +153,15 @@ def _all_keys() -> list[str]:
     return names
 
 
-def _arguments(path: str) -> list[str]:
-    module, _, name = path.rpartition(".")
-    try:
-        return list(inspect.signature(getattr(import_module(module), name)).parameters)
-    except (ImportError, AttributeError, TypeError, ValueError):
-        return []
-
-
-def _public_names(module: str) -> list[str]:
-    return [name for name in dir(import_module(module)) if not name.startswith("_")]
-
-
 def _unknown(match: Match[str], place: Place) -> str:
     name = match[1].partition(".")[0]
     if place.owner is not None:
-        return f"{place.owner} has no argument '{name}'{_suggest(name, _arguments(place.owner))}"
+        if takes_any(place.owner):
+            return (
+                f"{place.owner} has no argument '{name}' of its own; if it hands '{name}' on, "
+                f"write it under dict_kwargs, beside init_args: dict_kwargs: {{{name}: …}}"
+            )
+        return f"{place.owner} has no argument '{name}'{_suggest(name, arguments_of(place.owner))}"
     section = GROUPS.get(place.key or "", Recipe)
     owner = "the recipe" if section is Recipe else place.key
     return f"{owner} has no key '{name}'{_suggest(name, _field_names(section))}"
@@ -201,7 +203,7 @@ def _wrong_class(match: Match[str], place: Place) -> str:
 
 
 def _no_such_name(match: Match[str], place: Place) -> str:
-    return f"{match[1]} has no '{match[2]}'{_suggest(match[2], _public_names(match[1]))}"
+    return f"{match[1]} has no '{match[2]}'{_suggest(match[2], public_names(match[1]))}"
 
 
 def _no_such_module(match: Match[str], place: Place) -> str:
@@ -221,7 +223,11 @@ def _wrong_union(match: Match[str], place: Place) -> str:
 
 
 def _wrong_type(match: Match[str], place: Place) -> str:
-    return f"{place} must be {_kind(match[1])}, got {_quoted(match[2])}"
+    kind = _kind(match[1])
+    sentence = f"{place} must be {kind}, got {_quoted(match[2])}"
+    if match[2] in ("True", "False") and (kind == "text" or kind.startswith("one of")):
+        sentence += " (YAML reads yes, on, no and off so; put text in quotes)"
+    return sentence
 
 
 def _no_class_path(match: Match[str], place: Place) -> str:
@@ -255,6 +261,7 @@ def _kind(text: str) -> str:
 
 
 def _quoted(value: str) -> str:
+    value = shorten(value)
     return value if value[:1] in "[{" else f"'{value}'"
 
 

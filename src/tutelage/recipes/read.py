@@ -10,6 +10,7 @@ import argparse
 import copy
 import json
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -24,9 +25,10 @@ from jsonargparse import ArgumentParser, Namespace
 from tutelage.errors import UserError, reason
 from tutelage.recipes._yaml import SETTING, read_merged, settings_of, write_yaml
 from tutelage.recipes.config import Recipe, StudentConfig, TrainConfig, check_seed
-from tutelage.recipes.messages import explain
+from tutelage.recipes.messages import explain, shorten
 from tutelage.recipes.shipped import find_recipe, label, shipped_name
 
+ALIAS = re.compile(r"(^|[\s\[,{:])\*\w")
 OPTIMIZER = "--train.optimizer"
 # The order matters: networks draw their first weights one after the other, the student first.
 SECTIONS = ("student", "train", "data", "task", "method", "teacher", "teachers")
@@ -152,13 +154,12 @@ def parse_recipe(
     content = read_merged(path)
     for key in ("student", "train"):
         if not isinstance(content.get(key, {}), dict):
-            raise UserError(f"{label(path)}: {key} must be a mapping of keys, got {content[key]!r}")
-    for option in overrides:
-        if option.partition("=")[0] in ("--config", "--print_config"):
-            raise UserError(
-                f"{option} is no key of a recipe; give one recipe, and keys such as "
-                "--train.epochs 3"
-            )
+            got = shorten(repr(content[key]))
+            raise UserError(f"{label(path)}: {key} must be a mapping of keys, got {got}")
+    # YAML reads the word no as false; here it is the value that is called so.
+    if content.get("train", {}).get("precision") is False:
+        content["train"] = {**content["train"], "precision": "no"}
+    _check_overrides(overrides)
     parser = ArgumentParser(
         exit_on_error=False,
         prog="tutelage",
@@ -170,7 +171,7 @@ def parse_recipe(
     arguments = [*_default_optimizer(content, overrides), "--config", write_yaml(content)]
     try:
         config = parser.parse_args([*arguments, *overrides])
-    except (argparse.ArgumentError, TypeError, ValueError) as error:
+    except (argparse.ArgumentError, TypeError, ValueError, RecursionError) as error:
         where = "on the command line" if overrides and _parses(parser, arguments) else _files(path)
         raise UserError(f"{where}: {explain(str(error))}") from error
     except Exception as error:  # of a user's own file that a class path names
@@ -185,6 +186,20 @@ def parse_recipe(
     return parsed
 
 
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse options that are no keys of a recipe, and aliases, which can grow without bound."""
+    for option in overrides:
+        if ALIAS.search(option):
+            raise UserError(
+                f"on the command line: {shorten(option)} holds an alias of YAML; write it out"
+            )
+        if option.partition("=")[0] in ("--config", "--print_config"):
+            raise UserError(
+                f"{option} is no key of a recipe; give one recipe, and keys such as "
+                "--train.epochs 3"
+            )
+
+
 def _independent_of_folder(recipe: str, folder: Path) -> str:
     """Return a recipe that is named relative to a folder so that it is found from anywhere."""
     path = folder / recipe
@@ -196,7 +211,7 @@ def _independent_of_folder(recipe: str, folder: Path) -> str:
 def _parses(parser: ArgumentParser, arguments: list[str]) -> bool:
     try:
         parser.parse_args(arguments)
-    except (argparse.ArgumentError, TypeError, ValueError):
+    except (argparse.ArgumentError, TypeError, ValueError, RecursionError):
         return False
     return True
 

@@ -48,6 +48,7 @@ class Table:
         rows: as many cells as there are columns; the first one is the row's name.
         summary: the line under which the table is folded away; None shows it.
         text_columns: the columns that hold text, not numbers.
+        caption: a heading over it; empty for none.
     """
 
     template: ClassVar[str] = "table.html"
@@ -56,6 +57,7 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     summary: str | None = None
     text_columns: Sequence[int] = (0,)
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,14 @@ class Maps:
 
     Attributes:
         maps: what to show.
-        verdicts: (verdict, number of cells with it), which explains the shapes in the cells.
+        verdicts: (verdict, its shape or nothing, number of cells with it).
+        scale: of differences, whose colors go from minus this value to it; None is 0 to 1.
     """
 
     template: ClassVar[str] = "maps.html"
     maps: Sequence[MapView]
-    verdicts: Sequence[tuple[str, int]] = ()
+    verdicts: Sequence[tuple[str, str, int]] = ()
+    scale: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tutelage.report.colors import DASHES, LINES
 
 WIDTH, HEIGHT = 360, 210
 LEFT, RIGHT, TOP, BOTTOM = 44, 350, 10, 184
+ROOM = 8  # between the frame and the first epoch, which would be cut in half otherwise
 MAX_DOTS = 12  # a line of at most so many points shows them
 STRIP_HEIGHT = 42
 
@@ -141,7 +142,7 @@ def line_chart(
     marker: tuple[float, str] | None = None,
     strokes: Sequence[Stroke] = (),
 ) -> Chart:
-    """Return a chart of lines over epochs.
+    """Return a chart of lines over epochs, from zero epochs on.
 
     Args:
         title: heading, with the unit.
@@ -152,7 +153,7 @@ def line_chart(
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
     ys += [bound for line in series for bounds in line.bounds for bound in bounds]
-    x_axis = Axis(*_padded_range(xs, 0.0), LEFT, RIGHT)
+    x_axis = Axis(min(0.0, *xs), max(1.0, *xs), LEFT + ROOM, RIGHT - ROOM)
     y_axis = Axis(*_padded_range(ys, 0.06), BOTTOM, TOP)
     if not strokes:
         strokes = [Stroke.of(i) for i in range(len(series))]
@@ -171,7 +172,7 @@ def line_chart(
         lines=lines,
         marker=None if marker is None else (x_axis.position(marker[0]), marker[1]),
         data={
-            "axis": [x_axis.low, x_axis.high, LEFT, RIGHT, WIDTH],
+            "axis": [x_axis.low, x_axis.high, x_axis.start, x_axis.end, WIDTH],
             "series": [{"name": line.name, "points": _point_data(line)} for line in series],
         },
     )
@@ -218,7 +219,7 @@ def _padded_range(values: Sequence[float], margin: float) -> tuple[float, float]
     low = min(values)
     high = max(values)
     if low == high:
-        half = 0.5 if margin == 0.0 else abs(low) * 0.1 or 0.5
+        half = abs(low) * 0.1 or 0.5
         return low - half, high + half
     return low - margin * (high - low), high + margin * (high - low)
 

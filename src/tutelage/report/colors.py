@@ -1,11 +1,12 @@
 """Colors that everybody can tell apart, on screen and on paper.
 
-Maps have a cividis ramp, lines a short palette.
+Maps have a cividis ramp, their differences one from blue over white to red, lines a short palette.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 LEVELS = 50  # a map's color is one of LEVELS + 1, so that a page names each of them once
@@ -21,6 +22,18 @@ _CIVIDIS = (
     "c8b866",
     "e5cf52",
     "fee838",
+)
+
+_BLUE_RED = (
+    "2166ac",
+    "4393c3",
+    "92c5de",
+    "d1e5f0",
+    "f7f7f7",
+    "fddbc7",
+    "f4a582",
+    "d6604d",
+    "b2182b",
 )
 
 LINES = ("#4a4a4a", "#0060a8", "#b84a00", "#007a5a", "#8b3a9e", "#8a6100", "#c2185b", "#006d75")
@@ -45,11 +58,17 @@ def background(level: int) -> str:
     >>> background(0), background(50)
     ('#00224e', '#fee838')
     """
-    position = level / LEVELS * (len(_CIVIDIS) - 1)
-    index = min(math.floor(position), len(_CIVIDIS) - 2)
-    share = position - index
-    pairs = zip(_channels(_CIVIDIS[index]), _channels(_CIVIDIS[index + 1]), strict=True)
-    return "#" + "".join(f"{round(low + (high - low) * share):02x}" for low, high in pairs)
+    return _ramp_color(_CIVIDIS, level)
+
+
+@cache
+def difference_background(level: int) -> str:
+    """Return the color of a level of a difference; the one in the middle is no difference.
+
+    >>> difference_background(0), difference_background(25), difference_background(50)
+    ('#2166ac', '#f7f7f7', '#b2182b')
+    """
+    return _ramp_color(_BLUE_RED, level)
 
 
 def text_color(paper: str) -> str:
@@ -72,12 +91,21 @@ def contrast(a: str, b: str) -> float:
 
 
 def level_styles() -> str:
-    """Return the style sheet's rules of the levels: `.h0` to `.h50`."""
+    """Return the style sheet's rules of the levels: `.h0` to `.h50`, and `.d0` for differences."""
     rules = []
-    for index in range(LEVELS + 1):
-        paper = background(index)
-        rules.append(f".h{index}{{background:{paper};color:{text_color(paper)}}}")
+    for name, color in (("h", background), ("d", difference_background)):
+        for index in range(LEVELS + 1):
+            paper = color(index)
+            rules.append(f".{name}{index}{{background:{paper};color:{text_color(paper)}}}")
     return "\n".join(rules)
+
+
+def _ramp_color(ramp: Sequence[str], level: int) -> str:
+    position = level / LEVELS * (len(ramp) - 1)
+    index = min(math.floor(position), len(ramp) - 2)
+    share = position - index
+    pairs = zip(_channels(ramp[index]), _channels(ramp[index + 1]), strict=True)
+    return "#" + "".join(f"{round(low + (high - low) * share):02x}" for low, high in pairs)
 
 
 def _channels(color: str) -> list[int]:

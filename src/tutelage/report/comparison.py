@@ -11,7 +11,8 @@ from tutelage.analysis.formatting import MISSING, format_fixed, format_short
 from tutelage.analysis.study_table import Cell
 from tutelage.report.blocks import Block, Facts, Listing, Maps, Note, Page, Section, Table
 from tutelage.report.folder import errors_of, read_json, subtitle
-from tutelage.report.maps import VERDICTS, Certainty, LayerMaps, MapView, read_comparison_map
+from tutelage.report.maps import VERDICTS, Certainty, LayerMaps, MapView, verdict_class
+from tutelage.report.read_maps import read_comparison_map
 
 T = TypeVar("T")
 
@@ -37,8 +38,8 @@ def comparison_page(folder: Path) -> Page:
         Maps([MapView(layers, (left, right), "similarity")], _verdict_counts(layers)),
     ]
     partners = [
-        _partner_table(layers, left, right),
-        _partner_table(_transposed(layers), right, left),
+        *_partners(layers, left, right),
+        *_partners(_transposed(layers), right, left),
     ]
     sections = [
         Section("What was compared", [facts]),
@@ -59,12 +60,12 @@ def _facts(content: Mapping[str, Any], layers: LayerMaps) -> Facts:
     return Facts(facts)
 
 
-def _verdict_counts(layers: LayerMaps) -> list[tuple[str, int]]:
-    """Return how many pairs have each verdict; nothing if none has one."""
+def _verdict_counts(layers: LayerMaps) -> list[tuple[str, str, int]]:
+    """Return (verdict, its shape, how many pairs have it); nothing if no pair has one."""
     counts = Counter(verdict for row in layers.certainty.verdict or [] for verdict in row)
     if not any(counts[verdict] for verdict in VERDICTS):
         return []
-    return [(verdict, counts[verdict]) for verdict in VERDICTS]
+    return [(verdict, verdict_class(verdict), counts[verdict]) for verdict in VERDICTS]
 
 
 def _explanation(estimator: str) -> str:
@@ -74,8 +75,12 @@ def _explanation(estimator: str) -> str:
     )
 
 
-def _partner_table(layers: LayerMaps, side: str, other_side: str) -> Table:
-    """Return a row for each layer of the rows: its closest partner, and how reliable that is."""
+def _partners(layers: LayerMaps, side: str, other_side: str) -> list[Block]:
+    """Return a row for each layer of the rows, and below the table what the verdicts are due to."""
+    partners = [_closest(layers, i) for i in range(len(layers.rows))]
+    texts = [_cell_of(layers.certainty.reason, i, j) for i, j in enumerate(partners)]
+    reasons = list(dict.fromkeys(text for text in texts if text))
+    numbers = {text: str(number) for number, text in enumerate(reasons, 1)}
     columns = [
         f"layer of {side}",
         f"closest in {other_side}",
@@ -85,45 +90,70 @@ def _partner_table(layers: LayerMaps, side: str, other_side: str) -> Table:
         "verdict",
         "reason",
     ]
-    rows = [_partner_row(layers, i) for i in range(len(layers.rows))]
+    rows = []
+    for i, (j, text) in enumerate(zip(partners, texts, strict=True)):
+        # A reason that is that of every layer needs no number.
+        number = numbers.get(text or "", MISSING) if len(reasons) > 1 else MISSING
+        rows.append([*_partner_row(layers, i, j), Cell(number)])
     # What is unknown of every layer has no column.
     shown = [k for k in range(len(columns)) if k < 3 or any(row[k].text != MISSING for row in rows)]
     text_columns = [n for n, k in enumerate(shown) if k < 2 or columns[k] in TEXT_COLUMNS]
     name = f"Layers of {side}"
-    return Table(
+    table = Table(
         name=name,
         columns=[columns[k] for k in shown],
         rows=[[row[k] for k in shown] for row in rows],
         summary=f"{name}, {len(rows)} of them" if len(rows) > MAX_ROWS else None,
         text_columns=text_columns,
     )
+    if len(reasons) == 1:
+        return [table, Note(f"The reason of all verdicts: {reasons[0]}")]
+    return [table, Listing([(numbers[text], text) for text in reasons])] if reasons else [table]
 
 
-def _partner_row(layers: LayerMaps, i: int) -> list[Cell]:
+def _closest(layers: LayerMaps, i: int) -> int | None:
+    """Return the column of the highest value of a row, the first of several; None without one."""
     values = next(iter(layers.maps.values()))[i]
     known = [(value, -j) for j, value in enumerate(values) if value is not None]
-    if not known:
-        return [Cell(layers.rows[i]), *(Cell(MISSING) for _ in range(6))]
-    value, position = max(known)  # the first of several
-    j = -position
+    return -max(known)[1] if known else None
+
+
+def _cell_of(matrix: Sequence[Sequence[T | None]] | None, i: int, j: int | None) -> T | None:
+    return None if matrix is None or j is None else matrix[i][j]
+
+
+def _partner_row(layers: LayerMaps, i: int, j: int | None) -> list[Cell]:
+    if j is None:
+        return [Cell(layers.rows[i]), *(Cell(MISSING) for _ in range(5))]
+    value = next(iter(layers.maps.values()))[i][j]
     certainty = layers.certainty
-    low = None if certainty.low is None else certainty.low[i][j]
-    high = None if certainty.high is None else certainty.high[i][j]
-    p_value = None if certainty.p_value is None else certainty.p_value[i][j]
-    verdict = None if certainty.verdict is None else certainty.verdict[i][j]
-    reason = None if certainty.reason is None else certainty.reason[i][j]
+    low = _cell_of(certainty.low, i, j)
+    high = _cell_of(certainty.high, i, j)
     interval = MISSING
     if low is not None and high is not None:
         interval = f"{format_fixed(low, 3)} … {format_fixed(high, 3)}"
+    p_value = _cell_of(certainty.p_value, i, j)
+    verdict = _cell_of(certainty.verdict, i, j)
     return [
         Cell(layers.rows[i]),
         Cell(layers.columns[j]),
         Cell(format_fixed(value, 3), value),
         Cell(interval, low),
-        Cell(format_fixed(p_value, 3), p_value),
+        Cell(_p_text(p_value, certainty.p_floor), p_value),
         Cell(verdict or MISSING),
-        Cell(reason or MISSING),
     ]
+
+
+def _p_text(p_value: float | None, floor: float | None) -> str:
+    """Return a p-value; at its floor it can be any smaller, so it is an upper bound.
+
+    >>> _p_text(0.0099, 0.0099), _p_text(0.3, 0.0099)
+    ('≤ 0.010', '0.300')
+    """
+    if p_value is None:
+        return MISSING
+    is_floor = floor is not None and p_value <= floor * 1.000001
+    return f"{'≤ ' * is_floor}{format_fixed(p_value, 3)}"
 
 
 def _transposed(layers: LayerMaps) -> LayerMaps:
@@ -141,6 +171,7 @@ def _transposed(layers: LayerMaps) -> LayerMaps:
             verdict=None if certainty.verdict is None else _transpose(certainty.verdict),
             reason=None if certainty.reason is None else _transpose(certainty.reason),
             interval=certainty.interval,
+            p_floor=certainty.p_floor,
         ),
     )
 

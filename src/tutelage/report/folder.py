@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage import io
 from tutelage.errors import UserError
+
+# What every damaged file needs, and all that can be known about why it is damaged.
+FIX = "it was cut short, edited or is of another version: repeat the command that wrote the folder"
 
 Kind = Literal["run", "study", "comparison"]
 
@@ -51,55 +53,79 @@ def folder_kind(folder: Path) -> Kind:
 
 def read_text(path: Path) -> str:
     """Return a text file."""
-    _check_exists(path)
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_bytes(path).decode("utf-8", errors="replace")
 
 
 def read_bytes(path: Path) -> bytes:
     """Return a file as it is."""
-    _check_exists(path)
-    return path.read_bytes()
+    if not path.is_file():
+        raise UserError(f"{path} is missing; the folder is not complete")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); check its rights and the disk"
+        ) from None
 
 
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
-    _check_exists(path)
-    return io.read_json(path, "it was cut short or edited, write it again")
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not whole JSON ({error}); {FIX}") from None
 
 
-def read_lines(path: Path) -> list[Any]:
+def read_lines(path: Path) -> list[Mapping[str, Any]]:
     """Return the records of a file with one JSON object a line.
 
-    The last line is left out if it is still being written.
+    The last line is left out if it is still being written: if it is no JSON and does not end.
+
+    Raises:
+        UserError: If another line is no JSON, or no object; the message has its number.
     """
     text = read_text(path)
-    lines = text.splitlines()
-    if lines and not text.endswith("\n") and not lines[-1].endswith("}"):
-        lines.pop()
-    try:
-        return [json.loads(line) for line in lines if line.strip()]
-    except ValueError as error:
-        raise UserError(
-            f"{path} has a line that is not whole JSON ({error}); write it again"
-        ) from None
+    lines = text.split("\n")  # what comes behind the last line's end is empty
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path} is not whole JSON in line {number} ({error}); {FIX}") from None
+        if not isinstance(record, Mapping):
+            raise UserError(f"{path} holds no record in line {number} but {line!r:.40}; {FIX}")
+        records.append(record)
+    return records
 
 
 @contextmanager
 def errors_of(path: Path) -> Iterator[None]:
-    """Turn a missing key, or a value of another shape, into a `UserError` that names the file."""
+    """Turn a missing key, or a value of another shape, into a `UserError` that names the file.
+
+    Whatever a reader stumbles over in a file's content is a fault of the file.
+    """
     try:
         yield
     except UserError:
         raise
     except KeyError as error:
-        raise UserError(
-            f"{path} has no {error}; it was cut short or is of another version, write it again"
-        ) from None
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not as tutelage writes it ({error}); write it again") from None
+        raise UserError(f"{path} has no {error}; {FIX}") from None
+    except (
+        ArithmeticError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise UserError(f"{path} is not as tutelage writes it ({error}); {FIX}") from None
 
 
-def subtitle(folder: Path, time: str | None) -> str:
+def subtitle(folder: Path, time: Any) -> str:
     """Return the line under a page's heading: the folder, and when it was written.
 
     >>> subtitle(Path("runs/kd"), "2026-11-25T02:08:28+00:00")
@@ -107,10 +133,5 @@ def subtitle(folder: Path, time: str | None) -> str:
     """
     if time is None:
         return str(folder)
-    moment = datetime.fromisoformat(time).astimezone(timezone.utc)
+    moment = datetime.fromisoformat(str(time)).astimezone(timezone.utc)
     return f"{folder} · {moment:%Y-%m-%d %H:%M} UTC"
-
-
-def _check_exists(path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; the folder is not complete")

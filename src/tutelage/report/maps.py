@@ -1,23 +1,20 @@
-"""Layer × layer maps: read, checked, and laid out for a page."""
+"""Layer × layer maps, and how a page shows them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tutelage.analysis.formatting import finite, format_fixed
-from tutelage.errors import UserError
 from tutelage.report.colors import level
-from tutelage.report.folder import errors_of, read_json, read_lines
 
-T = TypeVar("T")
 Numbers = list[list[float | None]]
 Words = list[list[str | None]]
-Shape = tuple[Sequence[str], Sequence[str]]  # the names of the rows and of the columns
 
 VERDICTS = ("trust", "caution", "do not trust")
+MARKED = VERDICTS[1:]  # the verdicts with a mark: where a number needs care
 
 
 @dataclass(frozen=True)
@@ -30,6 +27,7 @@ class Certainty:
     verdict: Words | None = None
     reason: Words | None = None
     interval: str = "interval"  # what low and high are called
+    p_floor: float | None = None  # no p-value can be smaller; one that is there may be any smaller
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class LayerMaps:
         samples: how many samples the maps are over.
         maps: values by title, in order.
         certainty: of the only map.
+        scale: the colors go from minus this value to this value; None goes from 0 to 1.
     """
 
     rows: list[str]
@@ -49,6 +48,50 @@ class LayerMaps:
     samples: int | None
     maps: dict[str, Numbers]
     certainty: Certainty = Certainty()
+    scale: float | None = None
+
+    def differences(self) -> LayerMaps | None:
+        """Return what every other map has more than the first one, on a scale of its own.
+
+        None if there is no other map.
+        """
+        first, *others = self.maps
+        if not others:
+            return None
+        maps = {}
+        for title in others:
+            pairs = zip(self.maps[title], self.maps[first], strict=True)
+            maps[f"{title} − {first}"] = [_subtract(row, base) for row, base in pairs]
+        values = [
+            abs(value)
+            for matrix in maps.values()
+            for row in matrix
+            for value in row
+            if value is not None
+        ]
+        # Two digits are written beside the colors, so the scale ends at two digits.
+        largest = 100 * max(values, default=0.0)
+        scale = max(math.ceil(largest - 1e-6) / 100, 0.01)
+        return LayerMaps(self.rows, self.columns, self.samples, maps, scale=scale)
+
+    def number(self, value: float | None) -> str:
+        """Return a value as a cell has it."""
+        # Adding 0.0 turns −0.00 into 0.00.
+        rounded_value = None if value is None else round(value, 2) + 0.0
+        return format_fixed(rounded_value, 2, sign=self.scale is not None and bool(rounded_value))
+
+    def level(self, value: float | None) -> int | None:
+        """Return the level of a value's color."""
+        if value is None or self.scale is None:
+            return level(value)
+        return level((value / self.scale + 1) / 2)
+
+
+def _subtract(row: Sequence[float | None], base: Sequence[float | None]) -> list[float | None]:
+    return [
+        None if value is None or other is None else value - other
+        for value, other in zip(row, base, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -96,7 +139,8 @@ class MapView:
             cells = []
             for j, value in enumerate(values[i]):
                 verdict = None if verdicts is None else verdicts[i][j]
-                cells.append((color_class(value), format_fixed(value, 2), verdict_class(verdict)))
+                color = color_class(self.layers, value)
+                cells.append((color, self.layers.number(value), verdict_class(verdict)))
             lines.append((name, cells))
         return lines
 
@@ -113,119 +157,35 @@ class MapView:
             "measure": self.measure,
             "titles": self.titles,
             "maps": maps,
+            "scale": self.layers.scale,
             "reference": self.reference,
             **asdict(self.layers.certainty),
         }
 
 
-def color_class(value: float | None) -> str:
+def color_class(layers: LayerMaps, value: float | None) -> str:
     """Return a cell's color class.
 
-    >>> color_class(0.5), color_class(None)
-    ('h25', 'none')
+    >>> color_class(LayerMaps([], [], None, {}), 0.5)
+    'h25'
+    >>> color_class(LayerMaps([], [], None, {}, scale=0.2), -0.2)
+    'd0'
     """
-    index = level(value)
-    return "none" if index is None else f"h{index}"
+    index = layers.level(value)
+    if index is None:
+        return "none"
+    return f"h{index}" if layers.scale is None else f"d{index}"
 
 
 def verdict_class(verdict: str | None) -> str:
-    """Return a verdict's class, the name of its shape.
+    """Return a verdict's class, the name of its shape; a number to trust has no mark.
 
-    >>> verdict_class("do not trust"), verdict_class(None)
-    ('do-not-trust', '')
+    >>> verdict_class("do not trust"), verdict_class("trust"), verdict_class(None)
+    ('do-not-trust', '', '')
     """
-    return verdict.replace(" ", "-") if verdict in VERDICTS else ""
+    return verdict.replace(" ", "-") if verdict in MARKED else ""
 
 
 def rounded(value: float | None) -> float | None:
     """Return a number with six significant digits, None for NaN."""
     return None if finite(value) is None else float(f"{value:.6g}")
-
-
-def read_study_maps(path: Path) -> LayerMaps:
-    """Return the maps of a study: layer_maps.json."""
-    content = read_json(path)
-    with errors_of(path):
-        rows = _names(content["rows"])
-        columns = _names(content["columns"])
-        maps = {
-            str(title): _numbers(values, (rows, columns))
-            for title, values in content["maps"].items()
-        }
-        if not maps:
-            raise ValueError("it holds no map")
-        return LayerMaps(rows, columns, content["samples"], maps)
-
-
-def read_epoch_maps(path: Path) -> LayerMaps:
-    """Return the maps of a run, one for each recorded epoch: layer_maps.jsonl."""
-    records = read_lines(path)
-    if not records:
-        raise UserError(f"{path} holds no map yet; wait for the first epoch that is recorded")
-    with errors_of(path):
-        rows = _names(records[0]["rows"])
-        columns = _names(records[0]["columns"])
-        maps = {}
-        for record in records:
-            if (_names(record["rows"]), _names(record["columns"])) != (rows, columns):
-                raise ValueError(
-                    f"the layers of epoch {record['epoch']} are not those of the first one"
-                )
-            maps[f"epoch {int(record['epoch'])}"] = _numbers(record["value"], (rows, columns))
-        return LayerMaps(rows, columns, records[0]["samples"], maps)
-
-
-def read_comparison_map(path: Path) -> LayerMaps:
-    """Return the map of two networks, and what is known about each cell: compare.json."""
-    content = read_json(path)
-    with errors_of(path):
-        rows = _names(content["rows"])
-        columns = _names(content["columns"])
-        shape = (rows, columns)
-        certainty = Certainty(
-            low=_optional_numbers(content["low"], shape),
-            high=_optional_numbers(content["high"], shape),
-            p_value=_optional_numbers(content["p_value"], shape),
-            verdict=_optional_words(content["verdict"], shape),
-            reason=_optional_words(content["reason"], shape),
-            interval=_interval_name(content.get("confidence")),
-        )
-        maps = {"": _numbers(content["value"], shape)}
-        return LayerMaps(rows, columns, content["samples"], maps, certainty)
-
-
-def finite_numbers(row: Sequence[Any]) -> list[float | None]:
-    """Return a row of numbers, with None for what is no finite number."""
-    return [None if value is None else finite(float(value)) for value in row]
-
-
-def _numbers(values: Any, shape: Shape) -> Numbers:
-    """Return a matrix of rows × columns, with None for what is no finite number."""
-    return [finite_numbers(row) for row in _matrix(values, shape)]
-
-
-def _optional_numbers(values: Any, shape: Shape) -> Numbers | None:
-    return None if values is None else _numbers(values, shape)
-
-
-def _optional_words(values: Any, shape: Shape) -> Words | None:
-    if values is None:
-        return None
-    return [[None if word is None else str(word) for word in row] for row in _matrix(values, shape)]
-
-
-def _matrix(values: Sequence[Sequence[T]], shape: Shape) -> Sequence[Sequence[T]]:
-    rows, columns = shape
-    if len(values) != len(rows) or any(len(row) != len(columns) for row in values):
-        raise ValueError(f"a map is not {len(rows)} x {len(columns)}, the number of its layers")
-    return values
-
-
-def _names(values: Any) -> list[str]:
-    if not isinstance(values, list) or not values:
-        raise ValueError("it names no layers")
-    return [str(value) for value in values]
-
-
-def _interval_name(confidence: float | None) -> str:
-    return "interval" if confidence is None else f"{100 * confidence:g} % interval"

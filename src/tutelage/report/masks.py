@@ -29,7 +29,7 @@ def read_mask(path: Path) -> Mask:
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("L"))
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path} is missing or broken ({error}); the folder is not complete"
         ) from None

@@ -20,7 +20,7 @@ from tutelage.report.study import study_page
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("page.css", "figures.css", "pictures.css", "print.css")
-SCRIPTS = ("tip.js", "sort.js", "map.js", "chart.js", "pictures.js", "print.js")
+SCRIPTS = ("tip.js", "wide.js", "sort.js", "map.js", "chart.js", "pictures.js", "print.js")
 
 
 def write_report(folder: Path, out: Path) -> None:

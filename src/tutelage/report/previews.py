@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.report.folder import errors_of, read_bytes, read_json
-from tutelage.report.maps import Numbers, finite_numbers
+from tutelage.report.maps import Numbers
 from tutelage.report.masks import Mask, read_mask
 from tutelage.report.matching import Boxes
+from tutelage.report.read_maps import finite_numbers
 
 FOLDER = "pictures"
 FILE = "pictures.json"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tutelage.analysis.formatting import (
     MISSING,
     NUM_SAMPLES,
+    cost_label,
     finite,
     format_fixed,
     format_metric,
@@ -30,8 +32,9 @@ from tutelage.report.blocks import (
 )
 from tutelage.report.charts import Chart, Series, line_chart
 from tutelage.report.folder import errors_of, read_json, read_lines, read_text, subtitle
-from tutelage.report.maps import LayerMaps, MapView, read_epoch_maps
+from tutelage.report.maps import LayerMaps, MapView
 from tutelage.report.pictures import picture_sections
+from tutelage.report.read_maps import read_epoch_maps
 
 SIDES = ("teacher", "student")
 # Keys of metrics.json with a place of their own; every other number in it is a cost.
@@ -96,7 +99,7 @@ def extra_costs(metrics: Mapping[str, Any]) -> dict[str, float]:
     for name, value in metrics.items():
         number = finite(value)
         if name not in NOT_COSTS and number is not None:
-            costs[name.replace("_", " ")] = number
+            costs[name] = number
     return costs
 
 
@@ -134,7 +137,8 @@ def _facts(metrics: Mapping[str, Any]) -> Facts:
     step_ms = seconds / steps * 1000 if finite(steps) else None
     facts.append(("training", f"{format_fixed(seconds, 1)} s", f"{format_short(steps)} steps"))
     facts.append(("per step", f"{format_fixed(step_ms, 2)} ms", "mean over the run"))
-    facts += [(name, format_short(value), "") for name, value in extra_costs(metrics).items()]
+    costs = extra_costs(metrics).items()
+    facts += [(cost_label(name), format_short(value), "") for name, value in costs]
     facts.append(("seed", str(metrics["seed"]), ""))
     return Facts(facts)
 
@@ -226,4 +230,28 @@ def _epoch_maps(layers: LayerMaps) -> list[Block]:
         f"{format_short(layers.samples)} samples, from {view.titles[0]} to {view.titles[-1]}. "
         "Move the slider to see how the student's features moved."
     )
-    return [Note(text), Maps([view])]
+    return [Note(text), Maps([view]), *difference_maps(layers, with_slider=True)]
+
+
+def difference_maps(layers: LayerMaps, with_slider: bool = False) -> list[Block]:
+    """Return what every map has more than the first one; nothing if there is no other.
+
+    Args:
+        layers: maps, the first of them before training.
+        with_slider: whether one map has a slider, or each map stands by itself.
+    """
+    differences = layers.differences()
+    if differences is None:
+        return []
+    first = next(iter(layers.maps))
+    views = [MapView(differences, SIDES, "difference in CKA")]
+    if not with_slider:
+        views = [
+            MapView(replace(differences, maps={title: values}), SIDES, "difference in CKA", title)
+            for title, values in differences.maps.items()
+        ]
+    text = (
+        f"What changed: every similarity minus that of “{first}”. Red is more alike than it was, "
+        "blue less; the colors end at the largest change of all."
+    )
+    return [Note(text), Maps(views, scale=differences.scale)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.analysis.formatting import NUM_SAMPLES
 from tutelage.analysis.study import BASELINE
 from tutelage.report.charts import Series, Stroke
 from tutelage.report.folder import errors_of, read_json, read_lines
@@ -23,6 +24,7 @@ class Study:
         summary: statistics by method, see `analysis.study.summarize`.
         runs: metrics.json by method and seed.
         provenance: versions, commit, hardware.
+        teachers: by method, the test metrics of its teacher, where `tutelage study` found them.
     """
 
     folder: Path
@@ -30,6 +32,19 @@ class Study:
     summary: Mapping[str, Mapping[str, Any]]
     runs: Mapping[str, Mapping[str, Mapping[str, Any]]]
     provenance: Mapping[str, Any]
+    teachers: Mapping[str, Mapping[str, Any]]
+
+    def metric_names(self) -> list[str]:
+        """Return the test metrics that any method has, in order."""
+        names = dict.fromkeys(name for row in self.summary.values() for name in row["test"])
+        return [name for name in names if name != NUM_SAMPLES]
+
+    def teacher_test(self, method: str) -> Mapping[str, Any]:
+        """Return the test metrics of a method's teacher; nothing if they are not known."""
+        run = next(iter(self.runs[method].values()))
+        own = run["teacher"].get("test") if isinstance(run["teacher"], Mapping) else None
+        test = own or self.teachers.get(method)
+        return test if isinstance(test, Mapping) else {}
 
     def seeds(self, method: str) -> list[str]:
         """Return the seeds of a method in order."""
@@ -72,10 +87,24 @@ def read_study(folder: Path) -> Study:
     with errors_of(path):
         if not results["summary"]:
             raise ValueError("it holds no finished run")
+        for method, row in results["summary"].items():
+            _check_method(method, row, results["runs"][method])
         return Study(
             folder=folder,
             monitor=str(results["monitor"]),
             summary=results["summary"],
             runs=results["runs"],
             provenance=results["provenance"],
+            teachers=results.get("teachers") or {},
         )
+
+
+def _check_method(method: str, row: Any, runs: Any) -> None:
+    """Check that a method has runs, and names that are names of folders in the study's own."""
+    if method in ("", ".", "..") or Path(method).name != method or "\0" in method:
+        raise ValueError(f"{method!r} is no name of a method")
+    if not isinstance(row, Mapping) or not isinstance(runs, Mapping) or not runs:
+        raise ValueError(f"{method} has no runs")
+    for seed, run in runs.items():
+        if not seed.isdecimal() or not isinstance(run, Mapping):
+            raise ValueError(f"{method} has no run with seed {seed}")

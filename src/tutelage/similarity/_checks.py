@@ -12,6 +12,7 @@ from torch import Tensor
 from tutelage.core.precision import promote
 from tutelage.errors import UserError
 from tutelage.similarity._gram import centered
+from tutelage.similarity._products import sum_dtype
 
 
 class SimilarityWarning(UserWarning):
@@ -47,12 +48,75 @@ def as_rows(x: Tensor, name: str, min_rows: int = 2) -> Tensor:
     return x.to(sum_dtype(x.device))
 
 
+def check_tensors(what: str, *values: object) -> None:
+    """Raise for lists, numpy arrays and whatever else is no tensor.
+
+    >>> check_tensors("alignment", [1.0, 2.0])
+    Traceback (most recent call last):
+    tutelage.errors.UserError: alignment takes tensors, got a list; use torch.as_tensor
+
+    Args:
+        what: subject of the message.
+        values: the arguments.
+
+    Raises:
+        UserError: The message names the type.
+    """
+    for value in values:
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{what} takes tensors, got a {type(value).__name__}; use torch.as_tensor"
+            )
+        if value.layout != torch.strided:
+            raise UserError(f"{what} takes dense tensors, got {value.layout}; use .to_dense()")
+
+
+def check_list(what: str, value: object) -> None:
+    """Raise for a single tensor, or what else is no list or tuple.
+
+    >>> check_list("a CKA map", torch.ones(2, 3))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: a CKA map takes a list of tensors, got a Tensor; give [tensor, ...]
+    """
+    if not isinstance(value, (list, tuple)):
+        raise UserError(
+            f"{what} takes a list of tensors, got a {type(value).__name__}; give [tensor, ...]"
+        )
+
+
+def as_same_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two floating tensors in the wider dtype of both, float32 at least.
+
+    >>> x, y = as_same_dtype(torch.ones(1, dtype=torch.float16), torch.ones(1).double())
+    >>> x.dtype, y.dtype
+    (torch.float64, torch.float64)
+    """
+    x, y = promote(x), promote(y)
+    if x.dtype != y.dtype:
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        x, y = x.to(dtype), y.to(dtype)
+    return x, y
+
+
+def widest(tensors: Sequence[Tensor]) -> torch.dtype:
+    """Return the widest floating dtype, float32 at least.
+
+    >>> widest([torch.ones(1, dtype=torch.float16), torch.ones(1)])
+    torch.float32
+    """
+    dtype = torch.float32
+    for x in tensors:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return dtype
+
+
 def flat_rows(x: Tensor, name: str) -> Tensor:
-    """Return features (n, ...) as (n, d); only dtype and dimensions are checked.
+    """Return features (n, ...) as (n, d); only type, dtype and dimensions are checked.
 
     >>> flat_rows(torch.ones(2, 3, 4), "x").shape
     torch.Size([2, 12])
     """
+    check_tensors(f"a similarity ({name})", x)
     if not x.dtype.is_floating_point:
         raise UserError(
             f"{name} is of {x.dtype}, but features are floating-point numbers; use .float()"
@@ -86,15 +150,6 @@ def check_choice(value: str, choices: Any, name: str) -> None:
     """
     if value not in get_args(choices):
         raise UserError(f"{name} is one of {get_args(choices)}, got {value!r}")
-
-
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype in which sums are formed on a device: float64 where the device has it.
-
-    >>> sum_dtype(torch.device("cpu")), sum_dtype(torch.device("mps"))
-    (torch.float64, torch.float32)
-    """
-    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def varies(x: Tensor) -> bool:

@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from tutelage.core.precision import full_precision
 from tutelage.similarity._fused_scaled import row_scaled
 from tutelage.similarity._gram import dot, norm
+from tutelage.similarity._lift import lift
+from tutelage.similarity._once import once
 from tutelage.similarity._slope import (
     MIN_NORM,
     SMALLEST,
@@ -57,8 +58,18 @@ class FusedAlignment(Function):
             scaled: divide the rows of each Gram matrix by the lengths of the items.
             want: whether (intra, inter) is wanted.
         """
-        align = row_scaled if scaled else _plain
-        values, slope_x, slope_y = align(x, y, want, ctx.needs_input_grad)
+        ctx.factors = None
+        if scaled:
+            result = row_scaled(x, y, want, ctx.needs_input_grad)
+            if result is None:  # some row or column is too short
+                x, factors_x = lift(x, want)
+                y, factors_y = lift(y, want)
+                ctx.factors = factors_x, factors_y
+                result = row_scaled(x, y, want, ctx.needs_input_grad, lifted=True)
+                assert result is not None
+        else:
+            result = _plain(x, y, want, ctx.needs_input_grad)
+        values, slope_x, slope_y = result
         # The gradient of inter for one side needs the opposite side too, that of intra does not.
         save_x = ctx.needs_input_grad[0] or want[1]
         save_y = ctx.needs_input_grad[1] or want[1]
@@ -72,7 +83,6 @@ class FusedAlignment(Function):
         )
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, d_intra: Tensor | None, d_inter: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
@@ -85,10 +95,14 @@ class FusedAlignment(Function):
                 None if d_intra is None else as_matrices(d_intra),
                 None if d_inter is None else as_matrices(d_inter),
             )
-        with full_precision(some_side.device):
+        with torch.no_grad(), full_precision(some_side.device):
             dx = Slope(*slopes[:4]).pull(x, y, grads) if ctx.needs_input_grad[0] else None
             dy = Slope(*slopes[4:]).pull(y, x, grads) if ctx.needs_input_grad[1] else None
-        return dx, dy, None, None
+            if ctx.factors is not None:
+                factors_x, factors_y = ctx.factors
+                dx = None if dx is None else dx * factors_x
+                dy = None if dy is None else dy * factors_y
+        return once(dx), once(dy), None, None
 
 
 def _plain(

@@ -17,22 +17,33 @@ import torch
 from torch import Tensor
 
 from tutelage.similarity._gram import dot, norm
+from tutelage.similarity._lift import needs_lift
 from tutelage.similarity._slope import MIN_NORM, Pair, Slope, Values, unit_trace
 
 
 def row_scaled(
-    x: Tensor, y: Tensor, want: Sequence[bool], need: Sequence[bool]
-) -> tuple[Values, Slope, Slope]:
-    """Return the alignments and their slopes for x and y.
+    x: Tensor,
+    y: Tensor,
+    want: Sequence[bool],
+    need: Sequence[bool],
+    *,
+    lifted: bool = False,
+) -> tuple[Values, Slope, Slope] | None:
+    """Return the alignments and their slopes for x and y, or None if they have to be lifted first.
 
     Args:
         x: (..., n, p).
         y: (..., m, q).
         want: whether (intra, inter) is wanted.
         need: for which of x and y the slopes are wanted.
+        lifted: do not look for short rows and columns.
     """
     gram_x, unit_x = unit_trace(x @ x.mT)
     gram_y, unit_y = unit_trace(y @ y.mT)
+    if want[0] and not lifted:
+        diagonals = gram_x.diagonal(0, -2, -1), gram_y.diagonal(0, -2, -1)
+        if needs_lift(diagonals):
+            return None
     intra = inter = None
     slope_x = slope_y = Slope()
     if want[0]:
@@ -44,8 +55,11 @@ def row_scaled(
         if need[1]:
             slope_y = Slope(rows_y.slope(rows_x, intra))
     if want[1]:
-        columns_x = _Columns.of(x, gram_x, unit_x)
-        columns_y = _Columns.of(y, gram_y, unit_y)
+        squares = x.square().sum(-2, keepdim=True), y.square().sum(-2, keepdim=True)
+        if not lifted and needs_lift((squares[0] * unit_x, squares[1] * unit_y)):
+            return None
+        columns_x = _Columns.of(x, squares[0], gram_x, unit_x)
+        columns_y = _Columns.of(y, squares[1], gram_y, unit_y)
         cross = (x @ y.mT).mul_(unit_x.sqrt()).mul_(unit_y.sqrt())
         outer = columns_x.unit_columns @ columns_y.unit_columns.mT
         inter = dot(cross, outer) * (columns_x.weight * columns_y.weight)
@@ -109,8 +123,8 @@ class _Columns(NamedTuple):
     unit: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, gram: Tensor, unit: Tensor) -> _Columns:
-        inverse = _inverse_root(x.square().sum(-2, keepdim=True))
+    def of(cls, x: Tensor, squares: Tensor, gram: Tensor, unit: Tensor) -> _Columns:
+        inverse = _inverse_root(squares)
         unit_columns = x * inverse
         outer = unit_columns @ unit_columns.mT
         weight = dot(gram, outer).clamp_min_(MIN_NORM).rsqrt_()

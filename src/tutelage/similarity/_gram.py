@@ -12,13 +12,14 @@ Three rules hold in this file:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
-from tutelage.core.precision import full_precision
+from tutelage.similarity._products import gram, matmul
+
+FAR = 1024.0  # deviations within so many times the rounding of the mean are looked at by column
 
 
 class Factor(NamedTuple):
@@ -36,44 +37,6 @@ class Factor(NamedTuple):
     def mT(self) -> Factor:  # noqa: N802 - torch's own name
         """The transposed factor, (..., P, N)."""
         return Factor(self.data.mT, self.unit)
-
-
-class _Gram(Function):
-    """x xᵀ with one product in its backward pass instead of two."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x @ x.mT
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x: Tensor
-        (x,) = ctx.saved_tensors
-        # Autograd would form G x and Gᵀ x, one for each factor.
-        with full_precision(grad.device):
-            return (grad + grad.mT) @ x
-
-
-def gram(x: Tensor) -> Tensor:
-    """Return the Gram matrix of the rows, K = x xᵀ.
-
-    >>> gram(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))
-    tensor([[5., 6.],
-            [6., 9.]])
-
-    Args:
-        x: (..., N, P).
-
-    Returns:
-        (..., N, N).
-    """
-    return cast(Tensor, _Gram.apply(x)) if x.requires_grad else x @ x.mT
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
@@ -118,7 +81,8 @@ def unit_rows(x: Tensor) -> Tensor:
             [0.0000, 0.0000]])
     """
     # The largest entry is divided out first, so that the squares stay in the dtype's range.
-    scaled = x * inverse(x.detach().abs().amax(-1, keepdim=True))
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    scaled = x * inverse(largest, floor=torch.finfo(x.dtype).tiny)
     squared = scaled.square().sum(-1, keepdim=True)
     return scaled * squared.masked_fill(squared <= 0, torch.inf).rsqrt()
 
@@ -131,23 +95,48 @@ def factor(x: Tensor) -> Factor:
 def centered(x: Tensor) -> Factor:
     """Return x (..., N, P) minus the mean of its rows, as a factor.
 
-    Rows that agree up to the rounding of their own mean count as constant: the unit is 0, so that
-    products with this factor are 0 with zero gradient instead of amplified rounding noise.
+    A column whose entries agree up to the rounding of their own mean counts as constant. If all
+    columns do, the unit is 0, so that products with this factor are 0 with zero gradient instead of
+    amplified rounding noise.
 
     >>> centered(torch.full((3, 2), 0.1)).unit.item()
     0.0
     """
     mean = x.mean(-2, keepdim=True)
     data = x - mean
-    # The norm of the matrix whose rows are all the mean: rounding errors are relative to it.
-    offset = _detached_norm(mean) * x.shape[-2] ** 0.5
-    rounding = 4 * torch.finfo(x.dtype).eps * offset
-    return Factor(data, inverse(_detached_norm(data), floor=rounding))
+    size = _detached_norm(data)
+    # Rounding errors are relative to the norm of the matrix whose rows are all the mean.
+    limit = FAR * 4 * torch.finfo(x.dtype).eps * x.shape[-2] ** 0.5
+    # Reading a value makes an accelerator wait, so there the columns are always looked at.
+    if data.device.type != "cpu" or not _exceeds(size, limit, _detached_norm(mean)):
+        data = _without_constant_columns(data, mean)
+        size = _detached_norm(data)
+    return Factor(data, inverse(size))
+
+
+def _without_constant_columns(data: Tensor, mean: Tensor) -> Tensor:
+    """Return centered columns; 0, without gradient, where one is only the rounding of its mean."""
+    data = data - data.mean(-2, keepdim=True)  # what rounding the first mean has left
+    return data.masked_fill(only_rounding(data, mean), 0.0)
+
+
+def only_rounding(data: Tensor, mean: Tensor) -> Tensor:
+    """Return (..., 1, P), for which columns the deviations are but the rounding of the mean.
+
+    Each column has a rounding of its own: one at 1e7 hides nothing in the others.
+
+    Args:
+        data: (..., N, P), centered.
+        mean: (..., 1, P), what was subtracted.
+    """
+    sizes = torch.linalg.vector_norm(data.detach(), dim=-2, keepdim=True)
+    rounding = 4 * torch.finfo(data.dtype).eps * data.shape[-2] ** 0.5
+    return cast(Tensor, sizes <= rounding * mean.detach().abs())
 
 
 def product(left: Factor, right: Factor) -> Tensor:
     """Return left rightᵀ divided by the detached norms of both factors, (..., N, M)."""
-    raw = gram(left.data) if left.data is right.data else left.data @ right.data.mT
+    raw = gram(left.data) if left.data is right.data else matmul(left.data, right.data.mT)
     return raw * (left.unit * right.unit)
 
 
@@ -192,7 +181,19 @@ def h_centered(k: Tensor) -> Tensor:
     return k - row_means - row_means.mT + row_means.mean(-2, keepdim=True)
 
 
-def kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: bool) -> Tensor:
+class KernelDot(NamedTuple):
+    """A product of two kernels, shaped as by `dot`.
+
+    Attributes:
+        value: <U(K), U(L)> if debiased, else <K, L>.
+        full: <K, L>. Where it is much larger than `value`, that one has lost digits.
+    """
+
+    value: Tensor
+    full: Tensor
+
+
+def kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: bool) -> KernelDot:
     """Return <K, L>, or <U(K), U(L)> of the U-centered kernels, without an N × N matrix.
 
         <K, L> = ‖x₁ᵀ y₁‖²   (<x₁ᵀ y₁, x₂ᵀ y₂> if the two factors of a kernel differ)
@@ -201,7 +202,7 @@ def kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: boo
     where k and l are the diagonals of K and L.
 
     >>> side = centered(torch.tensor([[0.0], [0.0], [1.0], [1.0]]))
-    >>> round(kernel_dot((side, side), (side, side), False).item(), 4)
+    >>> round(kernel_dot((side, side), (side, side), False).value.item(), 4)
     1.0
 
     Args:
@@ -210,20 +211,21 @@ def kernel_dot(x: tuple[Factor, Factor], y: tuple[Factor, Factor], debiased: boo
         debiased: U-center the kernels.
 
     Returns:
-        As `dot`, divided by the detached norms of all factors.
+        The products, divided by the detached norms of all factors.
     """
     cross = product(x[0].mT, y[0].mT)
     same_factors = x[0] is x[1] and y[0] is y[1]
     second_cross = cross if same_factors else product(x[1].mT, y[1].mT)
-    value = dot(cross, second_cross)
+    full = dot(cross, second_cross)
     if not debiased:
-        return value
+        return KernelDot(full, full)
     n = x[0].data.shape[-2]
     diagonal_k = _kernel_diagonal(x)
     diagonal_l = _kernel_diagonal(y)
     diagonals = dot(diagonal_k, diagonal_l) / (n - 2) * n
     sums = diagonal_k.sum(-2, keepdim=True) * diagonal_l.sum(-2, keepdim=True)
-    return value - diagonals + sums.view_as(value) / ((n - 1) * (n - 2))
+    value = full - diagonals + sums.view_as(full) / ((n - 1) * (n - 2))
+    return KernelDot(value, full)
 
 
 def gram_is_cheaper(n: int, widths: tuple[int, int], scaled: bool = False) -> bool:
@@ -245,6 +247,13 @@ def _kernel_diagonal(factors: tuple[Factor, Factor]) -> Tensor:
     """Return the diagonal (..., N, 1) of a kernel matrix, over the norms of its factors."""
     left, right = factors
     return (left.data * right.data * (left.unit * right.unit)).sum(-1, keepdim=True)
+
+
+def _exceeds(sizes: Tensor, limit: float, offsets: Tensor) -> bool:
+    """Return whether every size is above its limit; quick for a single one."""
+    if sizes.numel() == 1:
+        return float(sizes) > limit * float(offsets)
+    return bool((sizes > limit * offsets).all())
 
 
 def _detached_norm(x: Tensor) -> Tensor:

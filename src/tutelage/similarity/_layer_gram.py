@@ -22,7 +22,8 @@ from torch import Tensor
 
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
-from tutelage.similarity._checks import flat_rows, sum_dtype
+from tutelage.similarity._checks import flat_rows
+from tutelage.similarity._products import sum_dtype
 
 MAX_RHO = 8.0  # above it, a raw float32 Gram has lost too many digits to the common offset
 MIN_SQUARED_LENGTH = 1e-25  # below it, products may have underflowed in float32

@@ -19,10 +19,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax
 
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
-from tutelage.similarity._checks import check_choice, flat_rows
+from tutelage.similarity._checks import (
+    as_same_dtype,
+    check_choice,
+    check_list,
+    check_tensors,
+    flat_rows,
+    widest,
+)
 from tutelage.similarity._gram import centered, h_centered, inverse, norm, product, u_centered
+from tutelage.similarity._products import gram
 from tutelage.similarity.alignment import Estimator
 from tutelage.similarity.kernels import LINEAR, KernelFunction
 
@@ -55,6 +63,7 @@ def cka_map(
             of them, or if they are 1-D, empty or integer.
     """
     check_choice(estimator, Estimator, "the estimator of a CKA map")
+    check_list("a CKA map", layers)
     if len(layers) < 2:
         raise UserError(f"a CKA map needs at least two layers, got {len(layers)}")
     rows = [flat_rows(x, f"layer {index}") for index, x in enumerate(layers)]
@@ -65,9 +74,10 @@ def cka_map(
             f"all layers must see the same items, at least {min_rows} of them, got {counts}"
         )
     with full_precision(rows[0].device):
-        kernels = torch.stack([_centered_kernel(promote(x), kernel, estimator) for x in rows])
+        dtype = widest(rows)
+        kernels = torch.stack([_centered_kernel(x.to(dtype), kernel, estimator) for x in rows])
         unit_kernels = (kernels * inverse(norm(kernels))).flatten(1)
-        return unit_kernels @ unit_kernels.mT
+        return gram(unit_kernels)
 
 
 def map_loss(values: Tensor, target: Tensor, *, form: Form = "logcosh") -> Tensor:
@@ -88,6 +98,12 @@ def map_loss(values: Tensor, target: Tensor, *, form: Form = "logcosh") -> Tenso
         UserError: If the shapes differ, or if the target is asymmetric or leaves [-1, 1].
     """
     check_choice(form, Form, "the form of the map loss")
+    check_tensors("the map loss", values, target)
+    if not (values.is_floating_point() and target.is_floating_point()) or values.ndim != 2:
+        raise UserError(
+            f"a CKA map is a floating-point (L, L), got {values.dtype} {tuple(values.shape)} and "
+            f"{target.dtype} {tuple(target.shape)}"
+        )
     if values.shape != target.shape:
         raise UserError(
             f"the CKA map has shape {tuple(values.shape)}, its target {tuple(target.shape)}; give "
@@ -118,10 +134,30 @@ def behavior_loss(logits: Tensor, reference: Tensor, *, temperature: float = 0.1
 
     Returns:
         0-d, differentiable.
+
+    Raises:
+        UserError: If the logits are not floating-point (n, classes) of one shape, hold nothing, or
+            the temperature is not positive.
     """
+    check_tensors("the behavior loss", logits, reference)
+    if logits.shape != reference.shape or logits.ndim != 2 or not logits.numel():
+        raise UserError(
+            "the behavior loss needs logits (n, classes) of one shape, got "
+            f"{tuple(logits.shape)} and {tuple(reference.shape)}; give both the same batch"
+        )
+    if not (logits.is_floating_point() and reference.is_floating_point()):
+        raise UserError(
+            f"the behavior loss needs floating-point logits, got {logits.dtype} and "
+            f"{reference.dtype}; use .float()"
+        )
+    if not 0 < temperature < math.inf:
+        raise UserError(
+            f"the temperature of the behavior loss is positive and finite, got {temperature}"
+        )
     with full_precision(logits.device):
-        reference_log_probs = log_softmax(promote(reference) / temperature, dim=-1)
-        log_probs = log_softmax(promote(logits) / temperature, dim=-1)
+        logits, reference = as_same_dtype(logits, reference)
+        reference_log_probs = log_softmax(reference / temperature, dim=-1)
+        log_probs = log_softmax(logits / temperature, dim=-1)
         return kl_div(log_probs, reference_log_probs, reduction="batchmean", log_target=True)
 
 
@@ -150,7 +186,17 @@ def next_map_weight(
         tolerance: points of accuracy that may be lost.
         factor: α is multiplied by it, or divided.
         cap: the largest α; the official code has none.
+
+    Raises:
+        UserError: If a number is NaN or infinite, or the factor or α is not positive.
     """
+    numbers = (alpha, accuracy, reference, tolerance, factor)
+    if not all(map(math.isfinite, numbers)) or not factor > 0 or not alpha > 0:
+        raise UserError(
+            "the weight of the map term needs finite numbers, a positive weight and a positive "
+            f"factor, got alpha={alpha}, accuracy={accuracy}, reference={reference}, "
+            f"tolerance={tolerance} and factor={factor}"
+        )
     if reference - accuracy > tolerance:
         return alpha * factor
     return min(alpha / factor, cap)

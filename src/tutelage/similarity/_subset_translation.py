@@ -26,7 +26,7 @@ from torch import Tensor
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
 from tutelage.similarity._checks import as_rows, check_choice, varies, warn_undefined
-from tutelage.similarity._gram import gram
+from tutelage.similarity._products import gram
 from tutelage.similarity.alignment import Estimator
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
-from tutelage.similarity._checks import as_rows, varies, warn_undefined
+from tutelage.similarity._checks import as_rows, check_tensors, varies, warn_undefined
 from tutelage.similarity._subset_translation import squared_gram_norm
 
 
@@ -57,6 +57,7 @@ def weakest_subset(x: Tensor, labels: Tensor | None = None) -> Translation:
     Raises:
         UserError: As `as_rows`; also if labels do not fit, or if there is only one group.
     """
+    check_tensors("the weakest subset", x)
     rows = as_rows(x.detach(), "x")
     groups = None if labels is None else _groups(labels, rows)
     if not varies(x):
@@ -65,6 +66,9 @@ def weakest_subset(x: Tensor, labels: Tensor | None = None) -> Translation:
         return Translation(group=0, size=size, limit=math.nan, distance=math.nan)
     with full_precision(rows.device):
         rows = rows - rows.mean(0)
+        # No result depends on the scale. A power of two changes no digit, and keeps what follows,
+        # the eighth power of the features, in range.
+        rows = rows * 2.0 ** -math.frexp(float(rows.abs().amax()))[1]
         kk = squared_gram_norm(rows)
         if groups is None:
             sizes = rows.new_ones(len(rows))
@@ -103,7 +107,9 @@ def _half_distance(kk: float, kb: float, bb: float) -> float:
 
 def _groups(labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the labels that occur, and (groups, n), 1 where a row belongs to a group."""
-    if labels.shape != (len(rows),) or labels.dtype.is_floating_point:
+    check_tensors("the weakest subset (labels)", labels)
+    integers = not (labels.dtype.is_floating_point or labels.dtype.is_complex)
+    if labels.shape != (len(rows),) or not integers:
         raise UserError(
             f"labels must be {len(rows)} integers, got {labels.dtype} of shape "
             f"{tuple(labels.shape)}"

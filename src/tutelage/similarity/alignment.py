@@ -18,11 +18,13 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
+from tutelage.similarity._checks import as_same_dtype, check_tensors
 from tutelage.similarity._fused import FusedAlignment
 from tutelage.similarity._gram import (
     Factor,
+    KernelDot,
     centered,
     dot,
     factor,
@@ -34,12 +36,18 @@ from tutelage.similarity._gram import (
     u_centered,
     unit_rows,
 )
+from tutelage.similarity._products import sum_dtype
+from tutelage.similarity._u_products import Pair, min_remainder, u_products
 
 Scale = Literal["rows", "cosine"]
 Estimator = Literal["biased", "debiased"]
 
 SCALES = (None, *get_args(Scale))
 ESTIMATORS = get_args(Estimator)
+
+# U-centered Gram matrices of features of norm 1 are this small, both multiplied, only where a far
+# row has left few digits of float32.
+MIN_SIZE = 1e-3
 
 
 def alignment(
@@ -88,7 +96,7 @@ def alignment(
     """
     _check(x, y, scale, estimator)
     with full_precision(y.device):
-        x, y = _same_dtype(x, y)
+        x, y = as_same_dtype(x, y)
         rows_scaled = scale == "rows"
         in_gram_space = gram_is_cheaper(x.shape[-2], (x.shape[-1], y.shape[-1]), rows_scaled)
         debiased = estimator == "debiased"
@@ -157,7 +165,7 @@ def alignment_pair(
         return intra, inter
     _check(x.mT, y.mT, scale, estimator)
     with full_precision(y.device):
-        x, y = _same_dtype(x, y)
+        x, y = as_same_dtype(x, y)
         # The fused form wants the shorter side first; a tall x swaps the two results.
         tall = x.shape[-2] > x.shape[-1]
         if tall:
@@ -173,11 +181,13 @@ def _check(x: Tensor, y: Tensor, scale: str | None, estimator: str) -> None:
             f"alignment knows scale in {SCALES} and estimator in {ESTIMATORS}, got "
             f"scale={scale!r} and estimator={estimator!r}; choose one of these"
         )
+    check_tensors("alignment", x, y)
     if not (x.dtype.is_floating_point and y.dtype.is_floating_point):
         raise UserError(
             f"alignment needs floating-point inputs, got {x.dtype} and {y.dtype}; use .float()"
         )
-    if x.ndim < 2 or x.shape[:-1] != y.shape[:-1]:
+    columns = x.ndim > 1 and y.ndim > 1 and x.shape[-1] and y.shape[-1]
+    if not columns or x.shape[:-1] != y.shape[:-1]:
         raise UserError(
             "alignment needs (..., N, P) and (..., N, P') of the same N items, got shapes "
             f"{tuple(x.shape)} and {tuple(y.shape)}; give both sides the same batch, flattened to "
@@ -189,14 +199,6 @@ def _check(x: Tensor, y: Tensor, scale: str | None, estimator: str) -> None:
             f"the {estimator} alignment needs at least {min_rows} rows to relate, got shapes "
             f"{tuple(x.shape)} and {tuple(y.shape)}; use a larger batch and drop a shorter last one"
         )
-
-
-def _same_dtype(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    x, y = promote(x), promote(y)
-    if x.dtype != y.dtype:
-        dtype = torch.promote_types(x.dtype, y.dtype)
-        x, y = x.to(dtype), y.to(dtype)
-    return x, y
 
 
 def _fused(x: Tensor, y: Tensor, rows_scaled: bool, in_gram_space: bool) -> Tensor:
@@ -219,15 +221,57 @@ def _general(x: Tensor, y: Tensor, scale: Scale | None, *, center: bool, debiase
         kernel_y = product(*factors_y)
         if debiased:
             kernel_x, kernel_y = u_centered(kernel_x), u_centered(kernel_y)
-        value = dot(kernel_x, kernel_y) * inverse(norm(kernel_x) * norm(kernel_y))
+        size = norm(kernel_x) * norm(kernel_y)
+        if debiased and x.dtype == torch.float32 and _any_below(size.detach(), MIN_SIZE):
+            return _carefully(x, y, scale, factors_x, factors_y)
+        value = dot(kernel_x, kernel_y) * inverse(size)
     else:
-        value = kernel_dot(factors_x, factors_y, debiased)
+        own_x = kernel_dot(factors_x, factors_x, debiased)
+        own_y = kernel_dot(factors_y, factors_y, debiased)
+        if debiased and _few_digits(factors_x, own_x, factors_y, own_y):
+            return _carefully(x, y, scale, factors_x, factors_y)
+        value = kernel_dot(factors_x, factors_y, debiased).value
         # `kernel_dot` of a side with itself is its squared norm. The debiased one is a difference
         # of terms of size 1, so a few eps of it are rounding, as of a constant side.
         noise = 8 * torch.finfo(x.dtype).eps if debiased else 0.0
-        for factors in (factors_x, factors_y):
-            squared = kernel_dot(factors, factors, debiased)
-            value = value * squared.masked_fill(squared <= noise, torch.inf).rsqrt()
+        for own in (own_x.value, own_y.value):
+            value = value * own.masked_fill(own <= noise, torch.inf).rsqrt()
+    return value if x.ndim == 2 else value[..., 0, 0]
+
+
+def _few_digits(factors_x: Pair, own_x: KernelDot, factors_y: Pair, own_y: KernelDot) -> bool:
+    """Return whether the debiased products of some matrix have lost too many digits.
+
+    A single far row is enough: it makes the diagonal, which is subtracted, nearly all of the sum.
+    """
+    data = factors_x[0].data
+    least = min_remainder(data.dtype, data[..., 0].numel() * data.shape[-2])
+    remainders = [own.value.detach() - least * own.full.detach() for own in (own_x, own_y)]
+    if not any(_any_below(remainder, 0.0) for remainder in remainders):
+        return False
+    few = (remainders[0] < 0) | (remainders[1] < 0)
+    # All products of a constant side are 0, however they are formed.
+    alive = factors_x[1].unit * factors_y[1].unit > 0
+    return bool((few.view_as(alive) & alive).any())
+
+
+def _any_below(numbers: Tensor, limit: float) -> bool:
+    if numbers.ndim == 0:
+        return bool(numbers < limit)
+    return bool((numbers < limit).any())
+
+
+def _carefully(
+    x: Tensor, y: Tensor, scale: Scale | None, factors_x: Pair, factors_y: Pair
+) -> Tensor:
+    """Return the debiased alignment where few digits are left, in float64 or Gram space."""
+    if x.dtype == torch.float32 and sum_dtype(x.device) == torch.float64:
+        value = _general(x.double(), y.double(), scale, center=True, debiased=True).float()
+        # What is constant in float32 varies by rounding in float64.
+        alive = (factors_x[1].unit * factors_y[1].unit > 0)[..., 0, 0]
+        return value.masked_fill(~alive, 0.0)
+    xy, xx, yy = u_products(factors_x, factors_y)
+    value = xy * inverse(xx.sqrt()) * inverse(yy.sqrt())
     return value if x.ndim == 2 else value[..., 0, 0]
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
 from tutelage.similarity._checks import as_rows, check_choice, varies, warn_undefined
-from tutelage.similarity._gram import gram, h_centered
+from tutelage.similarity._gram import h_centered
+from tutelage.similarity._products import gram
 from tutelage.similarity.alignment import Estimator
 from tutelage.similarity.hsic import centered_dots, paired_rows
 from tutelage.similarity.kernels import LINEAR, KernelFunction
@@ -133,7 +134,10 @@ def participation_ratio(x: Tensor, *, kernel: KernelFunction = LINEAR) -> Tensor
         if not varies(x):
             warn_undefined("the participation ratio", ["x"])
             return rows.new_full((), float("nan"))
-        return _participation_ratio(rows, kernel)
+        ratio = _participation_ratio(rows, kernel)
+        if bool(ratio.isnan()):  # the items differ, but not for this kernel
+            warn_undefined("the participation ratio", ["x"])
+        return ratio
 
 
 def expected_cka_by_chance(x: Tensor, y: Tensor, *, kernel: KernelFunction = LINEAR) -> Tensor:
@@ -168,8 +172,13 @@ def expected_cka_by_chance(x: Tensor, y: Tensor, *, kernel: KernelFunction = LIN
         warn_undefined("the chance level", constant_sides)
         return rows_x.new_full((), float("nan"))
     with full_precision(rows_x.device):
-        ratios = _participation_ratio(rows_x, kernel) * _participation_ratio(rows_y, kernel)
-        return ratios.sqrt() / (len(rows_x) - 1)
+        ratios = [_participation_ratio(rows, kernel) for rows in (rows_x, rows_y)]
+        constant_sides = [
+            name for name, ratio in zip("xy", ratios, strict=True) if bool(ratio.isnan())
+        ]
+        if constant_sides:
+            warn_undefined("the chance level", constant_sides)
+        return (ratios[0] * ratios[1]).sqrt() / (len(rows_x) - 1)
 
 
 def expected_cka_of_gaussians(n: int, p: int, q: int) -> float:

@@ -18,9 +18,8 @@ from tutelage.similarity._gram import (
     product,
     u_centered,
 )
+from tutelage.similarity._u_products import min_remainder, u_products
 from tutelage.similarity.kernels import LINEAR, KernelFunction
-
-CANCELED = 1e-8  # <U, U> / <K, K> below it has lost half of its digits in the feature form
 
 
 def hsic(
@@ -120,11 +119,7 @@ def centered_dots(x: Tensor, y: Tensor, kernel: KernelFunction, debiased: bool) 
         return _products(kernel_x, kernel_y, kernel_x.new_ones(()))
     size = (_size(factor_x) * _size(factor_y)).square()
     if not gram_is_cheaper(len(x), (factor_x.data.shape[1], factor_y.data.shape[1])):
-        dots = _in_feature_space(factor_x, factor_y, size, debiased)
-        # The debiased form subtracts the diagonal. A single far row makes that nearly all of the
-        # sum; the difference then has too few digits and Gram space is taken instead.
-        if not debiased or bool((dots.xx > CANCELED) & (dots.yy > CANCELED)):
-            return dots
+        return _in_feature_space(factor_x, factor_y, size, debiased)
     kernel_x = product(factor_x, factor_x)
     kernel_y = product(factor_y, factor_y)
     if debiased:
@@ -146,9 +141,18 @@ def _in_feature_space(
 ) -> CenteredDots:
     sides_x = (factor_x, factor_x)
     sides_y = (factor_y, factor_y)
-    xx = kernel_dot(sides_x, sides_x, debiased)
-    yy = kernel_dot(sides_y, sides_y, debiased)
-    return CenteredDots(xy=kernel_dot(sides_x, sides_y, debiased), xx=xx, yy=yy, size=size)
+    own_x = kernel_dot(sides_x, sides_x, debiased)
+    own_y = kernel_dot(sides_y, sides_y, debiased)
+    data = factor_x.data
+    least = min_remainder(data.dtype, len(data) ** 2)
+    # The debiased form subtracts the diagonal. A single far row makes that nearly all of the sum;
+    # the difference then has too few digits. A constant side needs none: all its products are 0.
+    alive = bool((factor_x.unit > 0) & (factor_y.unit > 0))
+    enough = [own.value > least * own.full for own in (own_x, own_y)]
+    if debiased and alive and not (bool(enough[0]) and bool(enough[1])):
+        return CenteredDots(*u_products(sides_x, sides_y), size=size)
+    xy = kernel_dot(sides_x, sides_y, debiased).value
+    return CenteredDots(xy=xy, xx=own_x.value, yy=own_y.value, size=size)
 
 
 def _size(side: Factor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch import Tensor
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
 from tutelage.similarity._checks import SimilarityWarning, as_rows, check_choice
-from tutelage.similarity._gram import Factor, centered, gram, unit_rows
+from tutelage.similarity._gram import Factor, centered, unit_rows
+from tutelage.similarity._products import gram
 
 Median = Literal["all", "lower", "off-diagonal", "nonzero", "mean"]
 
@@ -121,10 +123,12 @@ class RBFKernel(KernelFunction):
 
     def __post_init__(self) -> None:
         check_choice(self.median, Median, "the median of an RBF kernel")
-        if self.t <= 0 or (self.m is not None and self.m <= 0):
-            raise UserError(
-                f"the bandwidth of an RBF kernel is positive, got t={self.t} and m={self.m}"
-            )
+        for value in (self.t, 1.0 if self.m is None else self.m):
+            if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise UserError(
+                    f"the bandwidth of an RBF kernel is positive and finite, got t={self.t} and "
+                    f"m={self.m}"
+                )
 
     def bandwidth(self, x: Tensor) -> float:
         """Return m for the items x (n, ...); no gradient passes through it.

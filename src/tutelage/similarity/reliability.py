@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from tutelage.core.precision import full_precision
-from tutelage.similarity._checks import SimilarityWarning, varies
+from tutelage.errors import UserError
+from tutelage.similarity._checks import (
+    SimilarityWarning,
+    check_tensors,
+    varies,
+    warn_undefined,
+)
 from tutelage.similarity._gram import gram_is_cheaper
 from tutelage.similarity._reliability_report import (
     ReliabilityReport,
@@ -65,11 +71,14 @@ def reliability_report(
         so.
 
     Raises:
-        UserError: If n differs or is below 4, or if features are 1-D, empty, integer, NaN or
-            infinite.
+        UserError: If n differs or is below 4, if features are 1-D, empty, integer, NaN or infinite,
+            or if `top` is negative.
     """
+    check_tensors("a reliability report", x, y)
     rows_x, rows_y = paired_rows(x.detach(), y.detach(), 4)
     n = len(rows_x)
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 0):
+        raise UserError(f"top is how many rows to leave out, 0 or more, or None; got {top!r}")
     dims = rows_x.shape[1], rows_y.shape[1]
     constant_sides = [name for name, side in (("x", x), ("y", y)) if not varies(side)]
     if constant_sides:
@@ -80,8 +89,7 @@ def reliability_report(
         biased = float(cka(rows_x, rows_y, estimator="biased"))
         debiased = float(cka(rows_x, rows_y))
         shares = row_shares(rows_x, rows_y)
-        top = min(max(5, n // 20), n // 4) if top is None else top
-        top = min(top, n - 4)  # the debiased CKA needs 4 rows
+        top = num_top_rows(n, top)
         top_rows = shares.abs().argsort(descending=True)[:top]
         rest = torch.ones(n, dtype=torch.bool, device=shares.device)
         rest = rest.index_fill(0, top_rows, False)
@@ -104,6 +112,16 @@ def reliability_report(
     return with_verdict(report)
 
 
+def num_top_rows(n: int, top: int | None) -> int:
+    """Return how many of n rows are left out.
+
+    >>> num_top_rows(256, None), num_top_rows(8, 100)
+    (12, 4)
+    """
+    top = min(max(5, n // 20), n // 4) if top is None else top
+    return min(top, n - 4)  # the debiased CKA needs 4 rows
+
+
 def row_shares(x: Tensor, y: Tensor) -> Tensor:
     """Return each row's share of the biased CKA; the shares sum to 1.
 
@@ -118,7 +136,11 @@ def row_shares(x: Tensor, y: Tensor) -> Tensor:
         y: (n, ...), the same items.
 
     Returns:
-        (n,) float64; 1/n each would be even.
+        (n,) float64; 1/n each would be even. NaN with a warning where the biased CKA is 0 or
+        undefined.
+
+    Raises:
+        UserError: As `cka` with the biased estimator.
     """
     rows_x, rows_y = paired_rows(x, y, 2)
     with full_precision(rows_x.device):
@@ -129,7 +151,12 @@ def row_shares(x: Tensor, y: Tensor) -> Tensor:
             shares = ((rows_x @ rows_x.mT) * (rows_y @ rows_y.mT)).sum(1)
         else:
             shares = ((rows_x @ (rows_x.mT @ rows_y)) * rows_y).sum(1)
-        return shares / shares.sum()
+        total = shares.sum()
+        if not bool(total > 0):
+            # The sum is ‖XcᵀYc‖²: 0 if a side is constant, or if nothing of them covaries.
+            warn_undefined("the share of a row", ["x and y together"])
+            return torch.full_like(shares, float("nan"))
+        return shares / total
 
 
 def _rbf(x: Tensor, y: Tensor) -> dict[float, float]:

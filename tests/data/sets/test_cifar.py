@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +93,74 @@ def test_code_in_a_batch_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no place in an image file"):
         CIFAR10(str(root)).splits()
     assert not (tmp_path / "ran").exists()
+
+
+def opcodes(*parts: bytes) -> bytes:
+    """Return a pickle of raw operations: protocol 2, and the end."""
+    return b"\x80\x02" + b"".join(parts) + b"."
+
+
+def array_state(shape: tuple[object, ...], code: str, content: object) -> dict[str, object]:
+    """Return a batch with an array that a pickle describes wrongly."""
+
+    class Described:
+        def __reduce__(self) -> tuple[object, ...]:
+            from numpy._core.multiarray import _reconstruct
+
+            state = (1, shape, np.dtype(code), False, content)
+            return _reconstruct, (np.ndarray, (0,), b"b"), state
+
+    return {"data": Described(), "labels": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (opcodes(b"]", b"r\xff\xff\xff\xff"), "more in it than any batch"),
+        (opcodes(b"\x8e" + (2**40).to_bytes(8, "little")), "expected"),
+        (pickle.dumps(array_state((10**6, 10**6), "u1", b"x")), "longer than its shape"),
+        (pickle.dumps(array_state((2, -3072), "u1", b"x")), "a shape that is none"),
+        (pickle.dumps(array_state((1,), "O", [[]])), "not of whole numbers"),
+        (pickle.dumps([1, 2]), "holds no dict"),
+        (pickle.dumps({"data": b"abc", "labels": [1]}), "has no images"),
+        (
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1]}, protocol=2),
+            r"has 1 labels for images of the shape \(2, 3072\)",
+        ),
+        (
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": ["a", 1]}, protocol=2),
+            "has 0 labels",
+        ),
+        (
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1, 10]}, protocol=2),
+            "has labels from 0 to 10 for 10 classes",
+        ),
+        (b"", "Ran out of input|cannot be read"),
+        (b"\x00" * 100, "cannot be read as a CIFAR batch"),
+    ],
+)
+def test_hostile_batches_are_one_sentence(root: Path, content: bytes, says: str) -> None:
+    (root / "cifar-10-batches-py/data_batch_1").write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        CIFAR10(str(root)).raw_splits()
+
+
+def test_damage_is_always_one_sentence(root: Path) -> None:
+    path = root / "cifar-10-batches-py/batches.meta"
+    whole = path.read_bytes()
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(whole[: draw.integers(1, len(whole) + 1)])
+        for place in draw.integers(0, len(damaged), 4):
+            damaged[place] = draw.integers(256)
+        path.write_bytes(damaged)
+        with suppress(UserError):
+            assert all(isinstance(name, str) for name in CIFAR10(str(root)).classes)
+
+
+def test_pipes_are_not_waited_for(root: Path) -> None:
+    path = root / "cifar-10-batches-py/data_batch_1"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="data_batch_1 is no regular file; download it again"):
+        CIFAR10(str(root)).raw_splits()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.transforms import v2
 
 from tests.helpers.coco import ANNOTATIONS, CONTENT, write_coco
@@ -133,6 +134,43 @@ MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "image twice": (lambda c: c["images"].append(c["images"][0]), "the image id 7 twice"),
     "no categories": (lambda c: c.update(categories=[]), "no 'categories'"),
     "no list": (lambda c: c.pop("annotations"), "no list 'annotations'"),
+    "area in words": (
+        lambda c: c["annotations"][1].update(area="large"),
+        "annotation 2 has the 'area' 'large'; write a number",
+    ),
+    "area NaN": (lambda c: c["annotations"][1].update(area=float("nan")), "the 'area' 'nan'"),
+    "area below 0": (lambda c: c["annotations"][1].update(area=-4), "the 'area' '-4'"),
+    "area infinite": (lambda c: c["annotations"][1].update(area=float("inf")), "the 'area' 'inf'"),
+    "crowd": (lambda c: c["annotations"][1].update(iscrowd="maybe"), "the 'iscrowd' 'maybe'"),
+    "category twice": (
+        lambda c: c["categories"].append({"id": 1, "name": "dog"}),
+        "the category id 1 twice, as 'person' and as 'dog'",
+    ),
+    "empty name": (
+        lambda c: c["categories"][1].update(name=" "),
+        "category 90 has an empty 'name'",
+    ),
+    "null name": (
+        lambda c: c["categories"][1].update(name=None),
+        "category 90 has an empty 'name'",
+    ),
+    "size 0": (lambda c: c["images"][0].update(width=0), "image 7 has the 'width' 0"),
+    "a size beyond all": (lambda c: c["images"][0].update(width=10**30), "image 7 has the 'width'"),
+    "shares": (
+        lambda c: [a.update(bbox=[0.1, 0.2, 0.5, 1]) for a in c["annotations"]],
+        "boxes between 0 and 1, .* shares of the image; multiply",
+    ),
+    "huge box": (lambda c: c["annotations"][0].update(bbox=[10**400, 0, 1, 1]), "'bbox'"),
+    "true box": (lambda c: c["annotations"][0].update(bbox=[True, 0, 1, 1]), "'bbox'"),
+    "true id": (lambda c: c["images"][0].update(id=True), "no whole number 'id'"),
+    "words": (lambda c: c["images"].append("a.jpg"), "an image has no whole number 'id'"),
+    "outside": (
+        lambda c: c["images"][0].update(file_name="../val2017/a.jpg"),
+        r"image 7 names the file '../val2017/a.jpg'; give a name inside of",
+    ),
+    "absolute": (lambda c: c["images"][0].update(file_name="/etc/passwd"), "inside of"),
+    "no name": (lambda c: c["images"][0].update(file_name=""), "inside of"),
+    "null byte": (lambda c: c["images"][0].update(file_name="a\0.jpg"), "inside of"),
     "background": (lambda c: c["categories"].append({"id": 0, "name": "sky"}), "ids count from 1"),
 }
 
@@ -180,3 +218,86 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         for name in ("boxes", "labels", "area", "crowd"):
             assert torch.equal(getattr(one, name), getattr(two, name)), name
     assert json.loads((root / "again.json").read_text())["annotations"][3]["iscrowd"] == 1
+
+
+@pytest.mark.parametrize("value", [1, "1", True, "true"])
+def test_crowd_is_read_in_any_spelling(value: object, tmp_path: Path) -> None:
+    content = changed(lambda c: c["annotations"][0].update(iscrowd=value))
+    content["annotations"][1]["iscrowd"] = {1: 0, "1": "0", "true": "false"}.get(value)
+    train = Coco(str(write_coco(tmp_path, content)), augment=False).raw_splits()[0]
+    assert train[0].labels[0]["iscrowd"].tolist() == [True, False]
+
+
+def test_an_area_that_is_null_is_that_of_the_box(tmp_path: Path) -> None:
+    content = changed(lambda c: c["annotations"][0].update(area=None))
+    del content["annotations"][1]["area"]
+    content["annotations"][3]["area"] = "900.5"
+    root = write_coco(tmp_path, content)
+    with pytest.warns(UserWarning, match="1 boxes whose 'area' is null"):
+        train = Coco(str(root), augment=False, test=None).raw_splits()[0]
+    assert train[0].labels[0]["area"].tolist() == [30 * 24, 60 * 40]
+    assert train[1].labels[0]["area"].tolist() == [400, 900.5]
+
+
+def test_doubtful_boxes_and_names_are_counted(tmp_path: Path) -> None:
+    content = changed(lambda c: c["annotations"].append(
+        {**ANNOTATIONS[0], "id": 10, "bbox": [0.5, 0.5, 0.2, 0.3]}
+    ))  # fmt: skip
+    content["annotations"].append({**ANNOTATIONS[0], "id": 11, "bbox": [30, 30, -10, -5]})
+    content["categories"][1]["name"] = "Person"
+    content["images"][0]["file_name"] = "A.JPG"
+    with pytest.warns(UserWarning, match="instances_train2017") as told:
+        train = Coco(str(write_coco(tmp_path, content)), test=None).raw_splits()[0]
+    assert len(told) == 1
+    for part in (
+        "1 boxes without area",
+        "1 boxes smaller than a pixel",
+        "2 categories whose names differ in case at most",
+        "1 file names that are written in another case",
+    ):
+        assert part in str(told[0].message)
+    assert train.images[0].path.name == "a.jpg"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_an_encoding_with_a_mark_is_read(encoding: str, tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    path = root / "annotations/instances_train2017.json"
+    content = changed(lambda c: c["categories"][0].update(name="Hündchen"))
+    path.write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
+    assert read_instances(path, root / "train2017").classes[1] == "Hündchen"
+    path.write_bytes(json.dumps(content, ensure_ascii=False).encode("latin-1"))
+    with pytest.raises(UserError, match=r"is not whole JSON .*in UTF-8"):
+        read_instances(path, root / "train2017")
+    for text in ("[1, 2]", "3", "[" * 100_000, '{"images": {}}'):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"train2017.json (has no list|is not whole)"):
+            read_instances(path, root / "train2017")
+
+
+def test_category_ids_have_a_bound(tmp_path: Path) -> None:
+    content = changed(lambda c: c["categories"].append({"id": 10**12, "name": "far"}))
+    root = write_coco(tmp_path, content)
+    assert Coco(str(root)).classes[3] == "far"
+    with pytest.raises(UserError, match="id 1000000000000; ids count from 1"):
+        Coco(str(root), category_ids=True).raw_splits()
+
+
+def test_an_image_in_two_parts_is_told(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    (root / "val2017/b.jpg").write_bytes((root / "train2017/b.jpg").read_bytes())
+    with pytest.warns(UserWarning, match="train2017 and val2017 of .* 1 images are in both"):
+        Coco(str(root)).raw_splits()
+
+
+def test_an_image_is_upright_if_its_boxes_are(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    for name in ("a.jpg", "b.jpg"):
+        Image.open(root / "train2017" / name).save(root / "train2017" / name, exif=exif)
+    content = changed(lambda c: c["images"][1].update(width=80, height=64))
+    (root / "annotations/instances_train2017.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="1 images whose EXIF orientation is not applied"):
+        train = Coco(str(root), augment=False, test=None).raw_splits()[0]
+    assert [tuple(train[i].inputs[0].shape[1:]) for i in range(2)] == [(72, 96), (64, 80)]

@@ -88,3 +88,72 @@ def test_an_unreadable_image_is_named(tmp_path: Path) -> None:
     broken.write_bytes(b"not an image at all")
     with pytest.raises(UserError, match=r"cat/0\.png cannot be decoded as an image"):
         decode_image(broken)
+
+
+def test_folders_for_parts_have_several_names_in_any_case(tmp_path: Path) -> None:
+    for number, names in enumerate((("Training", "Testing"), ("TRAIN", "valid"), ("train", "dev"))):
+        root = tmp_path / str(number)
+        for name in names:
+            tree(root / name, 10)
+        data = ImageFolder(str(root), size=16)
+        assert data.classes == ["cat", "dog"]
+        train, validation, test = data.raw_splits()
+        held_out = test if names[1] == "Testing" else validation
+        assert (len(train), held_out and len(held_out)) == (20, 20)
+    tree(tmp_path / "2/validation", 1)
+    with pytest.raises(UserError, match="two folders for the validation part, dev and validation"):
+        ImageFolder(str(tmp_path / "2")).splits()
+    tree(tmp_path / "3/val", 1)
+    tree(tmp_path / "3/test", 1)
+    with pytest.raises(UserError, match=r"has the parts test, val, but none for training"):
+        ImageFolder(str(tmp_path / "3")).splits()
+
+
+def test_train_can_be_a_class(tmp_path: Path) -> None:
+    for name in ("train", "car", "bus"):
+        write(tmp_path / name / "0.png", (1, 2, 3))
+    assert ImageFolder(str(tmp_path)).classes == ["bus", "car", "train"]
+
+
+def test_links_are_followed_and_hidden_folders_are_not(tmp_path: Path) -> None:
+    tree(tmp_path / "data")
+    tree(tmp_path / "store", 3)
+    (tmp_path / "data/cat/more").symlink_to(tmp_path / "store/cat")
+    (tmp_path / "data/bird").symlink_to(tmp_path / "store/dog")
+    write(tmp_path / "data/dog/.ipynb_checkpoints/0.png", (0, 0, 0))
+    write(tmp_path / "data/dog/__MACOSX/0.png", (0, 0, 0))
+    train = ImageFolder(str(tmp_path / "data")).raw_splits()[0]
+    assert train.labels.bincount().tolist() == [3, 13, 10]
+    (tmp_path / "data/cat/up").symlink_to(tmp_path / "data/cat")
+    with pytest.warns(UserWarning, match="1 links in a circle"):
+        assert len(ImageFolder(str(tmp_path / "data")).raw_splits()[0]) == 26
+
+
+def test_what_is_not_read_is_counted_in_one_warning(tmp_path: Path) -> None:
+    tree(tmp_path / "train")
+    for name in ("a.txt", "b.txt", "c.npy", "d"):
+        (tmp_path / "train/cat" / name).touch()
+    write(tmp_path / "train/outside.png", (0, 0, 0))
+    (tmp_path / "README").touch()
+    tree(tmp_path / "extra", 1)
+    with pytest.warns(UserWarning, match="not read of the image folder") as told:
+        ImageFolder(str(tmp_path), validation=0.3).splits()
+    assert len(told) == 1
+    for part in ("2 files .txt", "1 files .npy", "1 files without ending", "1 folders (extra)"):
+        assert part in str(told[0].message)
+    assert "2 files outside of class folders" in str(told[0].message)
+
+
+@pytest.mark.parametrize("ending", ["pgm", "gif", "tif", "webp", "bmp", "JPG", "jpeg", "ppm"])
+def test_every_ending_that_torchvision_reads_is_read(ending: str, tmp_path: Path) -> None:
+    tree(tmp_path)
+    write(tmp_path / "cat" / f"more.{ending}", 7, "L")
+    assert len(ImageFolder(str(tmp_path)).raw_splits()[0]) == 21
+
+
+def test_a_link_to_an_image_of_another_part_is_told(tmp_path: Path) -> None:
+    tree(tmp_path / "train")
+    tree(tmp_path / "test", 1)
+    (tmp_path / "test/cat/more.png").symlink_to(tmp_path / "train/cat/3.png")
+    with pytest.warns(UserWarning, match="the training and the test part of .* 1 images are in"):
+        ImageFolder(str(tmp_path)).raw_splits()

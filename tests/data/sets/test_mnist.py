@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gzip
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -90,3 +92,37 @@ def test_missing_short_and_mixed_up_files_are_named(tmp_path: Path) -> None:
     broken.write_bytes(broken.read_bytes()[:-9])
     with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte\.gz cannot be read"):
         FashionMNIST(str(tmp_path / "zipped")).splits()
+
+
+def test_no_more_is_unpacked_than_the_header_says(tmp_path: Path) -> None:
+    write_all(tmp_path, compress=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    header = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (60, 28, 28))
+    zeros = bytes(2**20)
+    with gzip.open(path, "wb") as file:
+        file.write(header)
+        for _ in range(300):  # 300 MiB in 300 KiB
+            file.write(zeros)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="is no whole IDX file"):
+        FashionMNIST(str(tmp_path)).splits()
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+    path.write_bytes(gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12))
+    with pytest.raises(UserError, match="is no whole IDX file"):
+        FashionMNIST(str(tmp_path)).splits()
+
+
+def test_wrong_sizes_and_labels_are_named(tmp_path: Path) -> None:
+    write_all(tmp_path, compress=False)
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", torch.zeros(20, 32, 32), compress=False)
+    with pytest.raises(UserError, match="t10k images of 32×32 pixels instead of 28×28"):
+        MNIST(str(tmp_path)).splits()
+    write_all(tmp_path, compress=False)
+    write_idx(tmp_path / "train-labels-idx1-ubyte", torch.full((60,), 37), compress=False)
+    with pytest.raises(UserError, match=r"the train label 37, but there are 10 classes \(0 to 9\)"):
+        MNIST(str(tmp_path)).splits()
+    (tmp_path / "train-labels-idx1-ubyte").unlink()
+    os.mkfifo(tmp_path / "train-labels-idx1-ubyte")
+    with pytest.raises(UserError, match="train-labels-idx1-ubyte is no regular file"):
+        MNIST(str(tmp_path)).splits()

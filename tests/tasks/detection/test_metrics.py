@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.helpers.ranks import run_ranks
 from tutelage import UserError
 from tutelage.core import Batch
+from tutelage.tasks._checks import warn_once
 from tutelage.tasks.detection.metrics import SUMMARY, DetectionMetrics, average_precision
 
 Images = list[dict[str, Any]]
@@ -189,3 +190,35 @@ def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     run_ranks(script)
+
+
+def evaluated(boxes: Tensor, scores: Tensor, true_boxes: Tensor) -> dict[str, float]:
+    found = {"boxes": boxes, "scores": scores, "labels": torch.ones(len(boxes), dtype=torch.int64)}
+    count = len(true_boxes)
+    target = {
+        "boxes": true_boxes,
+        "labels": torch.ones(count, dtype=torch.int64),
+        "area": torch.full((count,), 81.0),
+        "iscrowd": torch.zeros(count, dtype=torch.int64),
+        "image_id": torch.tensor(0),
+    }
+    metrics = DetectionMetrics(lambda output, batch: output)
+    metrics.update([found], Batch.of(([torch.zeros(3, 9, 9)], [target])))
+    return metrics.compute()
+
+
+def test_a_part_without_boxes_has_no_average_precision(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_once.cache_clear()
+    box = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
+    figures = evaluated(box, torch.tensor([0.5]), torch.zeros(0, 4))
+    assert np.isnan(figures.pop("ap"))
+    assert figures == {"num_samples": 1.0}
+    assert "no box of a single object is in the 1 images" in capsys.readouterr().err
+
+
+def test_a_box_or_score_of_nan_is_refused() -> None:
+    box = torch.tensor([[0.0, 0.0, 9.0, 9.0]])
+    nan = float("nan")
+    for boxes, scores in ((box * nan, torch.ones(1)), (box, torch.tensor([nan]))):
+        with pytest.raises(UserError, match="the network gives NaN or infinity for 1 of 1 images"):
+            evaluated(boxes, scores, box)

@@ -165,3 +165,24 @@ def test_it_trains_as_classification_does() -> None:
         UserError, match=r"there is no score 'entropy' of outliers; did you mean \['energy'\]"
     ):
         OpenSetClassification(num_classes=3, score="entropy")
+
+
+def test_nan_has_no_rank() -> None:
+    scores = torch.tensor([0.1, float("nan"), 0.3])
+    outliers = torch.tensor([False, True, True])
+    for measure in (auroc, accepted_outliers):
+        with pytest.raises(UserError, match="1 of 3 outlier scores are NaN"):
+            measure(scores, outliers)
+    task = OpenSetClassification(num_classes=2)
+    logits = torch.zeros(4, 2)
+    logits[3] = float("nan")  # an outlier, which the accuracy does not see
+    labels = torch.tensor([0, 1, -101, -101])
+    for role, output, teacher in (("network", logits, None), ("teacher", logits * 0, logits)):
+        metrics = task.metrics()
+        metrics.update(
+            output.nan_to_num() if teacher is not None else output,
+            Batch.of((None, labels)),
+            teacher,
+        )
+        with pytest.raises(UserError, match=f"the {role} gives NaN or infinity for 1 of 4 images"):
+            metrics.compute()

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.helpers.ranks import run_ranks
 from tutelage.core import Batch
+from tutelage.errors import UserError
 from tutelage.tasks import Segmentation
+from tutelage.tasks._checks import warn_once
 
 
 def test_images_without_a_class_are_counted() -> None:
@@ -34,7 +38,9 @@ def test_more_pixels_than_float32_can_count_are_counted() -> None:
 RANKS = """
 import torch, torch.distributed as dist
 from tutelage.core import Batch
+from tutelage.errors import UserError
 from tutelage.tasks import Segmentation
+from tutelage.tasks._checks import warn_once
 dist.init_process_group("gloo")
 noise = torch.Generator().manual_seed(0)
 outs = torch.randn(7, 4, 6, 5, generator=noise)
@@ -66,3 +72,26 @@ def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
     run_ranks(script)
+
+
+def test_nan_is_refused_and_counted() -> None:
+    logits = torch.zeros(1, 2, 2, 2)
+    logits[0, 1, 0, 0] = float("nan")
+    metrics = Segmentation(2).metrics()
+    metrics.update(logits, Batch.of((None, torch.zeros(1, 2, 2, dtype=torch.int64))))
+    with pytest.raises(UserError, match="the network gives NaN or infinity for 1 of 4 pixels"):
+        metrics.compute()
+
+
+def test_classes_that_occur_nowhere_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    warn_once.cache_clear()
+    for _ in range(2):
+        metrics = Segmentation(3, names=["sky", "road", "car"]).metrics()
+        masks = torch.tensor([[[0, 1]]])
+        metrics.update(torch.eye(3)[masks].movedim(-1, 1), Batch.of((None, masks)))
+        figures = metrics.compute()
+    assert math.isnan(figures["iou/car"])
+    assert figures["miou"] == 1.0
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "holds the classes ['car']: their IoU is NaN, and miou is over the other 2" in told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.data._text import existing, path_inside
+from tutelage.data.sets._coco_fields import (
+    check_annotation,
+    check_in_pixels,
+    integer,
+    num_alike,
+    read_area,
+    read_content,
+    read_crowd,
+    read_labels,
+    read_side,
+)
 from tutelage.errors import UserError
 from tutelage.io import write_json
 
 LEFT_OUT = "boxes without area in their image left out"
 CUT = "boxes cut at the edge of their image"
+TINY = "boxes smaller than a pixel"
+NO_AREA = "boxes whose 'area' is null, which get that of the box"
+OTHER_CASE = "file names that are written in another case than their files"
+ALIKE = "categories whose names differ in case at most"
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,7 @@ class Instances:
         path: of the file.
         classes: names by label; label 0 is the background.
         images: in the order of the file.
-        skipped: how many boxes were left out or cut.
+        skipped: how many boxes were left out or cut, and what else is doubtful -> how often.
     """
 
     path: Path
@@ -74,18 +88,20 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
         UserError: If something is missing, of the wrong kind, or names a category or an image that
             the file lacks.
     """
-    content = _content(path)
-    labels, classes = _labels(content, path, category_ids)
+    content = read_content(path)
+    labels, classes = read_labels(content, path, category_ids)
     by_image: dict[int, list[Mapping[str, Any]]] = {}
     for image in content["images"]:
-        image_id = _integer(image, "id", path, "an image")
+        image_id = integer(image, "id", path, "an image")
         if image_id in by_image:
             raise UserError(f"{path} has the image id {image_id} twice; ids are unique")
         by_image[image_id] = []
     for annotation in content["annotations"]:
-        _check_annotation(annotation, by_image, labels, path)
+        check_annotation(annotation, by_image, labels, path)
         by_image[annotation["image_id"]].append(annotation)
+    check_in_pixels(content["annotations"], path)
     instances = Instances(path, classes, [])
+    instances.skipped[ALIKE] = num_alike([classes[label] for label in labels.values()])
     for image in content["images"]:
         annotations = by_image[image["id"]]
         instances.images.append(_image(image, annotations, labels, instances, folder))
@@ -94,7 +110,7 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
 
 def read_classes(path: Path, category_ids: bool = False) -> list[str]:
     """Return the names by label of an `instances` file; see `read_instances`."""
-    return _labels(_content(path), path, category_ids)[1]
+    return read_labels(read_content(path), path, category_ids)[1]
 
 
 def write_instances(path: Path, images: Sequence[CocoImage], classes: Sequence[str]) -> None:
@@ -134,82 +150,6 @@ def write_instances(path: Path, images: Sequence[CocoImage], classes: Sequence[s
     write_json(path, content)
 
 
-def _content(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing; boxes are read from root/annotations/instances_<part>.json"
-        )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not whole JSON ({error}); write it again") from None
-    for name in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(name), list):
-            raise UserError(
-                f"{path} has no list {name!r}; COCO's format has images, annotations and categories"
-            )
-    return dict(content)
-
-
-def _labels(
-    content: Mapping[str, Any], path: Path, category_ids: bool
-) -> tuple[dict[int, int], list[str]]:
-    """Return the label of each category id, and the names by label."""
-    categories: dict[int, str] = {}
-    for entry in content["categories"]:
-        category_id = _integer(entry, "id", path, "a category")
-        categories[category_id] = str(entry.get("name", category_id))
-    if not categories:
-        raise UserError(f"{path} has no 'categories'; list them as {{'id': 1, 'name': 'tree'}}")
-    labels: dict[int, int] = {}
-    for number, category_id in enumerate(sorted(categories), 1):
-        labels[category_id] = category_id if category_ids else number
-    classes = ["background"] + ["N/A"] * max(labels.values())
-    for category_id, label in labels.items():
-        if label < 1:
-            raise UserError(
-                f"{path} has a category with the id {category_id}; ids count from 1, since 0 is "
-                "background"
-            )
-        classes[label] = categories[category_id]
-    return labels, classes
-
-
-def _check_annotation(
-    entry: Any, images: Mapping[int, Any], labels: Mapping[int, int], path: Path
-) -> None:
-    number = _integer(entry, "id", path, "an annotation")
-    what = f"annotation {number}"
-    image_id = _integer(entry, "image_id", path, what)
-    if image_id not in images:
-        raise UserError(f"{path}: {what} has the 'image_id' {image_id}, which no image has")
-    category_id = _integer(entry, "category_id", path, what)
-    if category_id not in labels:
-        raise UserError(
-            f"{path}: {what} has the 'category_id' {category_id}, which is none of the "
-            f"{len(labels)} categories ({min(labels)} to {max(labels)})"
-        )
-    box = entry.get("bbox")
-    if not _is_box(box):
-        raise UserError(
-            f"{path}: {what} has the 'bbox' {box}; write [x, y, width, height] in pixels"
-        )
-
-
-def _is_box(value: Any) -> bool:
-    """Return whether this is a list of four finite numbers."""
-    if not isinstance(value, list) or len(value) != 4:
-        return False
-    return all(isinstance(number, int | float) and math.isfinite(number) for number in value)
-
-
-def _integer(entry: Any, name: str, path: Path, what: str) -> int:
-    value = entry.get(name) if isinstance(entry, dict) else None
-    if not isinstance(value, int):
-        raise UserError(f"{path}: {what} has no whole number {name!r} (it has {str(entry)[:80]})")
-    return value
-
-
 def _image(
     entry: Mapping[str, Any],
     annotations: Sequence[Mapping[str, Any]],
@@ -218,11 +158,15 @@ def _image(
     folder: Path,
 ) -> CocoImage:
     """Return an image with its boxes, and count in `instances` what is left out or cut."""
+    path = instances.path
     what = f"image {entry['id']}"
-    width = _integer(entry, "width", instances.path, what)
-    height = _integer(entry, "height", instances.path, what)
+    width = read_side(entry, "width", path)
+    height = read_side(entry, "height", path)
     if not isinstance(entry.get("file_name"), str):
-        raise UserError(f"{instances.path}: {what} has no 'file_name'")
+        raise UserError(f"{path}: {what} has no 'file_name'")
+    named = path_inside(folder, entry["file_name"], f"{path}: {what}")
+    file = existing(named)
+    instances.skipped[OTHER_CASE] += file != named
 
     # The file has x, y, width and height.
     boxes = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float64).view(-1, 4)
@@ -233,16 +177,21 @@ def _image(
     keep = (inside[:, 2:] > inside[:, :2]).all(1) & (boxes[:, 2:] > 0).all(1)
     # A box that reaches over the edge by one pixel was rounded, and is not counted.
     cut = keep & ((inside - corners).abs() > 1).any(1)
-    for name, count in ((LEFT_OUT, int((~keep).sum())), (CUT, int(cut.sum()))):
-        if count:
-            instances.skipped[name] += count
+    instances.skipped[LEFT_OUT] += int((~keep).sum())
+    instances.skipped[CUT] += int(cut.sum())
+    instances.skipped[TINY] += int((keep & (boxes[:, 2:] < 1).all(1)).sum())
 
-    area = [float(a.get("area", a["bbox"][2] * a["bbox"][3])) for a in annotations]
-    crowd = [bool(a.get("iscrowd", 0)) for a in annotations]
+    area: list[float] = []
+    for annotation in annotations:
+        own_area = read_area(annotation, path)
+        _, _, box_width, box_height = annotation["bbox"]
+        area.append(box_width * box_height if own_area is None else own_area)
+        instances.skipped[NO_AREA] += "area" in annotation and own_area is None
+    crowd = [read_crowd(annotation, path) for annotation in annotations]
     classes = [labels[a["category_id"]] for a in annotations]
     return CocoImage(
-        path=folder / entry["file_name"],
-        source=instances.path,
+        path=file,
+        source=path,
         width=width,
         height=height,
         boxes=inside[keep].float(),

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
+import socket
+import sys
+import tempfile
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
+from tqdm import tqdm
 
 from tutelage.data.image_data import ImageData
 from tutelage.errors import UserError
 
+HAS_LOCKS = importlib.util.find_spec("fcntl") is not None  # not so in Windows
+WAIT = 0.2  # seconds between two tries to lock
 # Black, blue, orange, green and pink, for looking at the masks.
 PALETTE = [0, 0, 0, 86, 180, 233, 230, 159, 0, 0, 158, 115, 204, 121, 167]
 
@@ -48,6 +57,9 @@ class PreparedData(ImageData):
 def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     """Make a folder that is complete or does not exist.
 
+    Of several processes that want it at once, one makes it and the others wait. One that is killed
+    leaves a folder of a temporary name, which the next one removes.
+
     Args:
         folder: to make; one that exists is left as it is.
         write: fills a folder of a temporary name, which is renamed afterwards.
@@ -55,18 +67,94 @@ def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
     Returns:
         The folder.
     """
-    if folder.exists():
+    if folder.is_dir():
         return folder
-    temporary = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        write(temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    temporary.replace(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(folder) as is_locked:
+        if folder.is_dir():  # another process has made it meanwhile
+            return folder
+        if is_locked:
+            _remove_leftovers(folder)
+        temporary = Path(tempfile.mkdtemp(prefix=_temporary_prefix(folder), dir=folder.parent))
+        try:
+            new = temporary / folder.name
+            new.mkdir()  # `mkdtemp` makes a folder for its owner alone
+            write(new)
+            _move(new, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[bool]:
+    """Wait until no other process makes this folder; gives whether the system has locks.
+
+    The system releases the lock of a process that ends, however it ends.
+    """
+    path = folder.with_name(f".{folder.name}.lock")
+    descriptor = _open_locked(path, folder)
+    try:
+        yield descriptor is not None
+    finally:
+        if descriptor is not None:
+            # Removed before it is released: whoever waits for it looks for a new file.
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _open_locked(path: Path, folder: Path) -> int | None:
+    """Return the descriptor of the locked file; None if the system has no locks."""
+    if not HAS_LOCKS:
+        return None
+    import fcntl
+
+    has_said = False
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not has_said:
+                owner = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+                tqdm.write(f"waiting for {folder}, which {owner or 'a process'} makes", sys.stderr)
+                has_said = True
+            os.close(descriptor)
+            time.sleep(WAIT)
+            continue
+        except OSError:
+            os.close(descriptor)
+            return None
+        if _is_same_file(descriptor, path):
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            return descriptor
+        os.close(descriptor)  # its owner has removed it just before
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _temporary_prefix(folder: Path) -> str:
+    return f".{folder.name}.unfinished-"
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for path in folder.parent.iterdir():
+        if path.name.startswith(_temporary_prefix(folder)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _move(new: Path, folder: Path) -> None:
+    try:
+        new.rename(folder)
+    except OSError:
+        # Without locks another process may have made it meanwhile, whole.
+        if not folder.is_dir():
+            raise
 
 
 def settings_key(settings: object) -> str:

@@ -5,8 +5,6 @@ Only arrays and the containers around them are unpickled, so a manipulated file 
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,24 +17,8 @@ from tutelage.data._augmentation import padded_crop
 from tutelage.data._files import require_folder
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
+from tutelage.data.sets._cifar_pickle import FIX, read_batch
 from tutelage.errors import UserError
-
-SAFE = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, bytes and arrays; refuses anything that could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in SAFE:
-            raise pickle.UnpicklingError(f"{module}.{name} has no place in an image file")
-        return super().find_class(module, name)
 
 
 class _Cifar(ImageData):
@@ -66,8 +48,11 @@ class _Cifar(ImageData):
     @property
     def classes(self) -> list[str]:
         """The names in the meta file."""
-        names = _read(self._folder() / self.meta_file)[self.names_key]
-        return [name.decode() if isinstance(name, bytes) else name for name in names]
+        path = self._folder() / self.meta_file
+        names = read_batch(path).get(self.names_key)
+        if not isinstance(names, list) or not all(isinstance(n, bytes | str) for n in names):
+            raise UserError(f"{path} has no names of classes; {FIX}")
+        return [n.decode(errors="replace") if isinstance(n, bytes) else n for n in names]
 
     def raw_splits(self) -> RawSplits:
         """Return the official training and test parts; validation is cut from training."""
@@ -90,16 +75,38 @@ class _Cifar(ImageData):
 
     def _part(self, names: Sequence[str]) -> ArraySet:
         folder = self._folder()
-        batches = [_read(folder / name) for name in names]
-        try:
-            pixels = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32)
-            labels = [label for batch in batches for label in batch[self.label_key]]
-        except (KeyError, ValueError) as error:
+        pixels: list[np.ndarray[Any, Any]] = []
+        labels: list[int] = []
+        for name in names:
+            batch = read_batch(folder / name)
+            data = batch.get(b"data")
+            own_labels = _whole_numbers(batch.get(self.label_key))
+            if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
+                raise UserError(f"{folder / name} has no images; {FIX}")
+            if data.shape != (len(own_labels), 3 * 32 * 32):
+                raise UserError(
+                    f"{folder / name} has {len(own_labels)} labels for images of the shape "
+                    f"{data.shape}; {FIX}"
+                )
+            pixels.append(data)
+            labels += own_labels
+        num_classes = len(self.classes)
+        if labels and not 0 <= min(labels) <= max(labels) < num_classes:
             raise UserError(
-                f"{folder} holds no {type(self).__name__} batches ({error}); download it again"
-            ) from error
-        images = torch.from_numpy(np.ascontiguousarray(pixels))
+                f"{folder} has labels from {min(labels)} to {max(labels)} for {num_classes} "
+                f"classes; {FIX}"
+            )
+        images = torch.from_numpy(np.concatenate(pixels).reshape(-1, 3, 32, 32))
         return ArraySet(images, torch.tensor(labels, dtype=torch.int64))
+
+
+def _whole_numbers(values: object) -> list[int]:
+    """Return labels as a list; an empty one if they are none."""
+    if isinstance(values, np.ndarray):
+        values = values.tolist()
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        return []
+    return values
 
 
 class CIFAR10(_Cifar):
@@ -148,16 +155,3 @@ class CIFAR100(_Cifar):
         self, root: str, validation: float = 0.1, augment: bool | nn.Module = True
     ) -> None:
         super().__init__(root, validation, augment)
-
-
-def _read(path: Path) -> dict[bytes, Any]:
-    """Return a pickled dict with its keys as bytes."""
-    try:
-        content: Any = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError) as error:
-        raise UserError(
-            f"{path} cannot be read as a CIFAR batch ({error}); download it again"
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is no CIFAR batch; download it again")
-    return {key.encode() if isinstance(key, str) else key: value for key, value in content.items()}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._files import require_folder
+from tutelage.data._mask_classes import check_mask_classes
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, scaled_crop
 from tutelage.errors import UserError
@@ -32,6 +33,8 @@ CLASSES = {
     "motorcycle": 32,
     "bicycle": 33,
 }
+NUM_NUMBERS = 34  # from 0 on; those without a class of the benchmark are ignored in it
+LICENSE_PLATE = 255  # -1, as a byte
 ADVICE = (
     "unpack leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, so that data.root holds "
     "leftImg8bit and gtFine"
@@ -105,16 +108,20 @@ class Cityscapes(ImageData):
         for image in images:
             mask_name = image.name.replace("_leftImg8bit", "_gtFine_labelIds")
             pairs.append((image, mask_folder / image.parent.name / mask_name))
-        return checked_mask_set(pairs, MaskFormat(len(CLASSES), train_ids()))
+        masks = checked_mask_set(pairs, MaskFormat(len(CLASSES), train_ids()))
+        check_mask_classes(masks, self.classes, str(mask_folder), part == self.train)
+        return masks
 
 
 def train_ids() -> Tensor:
-    """Return the class of each number in a `labelIds` file.
+    """Return the class of each number in a `labelIds` file; see `MaskFormat.table`.
 
-    >>> train_ids()[[7, 33, 0, 9]].tolist()
-    [0, 18, 255, 255]
+    >>> train_ids()[[7, 33, 0, 9, 34]].tolist()
+    [0, 18, 255, 255, -1]
     """
-    table = torch.full((256,), VOID, dtype=torch.uint8)
+    table = torch.full((256,), -1, dtype=torch.int16)
+    table[:NUM_NUMBERS] = VOID
+    table[LICENSE_PLATE] = VOID
     for label, number in enumerate(CLASSES.values()):
         table[number] = label
     return table

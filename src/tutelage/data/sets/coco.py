@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._augmentation import mirror
-from tutelage.data._files import check_image_files, decode_image, require_folder
+from tutelage.data._files import (
+    NOT_UPRIGHT,
+    check_image_files,
+    decode_image,
+    num_left_as_stored,
+    require_folder,
+)
+from tutelage.data._overlap import warn_shared
+from tutelage.data._text import warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.sets._coco_file import CocoImage, read_classes, read_instances
@@ -48,13 +55,13 @@ class BoxSet(DenseSet):
         self.images = images
 
     def image(self, position: int) -> Tensor:
-        """Decode one image.
+        """Decode one image; it is put upright if the size in the file is that of the upright one.
 
         Raises:
             UserError: If it cannot be decoded, or has another size than the file says.
         """
         described = self.images[int(self.ids[position])]
-        image = decode_image(described.path)
+        image = decode_image(described.path, (described.width, described.height))
         height, width = image.shape[1:]
         if (height, width) != (described.height, described.width):
             raise UserError(
@@ -116,7 +123,11 @@ class Coco(ImageData):
     is background). Images without boxes are left out of training. Boxes that lie outside of their
     image, or have no extent, are left out, and boxes that reach over the edge are cut. All these
     are counted in one warning. Anything else that is wrong is an error that names file, annotation
-    and field.
+    and field. A box without `area` has its own.
+
+    Boxes are in pixels of an image as the file says its `width` and `height`: an image with an EXIF
+    orientation is put upright if that gives this size, and else left as it is stored, which the
+    warning counts.
 
     Args:
         root: the folder.
@@ -164,11 +175,13 @@ class Coco(ImageData):
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a file of their own."""
-        return (
-            self._part(self.train, self.keep_empty),
-            None if self.val is None else self._part(self.val, keep_empty=True),
-            None if self.test is None else self._part(self.test, keep_empty=True),
-        )
+        train = self._part(self.train, self.keep_empty)
+        validation = None if self.val is None else self._part(self.val, keep_empty=True)
+        test = None if self.test is None else self._part(self.test, keep_empty=True)
+        for part, name in ((validation, self.val), (test, self.test)):
+            if part is not None:
+                warn_shared(_paths(train), _paths(part), f"{self.train} and {name} of {self.root}")
+        return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
         """Mirror half of the images: what detectors are trained with on COCO."""
@@ -183,15 +196,19 @@ class Coco(ImageData):
                 "has others"
             )
         self._classes = instances.classes
-        check_image_files([image.path for image in instances.images])
+        paths = [image.path for image in instances.images]
+        check_image_files(paths)
+        sizes = [(image.width, image.height) for image in instances.images]
         keep = [keep_empty or bool((~image.crowd).any()) for image in instances.images]
-        counts = dict(instances.skipped)
-        if not all(keep):
-            counts["images without boxes left out of training"] = keep.count(False)
-        if counts:
-            listed = ", ".join(f"{count} {what}" for what, count in counts.items())
-            warnings.warn(f"{instances.path}: {listed}", stacklevel=4)
+        counts = instances.skipped
+        counts["images without boxes left out of training"] = keep.count(False)
+        counts[NOT_UPRIGHT] = num_left_as_stored(paths, sizes)
+        warn_counts(instances.path, counts)
         return BoxSet(instances.images, torch.tensor(keep).nonzero().flatten())
+
+
+def _paths(part: BoxSet) -> list[Path]:
+    return [part.images[position].path for position in part.ids.tolist()]
 
 
 def _instances_file(root: Path, part: str) -> Path:

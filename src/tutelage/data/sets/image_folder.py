@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from tutelage.data._augmentation import resized_crop
 from tutelage.data._files import check_image_files, decode_image, require_folder
+from tutelage.data._overlap import warn_shared
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ImageSet
+from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
 from tutelage.errors import UserError
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"}
 ADVICE = (
     "lay it out as root/train/<class>/*.jpg and root/val/<class>/*.jpg, or root/<class>/*.jpg, and "
     "set data.root"
@@ -66,9 +67,14 @@ class FileSet(ImageSet):
 class ImageFolder(ImageData):
     """Images in one folder a class.
 
-    The layout is `root/<class>/…`, or `root/train/<class>/…` with `root/val/…` and `root/test/…`.
-    Missing parts are cut: test 20 %, validation 10 % of what is left for training. Hidden files are
-    ignored. Transparent images are put on white, gray ones become RGB.
+    The layout is `root/<class>/…`, or `root/train/<class>/…` with `root/val/…` and `root/test/…`;
+    `training`, `valid`, `validation`, `dev` and `testing` are taken for parts, too, in any case of
+    letters. Missing parts are cut: test 20 %, validation 10 % of what is left for training.
+
+    Images lie at any depth below their class, and links to folders are followed. Hidden files and
+    folders are ignored; what else is not read is counted in one warning. Images are put upright as
+    their EXIF orientation says. Transparent ones are put on white, gray ones become RGB, 16-bit
+    ones are scaled to 8 bits from their whole range, and of an animation the first frame is taken.
 
     Args:
         root: the folder.
@@ -103,35 +109,42 @@ class ImageFolder(ImageData):
     @property
     def classes(self) -> list[str]:
         """Names of the class folders, sorted."""
-        root = require_folder(self.root, "the image folder", ADVICE)
-        train = root / "train" if (root / "train").is_dir() else root
-        names = _class_folders(train)
-        if len(names) < 2:
-            raise UserError(
-                f"{train} holds {len(names)} class folders, at least 2 are needed; {ADVICE}"
-            )
-        return names
+        return self._classes(self._tree())
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a folder of their own."""
-        classes = self.classes
-        root = Path(self.root).expanduser()
-        if not (root / "train").is_dir():
-            return self._part(root, classes), None, None
-        validation = root / "val"
-        test = root / "test"
-        return (
-            self._part(root / "train", classes),
-            self._part(validation, classes) if validation.is_dir() else None,
-            self._part(test, classes) if test.is_dir() else None,
-        )
+        tree = self._tree()
+        classes = self._classes(tree)
+        train = self._part(tree, "train", classes)
+        validation = self._part(tree, "validation", classes) if "validation" in tree.parts else None
+        test = self._part(tree, "test", classes) if "test" in tree.parts else None
+        tree.warn()
+        for name, part in (("validation", validation), ("test", test)):
+            if part is not None:
+                # Copies are not looked for: small images of another source are often equal.
+                where = f"the training and the {name} part of {tree.root}"
+                warn_shared(train.paths, part.paths, where, by_content=False)
+        return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
         """Crop at random scale and aspect, mirror: the augmentation of ImageNet recipes."""
         return resized_crop(self.size)
 
-    def _part(self, folder: Path, classes: Sequence[str]) -> FileSet:
-        for name in _class_folders(folder):
+    def _tree(self) -> ImageTree:
+        return find_tree(require_folder(self.root, "the image folder", ADVICE))
+
+    def _classes(self, tree: ImageTree) -> list[str]:
+        names = tree.classes
+        if len(names) < 2:
+            raise UserError(
+                f"{tree.parts['train']} holds {len(names)} class folders, at least 2 are needed; "
+                f"{ADVICE}"
+            )
+        return names
+
+    def _part(self, tree: ImageTree, part: str, classes: Sequence[str]) -> FileSet:
+        folder = tree.parts[part]
+        for name in tree.class_names(folder):
             if name not in classes:
                 raise UserError(
                     f"{folder} has a class {name!r} that the training part lacks; every part needs "
@@ -140,9 +153,9 @@ class ImageFolder(ImageData):
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
-            files = _image_files(folder / name)
             # In validation and test parts a class may be missing.
-            if not files and folder.name not in ("val", "test"):
+            files = tree.images(folder / name) if (folder / name).is_dir() else []
+            if not files and part == "train":
                 raise UserError(
                     f"{folder / name} holds no image ({', '.join(sorted(ENDINGS))}); {ADVICE}"
                 )
@@ -155,19 +168,6 @@ class ImageFolder(ImageData):
             labels=torch.tensor(labels, dtype=torch.int64),
             ids=torch.arange(len(paths)),
         )
-
-
-def _class_folders(folder: Path) -> list[str]:
-    paths = [path for path in folder.iterdir() if path.is_dir()]
-    return sorted(path.name for path in paths if not path.name.startswith("."))
-
-
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
-    )
 
 
 def _center_crop(image: Tensor, size: int) -> Tensor:

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 
 from tutelage.data._augmentation import padded_crop
 from tutelage.data._files import require_folder
+from tutelage.data._text import MEGABYTE, is_file
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
 from tutelage.errors import UserError
+
+MAX_BYTES = 1024 * MEGABYTE  # of images; EMNIST, the largest, has 525
 
 
 class _IdxData(ImageData):
@@ -52,12 +55,23 @@ class _IdxData(ImageData):
                 f"{root} holds {len(images)} {prefix} images but {len(labels)} labels; install it "
                 "again"
             )
+        if tuple(images.shape[1:]) != (28, 28):
+            height, width = images.shape[1:]
+            raise UserError(
+                f"{root} holds {prefix} images of {width}×{height} pixels instead of 28×28; "
+                "install it again"
+            )
+        if len(labels) > 0 and int(labels.max()) >= len(self.classes):
+            raise UserError(
+                f"{root} holds the {prefix} label {int(labels.max())}, but there are "
+                f"{len(self.classes)} classes (0 to {len(self.classes) - 1}); install it again"
+            )
         return ArraySet(images.unsqueeze(1), labels.long())
 
     def _file(self, root: Path, name: str) -> Path:
         for folder in (root, root / self.folder / "raw", root / "raw"):
             for path in (folder / name, folder / f"{name}.gz"):
-                if path.is_file():
+                if path.exists():
                     return path
         raise UserError(f"{type(self).__name__} at {root} lacks {name}[.gz]; {self.advice}")
 
@@ -144,19 +158,25 @@ def read_idx(path: Path, dimensions: int) -> Tensor:
     Raises:
         UserError: If it is no such file, or shorter than its header says.
     """
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); is the file complete?") from error
     # The header: two zeros, 8 for unsigned bytes, the number of dimensions, and each size as a
     # big-endian number of four bytes.
     header = 4 * (dimensions + 1)
-    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, header, 4)]
-    is_idx = content[:4] == bytes([0, 0, 8, dimensions])
-    if not is_idx or len(content) != header + math.prod(shape):
+    if not is_file(path):
+        raise UserError(f"{path} is no regular file; install the data again")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            beginning = file.read(header)
+            shape = [int.from_bytes(beginning[i : i + 4], "big") for i in range(4, header, 4)]
+            is_idx = beginning[:4] == bytes([0, 0, 8, dimensions]) and len(beginning) == header
+            size = math.prod(shape)
+            # No more is unpacked than the header says, whatever the file grows to.
+            content = file.read(size + 1) if is_idx and size <= MAX_BYTES else b""
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); is the file complete?") from error
+    if not is_idx or len(content) != size:
         raise UserError(
             f"{path} is no whole IDX file of {dimensions} dimensions; install the data again"
         )
-    return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(*shape)
+    if size == 0:  # `frombuffer` takes no empty buffer
+        return torch.zeros(shape, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8).view(*shape)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import shutil
-import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from tutelage.data._files import require_folder
+from tutelage.data._mask_classes import check_mask_classes
+from tutelage.data._overlap import warn_shared
+from tutelage.data._text import existing, is_file, path_inside, read_lines, warn_counts
 from tutelage.data.image_data import ImageData, RawSplits
-from tutelage.data.masks import MaskFormat, MaskSet, checked_mask_set, scaled_crop
+from tutelage.data.masks import MaskFormat, MaskSet, checked_mask_set, scaled_crop, value_table
 from tutelage.data.sets._coco_file import CocoImage, write_instances
 from tutelage.data.sets._prepare import build_folder
+from tutelage.data.sets._voc_xml import check_class_names, read_voc
 from tutelage.errors import UserError
+
+__all__ = ["VOCSegmentation", "prepare_voc", "read_mask_part", "read_voc"]
 
 CLASSES = [
     "background",
@@ -41,8 +46,9 @@ CLASSES = [
     "train",
     "tvmonitor",
 ]
-CORNERS = ("xmin", "ymin", "xmax", "ymax")
 IMAGES = "JPEGImages"
+ENDINGS = (".jpg", ".png", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+TWICE = "names that the list has twice, which count once"
 LISTS = "ImageSets/Segmentation"
 ADVICE = (
     "unpack VOC2012 so that data.root, data.root/VOC2012 or data.root/VOCdevkit/VOC2012 holds "
@@ -55,7 +61,11 @@ class VOCSegmentation(ImageData):
 
     `ImageSets/Segmentation/<part>.txt` names the samples, one a line. `JPEGImages/<name>.jpg` (or
     .png) are the images, `SegmentationClass/<name>.png` the masks: the class of every pixel, 255
-    where there is none (the outlines).
+    where there is none (the outlines). An image with an EXIF orientation is put upright if its mask
+    has the size of the upright one.
+
+    Classes that no training mask holds are named in a warning, and masks with nothing but one class
+    and 255 are an error: there, 255 usually is the foreground, which `values` can say.
 
     Args:
         root: the folder, or what holds it as `VOC2012` or `VOCdevkit/VOC2012`.
@@ -65,6 +75,8 @@ class VOCSegmentation(ImageData):
         masks: folder of the masks; `SegmentationClassAug` with train `trainaug` are the usual
             10 582.
         names: of the classes, from 0 on; None for VOC's 21.
+        values: number in the mask files -> class, 255 for none, such as {0: 0, 255: 1}; any other
+            number is an error. None if the numbers are the classes, and 255 is none.
         crop: side of the training crops in pixels.
         validation: share of the training part that is held out for validation.
         augment: True resizes the shorter side to 0.5 to 2 times 520 pixels, crops and mirrors.
@@ -81,6 +93,7 @@ class VOCSegmentation(ImageData):
         test: str | None = "val",
         masks: str = "SegmentationClass",
         names: list[str] | None = None,
+        values: dict[int, int] | None = None,
         crop: int = 480,
         validation: float = 0.1,
         augment: bool | nn.Module = True,
@@ -91,6 +104,7 @@ class VOCSegmentation(ImageData):
         self.test = test
         self.masks = masks
         self.names = names
+        self.values = values
         self.crop = crop
         self.validation = validation
         self.augment = augment
@@ -103,11 +117,15 @@ class VOCSegmentation(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a list of their own."""
         folder = self._folder()
-        return (
-            self._part(folder, self.train),
-            None if self.val is None else self._part(folder, self.val),
-            None if self.test is None else self._part(folder, self.test),
-        )
+        train = self._part(folder, self.train)
+        validation = None if self.val is None else self._part(folder, self.val)
+        test = None if self.test is None else self._part(folder, self.test)
+        images = [image for image, _ in train.pairs]
+        for part, name in ((validation, self.val), (test, self.test)):
+            if part is not None:
+                others = [image for image, _ in part.pairs]
+                warn_shared(images, others, f"{self.train} and {name} of {folder}")
+        return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
         """Resize at random, crop, mirror: torchvision's reference for these networks."""
@@ -121,7 +139,13 @@ class VOCSegmentation(ImageData):
         raise UserError(f"{root} holds no {IMAGES}; {ADVICE}")
 
     def _part(self, folder: Path, part: str) -> MaskSet:
-        return read_mask_part(folder, part, MaskFormat(len(self.classes)), self.masks)
+        num_classes = len(self.classes)
+        table = None if self.values is None else value_table(self.values, num_classes)
+        mask_format = MaskFormat(num_classes, table, accepts_values=True)
+        masks = read_mask_part(folder, part, mask_format, self.masks)
+        where = f"{folder / self.masks} that {part}.txt names"
+        check_mask_classes(masks, self.classes, where, part == self.train)
+        return masks
 
 
 def read_mask_part(
@@ -133,21 +157,26 @@ def read_mask_part(
         UserError: If the list, an image or a mask is missing, or broken.
     """
     list_file = root / LISTS / f"{part}.txt"
-    if not list_file.is_file():
+    if not is_file(list_file):
         parts = sorted(path.stem for path in list_file.parent.glob("*.txt"))
         raise UserError(
             f"the list of the part {part!r}, {list_file}, is missing; there are: "
             f"{', '.join(parts) or 'none'}"
         )
+    names: list[str] = []
+    for line in read_lines(list_file, "write one name a line"):
+        # One name a line, which may have spaces in it, or several.
+        whole = _image_file(root, line, list_file)
+        names += [line] if whole is not None else line.split()
     pairs = []
-    for name in list_file.read_text().split():
-        image = _image_file(root, name)
+    for name in _without_repeats(names, list_file):
+        image = _image_file(root, name, list_file)
         if image is None:
             raise UserError(
                 f"{list_file} names {name}, but {root / IMAGES / name}.jpg is missing; add it, or "
                 "take the name out"
             )
-        pairs.append((image, root / masks / f"{name}.png"))
+        pairs.append((image, existing(root / masks / f"{name}.png")))
     return checked_mask_set(pairs, mask_format)
 
 
@@ -157,7 +186,8 @@ def prepare_voc(
     """Turn a VOC folder (Annotations, JPEGImages, ImageSets/Main) into COCO's format.
 
     Boxes that are marked difficult become regions that evaluation ignores. VOC counts pixels from 1
-    and names the last pixel of a box; here a box ends after its last pixel, and counts from 0.
+    and names the last pixel of a box; here a box ends after its last pixel, and counts from 0. What
+    is corrected or left out, see `read_voc`, is counted in one warning.
 
     Args:
         root: the folder to make.
@@ -168,114 +198,79 @@ def prepare_voc(
         The new folder.
 
     Raises:
-        UserError: If a list, an annotation or an image is missing.
+        UserError: If a list, an annotation or an image is missing or wrong.
     """
     voc = Path(source).expanduser()
 
     def write(folder: Path) -> None:
         lists = {part: _sample_names(voc / "ImageSets" / "Main" / f"{part}.txt") for part in parts}
-        class_names: set[str] = set()
-        for names in lists.values():
-            for name in names:
-                class_names.update(read_voc(voc / "Annotations" / f"{name}.xml")[1])
-        classes = ["background", *sorted(class_names)]
+        classes = ["background", *_class_names(voc, lists)]
+        counts: Counter[str] = Counter()
+        photos: dict[str, list[Path]] = {}
         for part, names in lists.items():
             (folder / part).mkdir()
-            images = []
+            images: list[CocoImage] = []
+            photos[part] = []
             for name in tqdm(names, desc=part, unit="image"):
-                photo = voc / IMAGES / f"{name}.jpg"
-                if not photo.is_file():
-                    raise UserError(
-                        f"{photo} is missing, although {part}.txt lists it; get the whole VOC "
-                        "folder"
-                    )
-                image, _ = read_voc(voc / "Annotations" / f"{name}.xml", classes, photo)
-                shutil.copyfile(photo, folder / part / photo.name)
-                images.append(image)
+                photo = _photo(voc, name, part)
+                xml = existing(voc / "Annotations" / f"{name}.xml")
+                images.append(read_voc(xml, classes, photo, counts=counts)[0])
+                photos[part].append(photo)
+                copy = folder / part / photo.name
+                if copy.exists():
+                    raise UserError(f"{part}.txt names two images {photo.name}; rename one")
+                shutil.copyfile(photo, copy)
             write_instances(folder / "annotations" / f"instances_{part}.json", images, classes)
+        for part in parts[1:]:
+            warn_shared(photos[parts[0]], photos[part], f"{parts[0]} and {part} of {voc}")
+        warn_counts(voc / "Annotations", counts)
 
     return build_folder(Path(root), write)
 
 
-def read_voc(
-    path: Path,
-    classes: Sequence[str] | None = None,
-    image: Path | None = None,
-    first_pixel: int = 1,
-) -> tuple[CocoImage, list[str]]:
-    """Read the boxes of one image.
-
-    Args:
-        path: of the XML file.
-        classes: names by label; label 0 is the background. None leaves the labels at 0.
-        image: the image file; None takes the XML file's own `filename`, in the same folder.
-        first_pixel: number of the first pixel: 1 in VOC, whose boxes also name their last pixel; 0
-            for boxes that end there.
-
-    Returns:
-        The image with its boxes, and the names of its objects.
-
-    Raises:
-        UserError: If the file is no VOC annotation, or an object has no box, or a name that is none
-            of the classes.
-    """
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (OSError, ElementTree.ParseError) as error:
-        raise UserError(f"{path} is no whole XML file ({error}); write it again") from None
-    width = int(_number(root, "size/width", path))
-    height = int(_number(root, "size/height", path))
-    boxes: list[list[float]] = []
-    names: list[str] = []
-    crowd: list[bool] = []
-    for number, entry in enumerate(root.findall("object"), 1):
-        name = entry.findtext("name", "").strip()
-        if classes is not None and name not in classes[1:]:
-            raise UserError(
-                f"{path}: object {number} has the name {name!r}, which is none of "
-                f"{list(classes[1:])}"
-            )
-        names.append(name)
-        boxes.append([_number(entry, f"bndbox/{key}", path, f"object {number}") for key in CORNERS])
-        crowd.append(entry.findtext("difficult", "0").strip() == "1")
-    corners = torch.tensor(boxes, dtype=torch.float32).view(-1, 4)
-    corners[:, :2] -= first_pixel
-    labels = [0 if classes is None else classes.index(name) for name in names]
-    described = CocoImage(
-        path=image or path.with_name(root.findtext("filename", path.stem + ".jpg")),
-        source=path,
-        width=width,
-        height=height,
-        boxes=corners,
-        labels=torch.tensor(labels, dtype=torch.int64),
-        area=(corners[:, 2:] - corners[:, :2]).prod(1),
-        crowd=torch.tensor(crowd, dtype=torch.bool),
-    )
-    return described, names
+def _class_names(voc: Path, lists: dict[str, list[str]]) -> list[str]:
+    """Return the names of all objects, sorted."""
+    files: dict[str, Path] = {}
+    for part, names in lists.items():
+        for name in names:
+            path = existing(voc / "Annotations" / f"{name}.xml")
+            photo = _photo(voc, name, part)
+            _, objects = read_voc(path, image=photo, counts=Counter())
+            files.update(dict.fromkeys(objects, path))
+    check_class_names(files)
+    return sorted(files)
 
 
-def _image_file(root: Path, name: str) -> Path | None:
-    for ending in (".jpg", ".png"):
-        path = root / IMAGES / f"{name}{ending}"
-        if path.is_file():
-            return path
+def _photo(voc: Path, name: str, part: str) -> Path:
+    photo = _image_file(voc, name, voc / "ImageSets" / "Main" / f"{part}.txt")
+    if photo is None:
+        raise UserError(
+            f"{voc / IMAGES / name}.jpg is missing, although {part}.txt lists it; get the whole "
+            "VOC folder"
+        )
+    return photo
+
+
+def _image_file(root: Path, name: str, list_file: Path) -> Path | None:
+    path = path_inside(root / IMAGES, name, str(list_file))
+    for ending in ENDINGS:
+        file = existing(path.with_name(path.name + ending))
+        if is_file(file):
+            return file
     return None
 
 
 def _sample_names(path: Path) -> list[str]:
     """Return the first word of every line; the second one says whether a class is in the image."""
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"{path} is missing; give a folder such as VOCdevkit/VOC2012, and parts that it has"
         )
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    lines = read_lines(path, "write one name a line")
+    return _without_repeats([line.split()[0] for line in lines], path)
 
 
-def _number(
-    entry: ElementTree.Element, name: str, path: Path, what: str = "the annotation"
-) -> float:
-    text = entry.findtext(name)
-    try:
-        return float(text or "")
-    except ValueError:
-        raise UserError(f"{path}: {what} has no number {name!r} (it has {text!r})") from None
+def _without_repeats(names: Sequence[str], list_file: Path) -> list[str]:
+    unique = list(dict.fromkeys(names))
+    warn_counts(list_file, {TWICE: len(names) - len(unique)})
+    return unique

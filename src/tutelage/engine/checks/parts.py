@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -98,11 +99,33 @@ def checked_optimizer(distiller: Distiller, train: TrainConfig) -> torch.optim.O
             "check student.model"
         )
     try:
-        return make_optimizer(distiller, train)
+        optimizer = make_optimizer(distiller, train)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"train.optimizer cannot be made: {reason(error)}") from error
+    _check_step(optimizer)
+    return optimizer
+
+
+def _check_step(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse an optimizer that training cannot call.
+
+    Raises:
+        UserError: If its step needs a closure, or sparse gradients.
+    """
+    name = type(optimizer).__name__
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(
+            f"train.optimizer: {name} needs a closure that computes the loss again, which training "
+            "in batches has not; take another, such as torch.optim.AdamW"
+        )
+    if isinstance(optimizer, torch.optim.SparseAdam):
+        raise UserError(
+            f"train.optimizer: {name} takes sparse gradients only, and those of networks are "
+            "dense; take torch.optim.Adam"
+        )
 
 
 def run_once(role: str, network: nn.Module, inputs: tuple[Any, ...]) -> None:

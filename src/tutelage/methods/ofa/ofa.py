@@ -36,12 +36,20 @@ from torch.nn import functional as F
 
 from tutelage.core import Method, Step, Teacher
 from tutelage.core.batch import IGNORE_INDEX
+from tutelage.core.distributed import mean_over_ranks
 from tutelage.core.method import MethodInfo
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice, check_classes, check_logits, check_positive
+from tutelage.methods._checks import (
+    check_choice,
+    check_labels,
+    check_logits,
+    check_positive,
+    check_weights,
+)
 from tutelage.methods.ofa.branches import exit_branch
 from tutelage.methods.ofa.layout import LAST_STAGE, Layout, feature_layouts
+from tutelage.similarity._checks import as_same_dtype, check_tensors
 
 
 def ofa_loss(
@@ -78,10 +86,11 @@ def ofa_loss(
     check_positive("the gamma of OFA", gamma)
     check_positive("the temperature of OFA", temperature)
     with full_precision(student.device):
+        student, teacher = as_same_dtype(student, teacher)
         target = labels if labels.ndim == 1 else labels.argmax(1)
-        student_log_probs = F.log_softmax(promote(student) / temperature, 1)
+        student_log_probs = F.log_softmax(student / temperature, 1)
         with torch.no_grad():
-            teacher_log_probs = F.log_softmax(promote(teacher) / temperature, 1)
+            teacher_log_probs = F.log_softmax(teacher / temperature, 1)
             classes = torch.arange(student.shape[1], device=student.device)
             is_label = target.unsqueeze(1) == classes
             # (1 + p)^γ - 1 at the label and p^γ elsewhere, without cancellation or underflow.
@@ -91,7 +100,7 @@ def ofa_loss(
         losses = -(weights * student_log_probs).sum(1)
         # Masked instead of indexed: no tensor whose size an accelerator would have to wait for.
         has_label = target != IGNORE_INDEX
-        return losses.masked_fill(~has_label, 0.0).sum() / has_label.sum().clamp(min=1)
+        return mean_over_ranks(losses.masked_fill(~has_label, 0.0).sum(), has_label.sum())
 
 
 class OFA(Method):
@@ -135,6 +144,7 @@ class OFA(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("OFA", weight, branch_weight, task_weight)
         _check_stages(stages)
         _check_width(width)
         check_choice("layout", layout, Layout | None)
@@ -221,13 +231,16 @@ class OFA(Method):
 
 def _check_inputs(student: Tensor, teacher: Tensor, labels: Tensor) -> None:
     check_logits("OFA", student, teacher, maps=False)
+    check_tensors("OFA (labels)", labels)
     if labels.shape not in (student.shape[:1], student.shape):
         raise UserError(
             f"OFA needs labels (N,) or (N, C) for logits {tuple(student.shape)}, "
             f"got {tuple(labels.shape)}"
         )
     if labels.ndim == 1:
-        check_classes(labels, student.shape[1])
+        check_labels("OFA", labels, student)
+    elif not labels.is_floating_point():
+        raise UserError(f"OFA needs labels (N, C) of probabilities, got {labels.dtype}; use (N,)")
 
 
 def _check_stages(stages: object) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from tutelage.core.precision import full_precision, promote
 from tutelage.methods.pcka.patches import PatchGrid
 from tutelage.similarity._fused import SMALLEST, Slope, from_products
+from tutelage.similarity._once import once
 
 # Elements of a map in one block. On a CPU 1 MiB of float32, which stays in a core's cache; on an
 # accelerator large, since there the number of launches counts.
@@ -89,7 +89,6 @@ class BlockedAlignment(Function):
         )
 
     @staticmethod
-    @once_differentiable
     def backward(
         ctx: Any, d_intra: Tensor | None, d_inter: Tensor | None, _: Tensor
     ) -> tuple[Tensor | None, ...]:
@@ -99,7 +98,7 @@ class BlockedAlignment(Function):
         blocks = _Blocks(student, grid, ctx.dtype, teacher is not None)
         grad = torch.empty_like(student)
         grad_patches = grid.view(grad)  # writing to it undoes the cut
-        with full_precision(student.device):
+        with torch.no_grad(), full_precision(student.device):
             for part in blocks.parts():
                 x = None if teacher is None else blocks.cut_teacher(teacher, part)
                 y = blocks.cut_student(student, part)
@@ -107,7 +106,7 @@ class BlockedAlignment(Function):
                 d_values = (_as_matrices(d_intra, part), _as_matrices(d_inter, part))
                 target = grad_patches[part]
                 target.copy_(slope.pull(y, x, d_values).view(target.shape))
-        return grad, None, None, None
+        return once(grad), None, None, None
 
 
 def _as_matrices(numbers: Tensor | None, part: slice) -> Tensor | None:

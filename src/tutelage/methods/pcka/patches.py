@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_floating
+from tutelage.similarity._checks import check_tensors
 
 Over = Literal["channel", "image", "position"]
 PatchSize = int | Literal["auto"]
@@ -172,6 +173,7 @@ def _fewest_patches(
 
 
 def _check_maps(student: Tensor, teacher: Tensor) -> None:
+    check_tensors("PCKA", student, teacher)
     shapes = f"{tuple(student.shape)} from the student and {tuple(teacher.shape)} from the teacher"
     if student.ndim != 4 or teacher.ndim != 4 or not (student.numel() and teacher.numel()):
         raise UserError(

@@ -47,7 +47,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Method, MethodInfo, Step, Teacher
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice
+from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods._projection import projection
 from tutelage.methods.pcka.agreement_map import agreement_map
 from tutelage.methods.pcka.alignment import PatchAlignment, patch_alignment
@@ -95,6 +95,7 @@ def pcka_loss(
         UserError: If the maps do not fit each other or there is nothing to relate, as in a single
             patch.
     """
+    check_weights("PCKA", intra_weight, inter_weight)
     weights = _weights(intra_weight, inter_weight)
     alignments = patch_alignment(
         student,
@@ -157,6 +158,7 @@ class PCKA(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("PCKA", intra_weight, inter_weight, task_weight)
         if not layer_pairs or not (intra_weight or inter_weight):
             raise UserError(
                 "PCKA needs pairs of layers, such as layer_pairs={'layer3': 'layer3'}, and a "

@@ -19,6 +19,7 @@ float32 or better, outside autocast. The formulas are ours, see `residual_kd.py`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -29,7 +30,8 @@ from torch.nn import functional as F
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
 from tutelage.methods._attention_maps import attention_map, attention_vectors, map_distance
-from tutelage.methods._checks import check_choice
+from tutelage.methods._checks import check_choice, check_floating
+from tutelage.similarity._checks import as_same_dtype, check_list
 
 FeatureDistance = Literal["mse", "attention"]
 Schedule = Literal["joint", "end_to_end", "stagewise"]
@@ -55,6 +57,7 @@ def feature_distance(
         UserError: If the shapes differ, or if there is no map for the attention distance.
     """
     check_choice("distance", distance, FeatureDistance)
+    check_floating("a residual needs floating-point features", student, teacher)
     if student.shape != teacher.shape or not student.numel():
         raise UserError(
             f"a residual needs features of one shape, got {tuple(student.shape)} and "
@@ -62,7 +65,8 @@ def feature_distance(
         )
     with full_precision(student.device):
         if distance == "mse":
-            return F.mse_loss(promote(student), promote(teacher))
+            student, teacher = as_same_dtype(student, teacher)
+            return F.mse_loss(student, teacher)
         if student.ndim != 4 or student.shape[2] * student.shape[3] == 1:
             raise UserError(
                 f"the attention distance of features {tuple(student.shape)} is always 0; give maps "
@@ -122,6 +126,16 @@ def residual_kd_loss(
         UserError: If the features do not fit, see `feature_distance`.
     """
     check_choice("schedule", schedule, Schedule)
+    check_list("a residual (assistants)", assistants)
+    if not assistants:
+        raise UserError("a residual needs the feature of one assistant at least, got []")
+    for assistant in assistants:
+        check_floating("a residual needs floating-point features", assistant, student)
+        if assistant.shape != student.shape:
+            raise UserError(
+                f"an assistant's feature has shape {tuple(assistant.shape)}, the student's "
+                f"{tuple(student.shape)}; bring all members to one width"
+            )
     losses = {"student": feature_distance(student, teacher, distance=distance)}
     with full_precision(student.device):
         if schedule == "end_to_end":
@@ -154,7 +168,7 @@ def _assistant_loss(
 def error_removed(student: Tensor, assistants: Sequence[Tensor], teacher: Tensor) -> float:
     """Return the share of the student's squared error that the assistants removed.
 
-    It is negative if they added to the error.
+    It is negative if they added to the error; 0 if there was and is none.
 
     >>> error_removed(torch.zeros(1, 2), [torch.ones(1, 2)], torch.full((1, 2), 2.0))
     0.75
@@ -165,4 +179,7 @@ def error_removed(student: Tensor, assistants: Sequence[Tensor], teacher: Tensor
         teacher: feature of the same shape.
     """
     losses = residual_kd_loss(student, assistants, teacher, schedule="end_to_end")
+    if not losses["student"]:
+        # Nothing was missing: what the assistants add is error only.
+        return 0.0 if not losses["combined"] else -math.inf
     return 1.0 - float(losses["combined"] / losses["student"])

@@ -37,7 +37,7 @@ from tutelage.core import Method, MethodInfo, Step, Teacher
 from tutelage.core.distributed import is_distributed
 from tutelage.core.frozen import Unregistered
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice
+from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods._projection import pooled
 from tutelage.methods.residual_kd.joint_head import (
     JointHead,
@@ -123,6 +123,7 @@ class ResidualKD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("ResidualKD", student_weight, assistant_weight, student_task_weight)
         if not isinstance(layer_pairs, Mapping) or not layer_pairs:
             raise UserError(f"give layer_pairs such as {{'stage3': 'stage3'}}, got {layer_pairs!r}")
         check_budget(share, num_assistants, channel_multiple, input_shape)

@@ -48,7 +48,7 @@ def check_budget(
     Traceback (most recent call last):
     tutelage.errors.UserError: share is the assistants' part of the budget, between 0 and 1, got 1.5
     """
-    if not 0 < share < 1:
+    if not isinstance(share, (int, float)) or not 0 < share < 1:
         raise UserError(
             f"share is the assistants' part of the budget, between 0 and 1, got {share}"
         )

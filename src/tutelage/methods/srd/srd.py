@@ -34,14 +34,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import IGNORE_INDEX, Method, MethodInfo, Step, Teacher
-from tutelage.core.distributed import all_gather_with_grad
+from tutelage.core.distributed import all_gather_with_grad, mean_over_ranks
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice, check_positive
+from tutelage.methods._checks import (
+    check_choice,
+    check_features,
+    check_floating,
+    check_labels,
+    check_positive,
+    check_weights,
+)
+from tutelage.methods._deviations import deviations
 from tutelage.methods._projection import check_layer, connector, pooled
 from tutelage.methods.fitnet import fitnet_loss
 from tutelage.methods.kd import kd_loss
 from tutelage.methods.srd.teacher_head import TeacherHead, find_head
+from tutelage.similarity._checks import as_same_dtype
 from tutelage.similarity._gram import unit_rows
 
 LogitDistance = Literal["mse", "kl", "ce", "dist"]
@@ -74,17 +83,18 @@ def srd_loss(
         A scalar, float32 for half precision and inside autocast.
 
     Raises:
-        UserError: If the shapes differ, or if labels are missing.
+        UserError: If the shapes differ or are empty, a dtype is not floating, or labels are
+            missing or none of the K classes.
     """
     check_choice("distance", distance, LogitDistance)
-    if student.shape != teacher.shape or student.ndim != 2:
+    check_floating("SRD needs floating-point logits", student, teacher)
+    if student.shape != teacher.shape or student.ndim != 2 or not student.numel():
         raise UserError(
             f"SRD needs logits (N, K) of one shape, got {tuple(student.shape)} and "
-            f"{tuple(teacher.shape)}"
+            f"{tuple(teacher.shape)}; give both the same images and the teacher's classifier"
         )
     with full_precision(student.device):
-        student = promote(student)
-        teacher = promote(teacher)
+        student, teacher = as_same_dtype(student, teacher)
         if distance == "ce":
             return _cross_entropy(student, labels)
         if distance == "dist":
@@ -108,8 +118,8 @@ def srd_feature_loss(student: Tensor, teacher: Tensor, *, maps: bool = False) ->
     Raises:
         UserError: If N or C differ, or with `maps` if a feature is no map.
     """
-    student = promote(student)
-    teacher = promote(teacher)
+    check_features("SRD", student, teacher)
+    student, teacher = as_same_dtype(student, teacher)
     if not maps:
         return fitnet_loss(pooled(student), pooled(teacher))
     if student.ndim != 4 or teacher.ndim != 4:
@@ -177,6 +187,7 @@ class SRD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("SRD", weight, feature_weight, task_weight)
         check_choice("distance", distance, LogitDistance)
         check_positive("the temperature of SRD", temperature)
         self.student_layer = student_layer
@@ -255,15 +266,19 @@ def _cross_entropy(logits: Tensor, labels: Tensor | None) -> Tensor:
     """Return the mean over the labeled images; 0, not NaN, if there are none."""
     if labels is None:
         raise UserError("distance 'ce' needs labels (N,), got None; give them to srd_loss")
+    check_labels("SRD", labels, logits)
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="sum")
-    return total / (labels != IGNORE_INDEX).sum().clamp(min=1)
+    return mean_over_ranks(total, (labels != IGNORE_INDEX).sum())
 
 
 def _correlation_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return 1 - Pearson's correlation over classes, plus the same over images."""
+    """Return 1 - Pearson's correlation over classes, plus the same over images.
+
+    What is constant up to rounding has no correlation, and no gradient.
+    """
     total = student.new_tensor(2.0)
     for x, y in ((student, teacher), (student.mT, teacher.mT)):
-        x_rows = unit_rows(x - x.mean(1, keepdim=True))
-        y_rows = unit_rows(y - y.mean(1, keepdim=True))
+        x_rows = unit_rows(deviations(x))
+        y_rows = unit_rows(deviations(y))
         total = total - (x_rows * y_rows).sum(1).mean()
     return total

@@ -15,6 +15,7 @@ Variances are differences of squares: they need float32 at least, outside autoca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,9 +23,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice
+from tutelage.similarity._checks import as_same_dtype
+from tutelage.similarity._products import matmul
 
 Border = Literal["reflect", "valid", "renorm"]
 Exponents = tuple[float, float, float]
@@ -76,8 +79,7 @@ def ssim_index(
     check_window(window_size, sigma, border, exponents)
     _check_size(student.shape[2:], window_size, border)
     with full_precision(student.device):
-        s = promote(student)
-        t = promote(teacher)
+        s, t = as_same_dtype(student, teacher)
         window = GaussianWindow(s, window_size, sigma, border)
         c1 = (k1 * max_val) ** 2
         c2 = (k2 * max_val) ** 2
@@ -110,16 +112,21 @@ def check_window(window_size: int, sigma: float, border: Border, exponents: Expo
     Raises:
         UserError: The message names the option.
     """
-    if window_size < 1 or window_size % 2 == 0 or not sigma > 0:
+    is_odd = isinstance(window_size, int) and window_size > 0 and window_size % 2 == 1
+    if not is_odd or not _is_positive(sigma):
         raise UserError(
             f"SSIM needs an odd window_size and sigma > 0, got {window_size} and {sigma}; "
             "11 and 1.5 are usual"
         )
     check_choice("border", border, Border)
-    if len(exponents) != 3 or not any(exponents):
+    if len(exponents) != 3 or not any(exponents) or not all(map(math.isfinite, exponents)):
         raise UserError(
             f"exponents are three, of luminance, contrast and structure, not all 0, got {exponents}"
         )
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < math.inf
 
 
 def _check_size(size: Sequence[int], window_size: int, border: Border) -> None:
@@ -219,7 +226,7 @@ class GaussianWindow:
         if not self.bands:
             return self._convolved(x)
         rows, columns = self.bands
-        return rows @ (x @ columns.mT)
+        return matmul(rows, matmul(x, columns.mT))
 
     def _band(self, size: int) -> Tensor:
         """Return the matrix (size, size) that takes the means along an axis of `size` positions.

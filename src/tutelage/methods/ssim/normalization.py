@@ -15,6 +15,7 @@ from torch import Tensor
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_floating
+from tutelage.similarity._checks import as_same_dtype, check_tensors
 
 Normalize = Literal["channel", "tensor", "teacher", "none"]
 
@@ -54,8 +55,7 @@ def normalize_maps(
         Two maps (B, C, H, W); float32 for half precision and inside autocast.
     """
     with full_precision(student.device):
-        s = promote(student)
-        t = promote(teacher)
+        s, t = as_same_dtype(student, teacher)
         if normalize == "none":
             return s, t
         dims = (1, 2, 3) if normalize == "tensor" else (2, 3)
@@ -90,7 +90,7 @@ def check_normalization(normalize: Normalize, max_val: float | None, min_range: 
             "without normalization SSIM needs L, the range of the maps' values; "
             "give max_val (normalize='none')"
         )
-    if (max_val is not None and not max_val > 0) or not 0 <= min_range <= 1:
+    if min_range is None or not 0 <= min_range <= 1 or not (max_val is None or max_val > 0):
         raise UserError(
             f"max_val must be positive and min_range within [0, 1], got {max_val} and {min_range}"
         )
@@ -103,6 +103,7 @@ def check_maps(student: Tensor, teacher: Tensor, normalize: Normalize) -> None:
         UserError: If they are not maps (B, C, H, W) of one shape and of floating dtypes, or have a
             single position.
     """
+    check_tensors("SSIM", student, teacher)
     shapes = f"{tuple(student.shape)} from the student and {tuple(teacher.shape)} from the teacher"
     if student.ndim != 4 or teacher.ndim != 4 or not (student.numel() and teacher.numel()):
         raise UserError(f"SSIM compares maps (B, C, H, W), got {shapes}; tap convolutional maps")

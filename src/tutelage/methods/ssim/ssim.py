@@ -42,7 +42,7 @@ from torch.nn import functional as F
 from tutelage.core import Method, MethodInfo, Step, Teacher
 from tutelage.core.precision import promote
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice
+from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods._projection import adapter as build_adapter
 from tutelage.methods.ssim.index import Border, Exponents, border_for, check_window, ssim_index
 from tutelage.methods.ssim.normalization import (
@@ -206,6 +206,7 @@ class SSIM(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        check_weights("SSIM", weight, task_weight)
         if not layer_pairs:
             raise UserError(
                 "SSIM needs at least one pair of layers, such as layer_pairs={'layer3': 'layer3'}"

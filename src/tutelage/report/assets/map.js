@@ -8,18 +8,33 @@ for (const figure of document.querySelectorAll('figure.map')) {
   let shown = data.maps.length - 1;
   let pointed = null;
 
+  // Differences have a sign, and colors on a scale of their own.
+  const number = (value, digits) => {
+    const text = written(value, digits);
+    if (data.scale === null || value === null) return text;
+    return Number(value.toFixed(digits)) > 0 ? `+${text}` : text.replace(/^−(?=[0.]*$)/, '');
+  };
+  const color = (value) => {
+    if (value === null) return 'none';
+    const share = data.scale === null ? value : (value / data.scale + 1) / 2;
+    return `${data.scale === null ? 'h' : 'd'}${Math.floor(Math.min(Math.max(share, 0), 1) * LEVELS + 0.5)}`;
+  };
+
   const tell = (cell) => {
     const i = cell.parentNode.sectionRowIndex, j = cell.cellIndex - 1;
     const lines = [`${data.sides[0]} ${data.rows[i]} × ${data.sides[1]} ${data.columns[j]}`];
     const value = data.maps[shown][i][j];
-    lines.push(value === null ? 'no value: the features of one layer are constant' : `${data.measure} ${written(value, 4)}`);
+    lines.push(value === null ? 'no value: the features of one layer are constant' : `${data.measure} ${number(value, 4)}`);
     if (data.maps.length > 1) lines.push(data.titles[shown]);
-    if (shown > 0) lines.push(`${data.titles[0]}: ${written(data.maps[0][i][j], 4)}`);
+    if (shown > 0 && data.scale === null) lines.push(`${data.titles[0]}: ${written(data.maps[0][i][j], 4)}`);
     if (data.reference) lines.push(`${data.reference[0]}: ${written(data.reference[1][i][j], 4)}`);
     if (data.low && data.high && data.low[i][j] !== null && data.high[i][j] !== null) {
       lines.push(`${data.interval} ${written(data.low[i][j], 4)} … ${written(data.high[i][j], 4)}`);
     }
-    if (data.p_value && data.p_value[i][j] !== null) lines.push(`p-value ${written(data.p_value[i][j], 4)}`);
+    if (data.p_value && data.p_value[i][j] !== null) {
+      const least = data.p_floor !== null && data.p_value[i][j] <= data.p_floor * 1.000001 ? '≤ ' : '';
+      lines.push(`p-value ${least}${written(data.p_value[i][j], 4)}`);
+    }
     if (data.verdict && data.verdict[i][j] !== null) lines.push(`verdict: ${data.verdict[i][j]}`);
     if (data.reason && data.reason[i][j] !== null) lines.push(data.reason[i][j]);
     return lines;
@@ -62,8 +77,8 @@ for (const figure of document.querySelectorAll('figure.map')) {
       shown = Number(slider.value);
       data.maps[shown].forEach((row, i) => row.forEach((value, j) => {
         const cell = body.rows[i].cells[j + 1];
-        cell.className = value === null ? 'none' : `h${Math.floor(Math.min(Math.max(value, 0), 1) * LEVELS + 0.5)}`;
-        cell.firstChild.textContent = written(value, 2);
+        cell.className = color(value);
+        cell.firstChild.textContent = number(value, 2);
       }));
       figure.querySelector('output').textContent = data.titles[shown];
       slider.setAttribute('aria-valuetext', data.titles[shown]);

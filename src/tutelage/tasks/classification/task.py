@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tutelage.core import IGNORE_INDEX, Batch, Metrics, Task
+from tutelage.core.distributed import mean_over_ranks
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks.classification.metrics import ClassificationMetrics
@@ -53,6 +54,8 @@ class Classification(Task):
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Return the mean cross-entropy over the items that have a label; 0 if none has one.
 
+        Under several ranks, with gradient, it is the mean over the labeled items of all ranks.
+
         Raises:
             UserError: If the logits are not (N, num_classes) with one label an item, or a label is
                 out of range.
@@ -66,23 +69,19 @@ class Classification(Task):
             )
         if not len(labels):
             raise UserError("the batch is empty; give at least one item")
-        # Only on the CPU: on an accelerator, looking at the labels would make it wait.
-        all_labeled = logits.device.type == "cpu" and bool((labels >= 0).all())
         try:
-            loss = cross_entropy(
+            total = cross_entropy(
                 logits.float(),
                 labels,
                 ignore_index=IGNORE_INDEX,
                 label_smoothing=self.label_smoothing,
-                reduction="mean" if all_labeled else "sum",
+                reduction="sum",
             )
         except (IndexError, RuntimeError):
             # The CPU says at once that a label is out of range, an accelerator only later.
             self._check_range(labels)
             raise
-        if not all_labeled:
-            loss = loss / (labels != IGNORE_INDEX).sum().clamp(min=1)
-        return loss
+        return mean_over_ranks(total, (labels != IGNORE_INDEX).sum())
 
     def logits(self, output: Any) -> Tensor:
         """Return the logits (N, num_classes) in a network's output.
@@ -103,6 +102,10 @@ class Classification(Task):
                 "check the network's num_classes and task.num_classes"
             )
         return logits
+
+    def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the most likely class of every item, and its label; both (N,)."""
+        return self.logits(output).argmax(1), batch.labels
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless the data has as many classes as the task, and the loss can be computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from tutelage.core import Batch, Metrics
 from tutelage.core.distributed import gather_lists
 from tutelage.errors import UserError
+from tutelage.tasks._checks import refuse_undefined, warn_once
 
 # The first numbers of COCO's summary, in its order.
 SUMMARY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
@@ -27,7 +29,8 @@ class DetectionMetrics(Metrics):
     - with a teacher `teacher_ap`
     - `num_samples`: the number of images
 
-    All are shares, 0 to 1. A size or class without boxes has no metric.
+    All are shares, 0 to 1. A size or class without boxes has no metric; without any box `ap` is
+    NaN, with a line on standard error.
 
     Args:
         detections: reads (output, batch) as one dict an image: `boxes` (n, 4) corners in the
@@ -60,9 +63,13 @@ class DetectionMetrics(Metrics):
         """Return the metrics by name.
 
         Raises:
-            UserError: If no image was seen, on any rank, or one was seen twice.
+            UserError: If no image was seen, on any rank, or one was seen twice, or if a box or a
+                score is NaN.
         """
         truth, student, teacher = gather_lists([self._truth, self._student, self._teacher])
+        for role, images in (("network", student), ("teacher", teacher)):
+            count = sum(not _is_finite(image) for image in images)
+            refuse_undefined(role, count, f"{len(images)} images")
         image_ids = [image["image_id"] for image in truth]
         if not image_ids or len(set(image_ids)) != len(image_ids):
             raise UserError(
@@ -70,6 +77,11 @@ class DetectionMetrics(Metrics):
                 "check data.root, the split and the image ids"
             )
         metrics = average_precision(truth, student, self._names)
+        if math.isnan(metrics["ap"]):
+            warn_once(
+                f"no box of a single object is in the {len(image_ids)} images, so their average "
+                "precision is undefined (NaN); check the annotations of that part"
+            )
         if teacher:
             metrics["teacher_ap"] = average_precision(truth, teacher)["ap"]
         metrics["num_samples"] = float(len(image_ids))
@@ -104,7 +116,8 @@ def average_precision(
         names: as in `DetectionMetrics`.
 
     Returns:
-        The metrics of `DetectionMetrics` without `teacher_ap` and `num_samples`.
+        The metrics of `DetectionMetrics` without `teacher_ap` and `num_samples`; of them `ap`
+        alone, NaN, if there is no true box.
     """
     coco, evaluator = _import_evaluator()
     labels = sorted({label for image in truth for label in image["labels"]})
@@ -133,8 +146,9 @@ def average_precision(
         for index, label in enumerate(labels):
             name = names[label - 1] if 0 < label <= len(names) else str(label)
             metrics[f"ap/{name}"] = float(precision[:, :, index].mean())
-    # COCO gives -1 where there is no box; `ap` stays, for it chooses the best epoch.
-    return {name: value for name, value in metrics.items() if value >= 0 or name == "ap"}
+    # COCO gives -1 where there is no box.
+    defined = {name: value for name, value in metrics.items() if value >= 0}
+    return {"ap": math.nan} | defined
 
 
 def _annotations(images: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -155,6 +169,11 @@ def _annotations(images: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 annotation["score"] = image["scores"][index]
             annotations.append(annotation)
     return annotations
+
+
+def _is_finite(image: Mapping[str, Any]) -> bool:
+    numbers = [*image["scores"], *(side for box in image["boxes"] for side in box)]
+    return all(map(math.isfinite, numbers))
 
 
 def _import_evaluator() -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from tutelage.core import Batch, Metrics
 from tutelage.core.precision import promote
 from tutelage.errors import UserError
+from tutelage.tasks._checks import refuse_undefined
 
 Score = Literal["softmax", "energy"]
 FIRST_OUTLIER = -101  # label of outliers of the first kind; -102 is the second, and so on
@@ -122,8 +123,9 @@ def auroc(scores: Tensor, outliers: Tensor) -> float:
         outliers: (N,), bool.
 
     Raises:
-        UserError: If there are no outliers, or nothing else.
+        UserError: If there are no outliers, or nothing else, or if a score is NaN.
     """
+    _refuse_nan(scores)
     num_outliers = _count_outliers(outliers)
     _, index, counts = torch.unique(scores, return_inverse=True, return_counts=True)
     # Equal scores share the mean of their ranks (Mann-Whitney U).
@@ -147,8 +149,9 @@ def accepted_outliers(scores: Tensor, outliers: Tensor, accepted: float = 0.95) 
         accepted: share of the known images.
 
     Raises:
-        UserError: If there are no outliers, or nothing else.
+        UserError: If there are no outliers, or nothing else, or if a score is NaN.
     """
+    _refuse_nan(scores)
     _count_outliers(outliers)
     known = scores[~outliers].sort().values
     threshold = known[math.ceil(accepted * len(known)) - 1]
@@ -201,6 +204,9 @@ class OpenSetMetrics(Metrics):
         """Return the metrics by name.
 
         A kind of outlier has none if there is no image of it, or no known image.
+
+        Raises:
+            UserError: If there is no known image, or if a network's logits are NaN.
         """
         metrics = self._known.compute()
         labels = self._labels.compute()
@@ -211,6 +217,8 @@ class OpenSetMetrics(Metrics):
         return metrics
 
     def _separation(self, prefix: str, scores: Tensor, labels: Tensor) -> dict[str, float]:
+        role = "teacher" if prefix else "network"
+        refuse_undefined(role, int(scores.isnan().sum()), f"{len(scores)} images")
         metrics = {}
         known = labels == 0
         for number, kind in enumerate(self._kinds):
@@ -231,6 +239,15 @@ def _one_vs_all(pairs: Tensor) -> Tensor:
             f"a one-vs-all head gives (N, 2 K), got {tuple(pairs.shape)}; flatten (N, 2, K) to rows"
         )
     return promote(pairs).view(len(pairs), 2, -1).softmax(1)
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    count = int(scores.isnan().sum())
+    if count:
+        raise UserError(
+            f"{count} of {len(scores)} outlier scores are NaN and have no rank; check the logits "
+            "that they are from"
+        )
 
 
 def _count_outliers(outliers: Tensor) -> int:

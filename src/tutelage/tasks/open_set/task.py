@@ -58,6 +58,10 @@ class OpenSetClassification(Task):
         """Return the mean cross-entropy over the items that have a label; 0 if none has one."""
         return self._known.loss(output, batch)
 
+    def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the most likely class of every item, and its label, below 0 for an outlier."""
+        return self._known.decisions(output, batch)
+
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless the data has as many known classes, and the loss can be computed."""
         self._known.validate(output, batch, data)

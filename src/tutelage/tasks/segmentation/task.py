@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tutelage.core import IGNORE_INDEX, Batch, Metrics, Overlay, Task
+from tutelage.core.distributed import mean_over_ranks
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._overlays import mask_overlays
@@ -66,6 +67,8 @@ class Segmentation(Task):
     def loss(self, output: Any, batch: Batch) -> Tensor:
         """Return the mean cross-entropy over the pixels that have a class; 0 if none has one.
 
+        Under several ranks, with gradient, it is the mean over the pixels of all ranks.
+
         Raises:
             UserError: If logits and masks do not fit the task or each other.
         """
@@ -89,6 +92,10 @@ class Segmentation(Task):
     def resized(self, output: Any, batch: Batch) -> Tensor:
         """Return the logits in a network's output, at the size of the batch's masks."""
         return _resized(self.logits(output), batch.labels)
+
+    def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the most likely class of every pixel, and the true one; both (N, H, W)."""
+        return self.resized(output, batch).argmax(1), batch.labels
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless data, masks and logits have the classes of the task."""
@@ -132,7 +139,7 @@ class Segmentation(Task):
             # The CPU says at once that a class is out of range, an accelerator only later.
             self._check_range(masks)
             raise
-        return total / (masks != IGNORE_INDEX).sum().clamp(min=1)
+        return mean_over_ranks(total, (masks != IGNORE_INDEX).sum())
 
     def _check_range(self, masks: Tensor) -> None:
         classes = masks[masks != IGNORE_INDEX]

@@ -1,0 +1,106 @@
+"""Several processes of one run: how many were launched, and what the first one says to all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+
+from tutelage.errors import UserError
+
+# Of torchrun and `accelerate launch`, and of MPI's launchers, as Accelerate reads them.
+RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+T = TypeVar("T")
+
+
+def launched_world() -> int:
+    """Return how many processes torchrun or `accelerate launch` started; 1 without them."""
+    return _number("WORLD_SIZE", 1)
+
+
+def is_first_launched() -> bool:
+    """Return whether this is the first process of its launcher; to ask before there is a group."""
+    return all(_number(name, 0) == 0 for name in RANKS)
+
+
+def needs_cpu() -> bool:
+    """Return whether several processes have to share the CPU, since there is nothing else.
+
+    Accelerate would take each of them for a run of its own unless it is told.
+    """
+    accelerators = getattr(torch, "accelerator", torch.cuda)  # torch 2.4 and 2.5 lack the first
+    # Without a local rank nothing launched this process, and Accelerate would wait for others.
+    is_launched = launched_world() > 1 and "LOCAL_RANK" in os.environ
+    return is_launched and not accelerators.is_available()
+
+
+def check_launch(accelerator: Accelerator) -> None:
+    """Refuse processes that do not know of each other: each would be a whole run.
+
+    Raises:
+        UserError: If Accelerate found another number of processes than were launched.
+    """
+    launched = launched_world()
+    found = accelerator.num_processes
+    if "WORLD_SIZE" in os.environ and launched != found:
+        raise UserError(
+            f"{launched} processes were launched (WORLD_SIZE), but Accelerate found {found}, so "
+            "each of them would be a run of its own; set ACCELERATE_USE_CPU=true to use CPUs, or "
+            "unset WORLD_SIZE for a run of one process"
+        )
+
+
+def check_devices() -> None:
+    """Refuse more processes on a machine than it has GPUs.
+
+    Raises:
+        UserError: The message has the number of GPUs.
+    """
+    local = _number("LOCAL_WORLD_SIZE", 1)
+    uses_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y")
+    if local > 1 and torch.cuda.is_available() and not uses_cpu:
+        count = torch.cuda.device_count()
+        if local > count:
+            raise UserError(
+                f"{local} processes were launched on a machine with {count} GPU(s); launch as many "
+                "as it has GPUs, or set ACCELERATE_USE_CPU=true"
+            )
+
+
+def on_first(action: Callable[[], T], accelerator: Accelerator) -> T:
+    """Return what the first process's call returns, on all of them.
+
+    Raises:
+        UserError: On all of them, if the call raised it.
+    """
+    if accelerator.num_processes == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = action()
+        except UserError as error:
+            outcome[1] = str(error)
+    torch.distributed.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise UserError(outcome[1])
+    value: T = outcome[0]
+    return value
+
+
+def gather(own: Any, accelerator: Accelerator) -> list[Any]:
+    """Return the values of all ranks."""
+    if accelerator.num_processes == 1:
+        return [own]
+    everyone: list[Any] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(everyone, own)
+    return everyone
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "")
+    return int(text) if text.isdigit() else default

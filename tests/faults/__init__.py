@@ -1,0 +1,1 @@
+"""Faults put into tiny runs: kills, signals, full disks, races and damaged files."""
