@@ -280,9 +280,8 @@ def _probabilities(logits: Tensor, temperature: float) -> Tensor:
     """Return softmax(logits / T), in which no class is too improbable to be related.
 
     The kernels between classes divide by the length of a class over the items. What is as small as
-    1e-22 in all of them loses that length in float32, and 1e-44 its direction too. A class that is
-    below ε² in all items is therefore raised to ε²: the kernels between items do not notice, those
-    between classes do not change.
+    1e-22 in all of them loses that length in float32. A class that is below ε² in all items is
+    raised to ε²: the kernels between items do not notice, those between classes do not change.
     """
     logits = promote(logits) / temperature
     probabilities = logits.softmax(1)

@@ -101,8 +101,7 @@ def rtk_loss(
         A scalar, float32 for half precision and inside autocast.
 
     Raises:
-        UserError: If features or scores do not fit, a teacher's map is 1×1, or `top_k` is not
-            between 1 and the number of stages.
+        UserError: If features, scores or `top_k` do not fit, or a teacher's map is 1×1.
     """
     check_features(student, teacher)
     check_pair_numbers("scores", scores, (len(student[0]), len(student), len(teacher)))
