@@ -80,3 +80,33 @@ def test_a_teacher_that_changes_its_buffers_is_refused() -> None:
 
     with pytest.raises(UserError, match="changes its own buffers"):
         check(normalize_inputs(Counting(), [0.5] * 3, [0.5] * 3))
+
+
+class Noisy(nn.Module):
+    """Is right in 7 of 10 items with any statistics, each time in others."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        label = (inputs[:, 0, 0, 0] > inputs[:, 0, 0, 1]).long()
+        noise = torch.sin(1e4 * inputs.mean((1, 2, 3))).abs() < 0.45
+        return nn.functional.one_hot(torch.where(noise, 1 - label, label), 2).float()
+
+
+@pytest.mark.parametrize("count", [8, 16, 32])
+def test_few_samples_do_not_decide_about_the_normalization(count: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        inputs = torch.rand(count, 3, 2, 2, generator=generator)
+        labels = (inputs[:, 0, 0, 0] > inputs[:, 0, 0, 1]).long()
+        part = [Batch.of((inputs, labels))]
+        network = normalize_inputs(Noisy(), [0.5] * 3, [0.25] * 3)
+        assert "set teacher.mean" not in refusal(network, part)
+
+
+def refusal(network: nn.Module, part: list[Batch]) -> str:
+    """Return why a teacher is refused, or nothing."""
+    run = Evaluation("validation", batches=iter)
+    try:
+        check_teacher(network.eval(), TASK, {"validation": part}, run)
+    except UserError as error:
+        return str(error)
+    return ""
