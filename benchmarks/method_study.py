@@ -45,6 +45,7 @@ DKD_8: Variants = {"dkd_8": ("dkd", ["--method.beta=8"])}
 # Unlabeled images of the classes that have labels.
 SRD_SAME: Variants = {"srd_same": ("srd", ["--method.unlabeled={same: 1.0}"])}
 
+NO_CAP = ["--train.gradient_cap=null"]
 NO_LOGITS = ["--method.intra_weight=null", "--method.inter_weight=null"]
 NO_FEATURES = ["--method.feature_weight=null"]
 UNCENTERED = ["--method.center=false"]
@@ -87,22 +88,30 @@ def balances(factors: Sequence[int] = (1, 3, 10)) -> Variants:
 # As many steps as with 1000 labels.
 LABELS_4000 = ["--num_labels=4000", "--train.epochs=10", "--train.eval_every=2"]
 LABELS_10000 = ["--num_labels=10000", "--train.epochs=12", "--train.eval_every=3"]
-STUDIES = {
+SETTINGS = {
     "fashion-1000": Study(FASHION, METHODS | DKD_8),
-    "fashion-1000-dkd": Study(FASHION, recipes_as_they_are(BASELINE, "dkd")),
     "fashion-4000": Study(FASHION, METHODS | DKD_8, LABELS_4000),
-    # With --first 100 --seeds 2, then --only the best of those in the study below.
-    "balances-4000": Study(FASHION, balances(), LABELS_4000),
-    "balanced-4000": Study(FASHION, balances(), LABELS_4000),
     "vit-student-1000": Study(TO_VIT, all_recipes(TO_VIT) | DKD_8),
     "vit-student-4000": Study(TO_VIT, all_recipes(TO_VIT) | DKD_8, LABELS_4000),
     "vit-teacher-1000": Study(FROM_VIT, all_recipes(FROM_VIT) | DKD_8),
     "vit-teacher-4000": Study(FROM_VIT, all_recipes(FROM_VIT) | DKD_8, LABELS_4000),
+}
+AS_WEIGHTED = {
+    **SETTINGS,
+    "fashion-1000-dkd": Study(FASHION, recipes_as_they_are(BASELINE, "dkd")),
+    # With --first 100 --seeds 2, then --only the best of those in the study below.
+    "balances-4000": Study(FASHION, balances(), LABELS_4000),
+    "balanced-4000": Study(FASHION, balances(), LABELS_4000),
     "mixer-student-1000": Study(TO_MIXER, all_recipes(TO_MIXER) | DKD_8),
     "open-1200": Study(OPEN_SET, all_recipes(OPEN_SET) | SRD_SAME),
     "rcka-fashion-1000": Study(FASHION, RCKA_PARTS),
     "rcka-fashion-10000": Study(FASHION, RCKA, LABELS_10000),
     "rcka-digits-100": Study("classification/digits", RCKA),
+}
+STUDIES = {
+    # The weights of the recipes as they are, and kept within the cap that is the default.
+    **{name: study.changed(None, NO_CAP) for name, study in AS_WEIGHTED.items()},
+    **{f"{name}-capped": study for name, study in SETTINGS.items()},
 }
 FULL_STUDIES = {"resnet": Study(RESNET, all_recipes(RESNET))}
 PROFILES = {"quick": (STUDIES, 5), "full": (FULL_STUDIES, 3)}  # studies, number of seeds

@@ -33,6 +33,17 @@ class NonFiniteError(UserError):
         self.term = term
 
 
+def close_names(wrong: str, names: Iterable[str], maximum: int = 3) -> list[str]:
+    """Return the names nearest to a wrong one; the one that differs in case only comes alone.
+
+    >>> close_names("adamw", ["Adam", "AdamW"]), close_names("zzz", ["conv1"])
+    (['AdamW'], [])
+    """
+    names = [name for name in names if name]
+    same = [name for name in names if name.casefold() == wrong.casefold()]
+    return same or difflib.get_close_matches(wrong, names, n=maximum, cutoff=0.5)
+
+
 def near_misses(wrong: str, known: Iterable[str], maximum: int = 3) -> str:
     """Return `"; did you mean [...]?"` with the nearest names, or the first known ones.
 
@@ -42,7 +53,7 @@ def near_misses(wrong: str, known: Iterable[str], maximum: int = 3) -> str:
     "; known are ['conv1', 'fc']"
     """
     names = [name for name in known if name]
-    close = difflib.get_close_matches(wrong, names, n=maximum, cutoff=0.5)
+    close = close_names(wrong, names, maximum)
     if close:
         return f"; did you mean {close}?"
     shown = names[:8] + (["…"] if len(names) > 8 else [])

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tutelage.errors import UserError
 
+MAX_JSON = 2**30  # bytes; what a program wrote about a run is far smaller
 # What a process that was killed while it wrote leaves behind: `.metrics.json.5f2a90c1d3b7e684.tmp`.
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
 
@@ -103,11 +104,17 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
         fix: what to do about a damaged file; it ends the error message.
 
     Raises:
-        UserError: If the file is not a JSON object.
+        UserError: If the file is missing, no regular file or not a JSON object.
     """
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise UserError(f"{path} is missing, or no file; {fix}")
     try:
+        if path.stat().st_size > MAX_JSON:
+            raise UserError(f"{path} has {path.stat().st_size} bytes, more than it can have; {fix}")
         result = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+    except UserError:
+        raise
+    except (ValueError, RecursionError, MemoryError, OSError) as error:
         raise UserError(f"{path} is not whole ({error}); {fix}") from error
     if not isinstance(result, dict):
         raise UserError(f"{path} holds a JSON {type(result).__name__} and no object; {fix}")

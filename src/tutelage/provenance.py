@@ -41,7 +41,8 @@ def provenance() -> dict[str, Any]:
 
 def _commit(folder: Path) -> str | None:
     """Return the commit, with `+changes` if tracked files differ from it; None outside git."""
-    git = ["git", "-C", str(folder)]
+    # Without locks, since `status` would otherwise write to .git and could meet a commit.
+    git = ["git", "--no-optional-locks", "-C", str(folder)]
     try:
         commit = subprocess.run(
             [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True

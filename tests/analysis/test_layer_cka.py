@@ -326,3 +326,14 @@ def test_a_network_that_changes_the_inputs_is_refused() -> None:
     nets = [nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 8)) for _ in range(2)]
     with pytest.raises(UserError, match="left network, batch 0: the network changes its inputs"):
         compare_layers(nets, [["1"], ["1"]], [torch.randn(32, 4)])
+
+
+def test_inputs_of_the_wrong_kind_are_named() -> None:
+    half = nn.Sequential(nn.Linear(4, 3)).half()
+    whole = nn.Sequential(nn.Linear(4, 3))
+    with pytest.raises(UserError, match=r"the right network, batch 0's inputs are torch.float32"):
+        compare_layers([whole, half], [["0"], ["0"]], [torch.ones(8, 4)])
+    with pytest.raises(UserError, match=r"cannot take a batch of the fields \['x', 'label'\]"):
+        compare_layers(
+            [whole, whole], [["0"], ["0"]], [{"x": torch.ones(8, 4), "label": torch.ones(8)}]
+        )

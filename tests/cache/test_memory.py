@@ -131,7 +131,7 @@ def test_a_teacher_without_logits_cannot_be_cached() -> None:
             return list(images)
 
     cached = CachedTeacher(FrozenTeacher(Boxes()), TASK, lambda: batches(torch.arange(4)), 4)
-    with pytest.raises(UserError, match=r"the network gives a list .*; set teacher.cache to none"):
+    with pytest.raises(UserError, match=r"the teacher gives a list .*; set teacher.cache to none"):
         cached.with_taps([])
 
 

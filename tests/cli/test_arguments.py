@@ -11,6 +11,7 @@ from tests.cli.conftest import Run
 from tests.helpers.commands import write_recipe
 from tutelage import __version__
 from tutelage.cli import main
+from tutelage.cli.arguments import parse
 
 PACKAGE = Path(tutelage.__file__).parent
 COMMANDS = [
@@ -129,3 +130,13 @@ def test_keys_before_the_recipe_are_named_whatever_lies_around(
 )
 def test_former_words_name_the_present_ones(words: list[str], message: str, refuse: Run) -> None:
     refuse(*words, says=(message,))
+
+
+def test_the_home_folder_is_understood_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    words = ["train", "~/r.yaml", "--out=~/runs/a", "--teacher-dir", "~/t", "--data.root", "~/d"]
+    arguments, overrides = parse(words)
+    assert (arguments.source, arguments.out) == ("/home/ada/r.yaml", "/home/ada/runs/a")
+    assert arguments.teacher_dir == "/home/ada/t"
+    assert overrides == ["--data.root", "~/d"]  # the data expands it
+    assert parse(["report", "~/run"])[0].folder == "/home/ada/run"

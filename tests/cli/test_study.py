@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.helpers.commands import TEACHER, network, part, write_recipe
+from tests.helpers.patience import Patience
 from tutelage import UserError
 from tutelage.analysis.study import collect
 from tutelage.cli import jobs
@@ -151,8 +152,7 @@ time.sleep(600)
 def test_the_runs_of_a_killed_study_save_and_end(tmp_path: Path) -> None:
     said = tmp_path / "said"
     subprocess.run([sys.executable, "-c", STUDY, ORPHAN, str(said)])
-    while not (said.exists() and said.read_text()):
-        time.sleep(0.05)
+    Patience().wait_until(lambda: said.exists() and said.read_text(), "the run does not end")
     assert said.read_text() == "SIGTERM"
 
 
@@ -190,7 +190,7 @@ def test_a_wrong_study_is_one_sentence_before_anything_runs(refuse: Run) -> None
         "out",
         says=("nowhere holds no recipes", "classification/digits"),
     )
-    refuse("study", "study/kd.yaml", "--out", "out", says=("study/kd.yaml holds no recipes",))
+    refuse("study", "study/kd.yaml", "--out", "out", says=("study/kd.yaml is one recipe",))
     refuse(
         *study,
         "--methods",

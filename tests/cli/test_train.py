@@ -350,7 +350,7 @@ FIT: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "logits for other classes": (
         {"student": network(num_classes=7)},
-        ("the network gives (50, 7), but the task has 10 classes", "num_classes"),
+        ("the student gives (50, 7), but the task has 10 classes", "num_classes"),
     ),
     "no logits": (
         {"student": network("methods.Baseline")},
@@ -495,7 +495,7 @@ def test_wrong_image_folders_are_one_sentence(refuse: Run, here: Path) -> None:
     says("data.size", "at least 1, got 0", size=0)
     says("data.validation is a share between 0 and 1, got 2.0", validation=2.0)
     Path("photos/val").mkdir()
-    says("the validation part of ImageFolder is empty")
+    says("photos/val has no folder of a class with images in it")
     Path("photos/val/dog").mkdir()
     says("photos/val has a class 'dog' that the training part lacks")
     shutil.rmtree("photos/val")

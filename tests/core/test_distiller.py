@@ -19,6 +19,7 @@ from tutelage import (
     FitNet,
     FrozenTeacher,
     NoTeacher,
+    ResidualKD,
     Step,
     UserError,
 )
@@ -250,9 +251,18 @@ def test_a_method_sees_a_batch_and_the_task_loss_of_any_output() -> None:
 
 
 def test_a_layer_that_is_missing_asks_for_the_student_that_the_method_builds() -> None:
+    teacher = FrozenTeacher(net())
+    method: Method = ResidualKD({"2": "0"})
+    with pytest.raises(
+        UserError, match=r"no module 'student.2' .*method.build_student\(student, te"
+    ):
+        Distiller(net(), teacher, method, Classification(num_classes=3))
     method = FitNet(layer_pairs={"head": "0"})
-    with pytest.raises(UserError, match=r"no module 'head' .*method.build_student\(student, teac"):
-        Distiller(net(), FrozenTeacher(net()), method, Classification(num_classes=3))
+    with pytest.raises(UserError, match=r"a layer of the student: no module 'head' .*'3'\]$"):
+        Distiller(net(), teacher, method, Classification(num_classes=3))
+    method = FitNet(layer_pairs={"0": "head"})
+    with pytest.raises(UserError, match="a layer of the teacher: no module 'head'"):
+        Distiller(net(), teacher, method, Classification(num_classes=3))
 
 
 def test_non_finite_features_are_named() -> None:
@@ -555,3 +565,12 @@ def test_a_term_on_a_frozen_layer_is_refused() -> None:
         distiller(BATCH)
     with torch.no_grad():
         distiller(BATCH)
+
+
+def test_what_is_shared_afterwards_is_seen_by_setup() -> None:
+    student = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    teacher = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    distiller = Distiller(student, FrozenTeacher(teacher), KD(), Classification(3))
+    student[1] = teacher[1]
+    with pytest.raises(UserError, match="the student's module '1' is the teacher's module '1'"):
+        distiller.setup((torch.randn(8, 4), torch.randint(3, (8,))))

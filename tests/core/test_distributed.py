@@ -73,6 +73,30 @@ def test_two_ranks_have_the_gradient_of_the_joined_batch(tmp_path: Path) -> None
     assert torch.allclose(gradient, whole.grad, atol=1e-14)
 
 
+def curved(x: Tensor, y: Tensor) -> Tensor:
+    return (x.square().mean() * (x @ y.mT).exp()).sum()
+
+
+def differentiate_twice(rank: int, folder: Path, x: Tensor, y: Tensor) -> None:
+    share = x[4 * rank : 4 * rank + 4].clone().requires_grad_()
+    value = curved(all_gather_with_grad(share), y)
+    gradient = torch.autograd.grad(value, share, create_graph=True)[0]
+    gradient.square().sum().backward()
+    torch.save(share.grad, folder / f"{rank}.pt")
+
+
+@RANKS_FORK
+def test_two_ranks_have_the_second_derivative_of_the_joined_batch(tmp_path: Path) -> None:
+    x, y = torch.randn(2, 8, 3, dtype=torch.float64)
+    on_two_ranks(differentiate_twice, tmp_path, x, y)
+    whole = x.clone().requires_grad_()
+    gradient = torch.autograd.grad(2 * curved(whole, y), whole, create_graph=True)[0]
+    gradient.square().sum().backward()
+    assert whole.grad is not None
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert torch.allclose(torch.cat(found), whole.grad, rtol=1e-12)
+
+
 def exchange(rank: int, folder: Path, x: Tensor, y: Tensor) -> None:
     assert is_distributed()
     assert torch.equal(sum_over_ranks(x if rank == 0 else y), x + y)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage import FeatureTaps, UserError
-from tutelage.core.taps import Address, remove_taps
+from tutelage.core.taps import Address, find_module, remove_taps
 
 
 class Twice(nn.Module):
@@ -118,7 +118,7 @@ def test_a_malformed_address_is_refused(text: str) -> None:
 def test_a_feature_that_was_not_recorded_gives_the_near_misses() -> None:
     output = FeatureTaps(nn.Sequential(OrderedDict(layer3=nn.ReLU())), ["layer3"])(torch.ones(1))
     assert output.feature("layer3").item() == 1.0
-    with pytest.raises(UserError, match=r"no feature 'layer4' was recorded; did you mean"):
+    with pytest.raises(UserError, match="'layer4' of the network was recorded; did you mean"):
         output.feature("layer4")
 
 
@@ -311,3 +311,18 @@ def test_layers_are_found_inside_a_compiled_network() -> None:
     taps = FeatureTaps(torch.compile(net, backend="eager"), ["0"])
     x = torch.randn(2, 4)
     assert torch.equal(taps(x).features["0"], net[0](x))
+
+
+def test_every_name_of_a_module_can_be_tapped() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    network.encoder = network[0]
+    output = FeatureTaps(network, ["0", "encoder"])(torch.ones(2, 3))
+    assert torch.equal(output.features["0"], output.features["encoder"])
+    assert find_module(network, "encoder") is network[0]
+
+
+def test_removed_taps_say_so() -> None:
+    taps = FeatureTaps(nn.Sequential(nn.Linear(3, 3)), ["0"])
+    taps.remove()
+    with pytest.raises(UserError, match=r"the taps on \['0'\] were removed, as Distiller.deploy"):
+        taps(torch.ones(2, 3))

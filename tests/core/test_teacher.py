@@ -80,9 +80,10 @@ def test_teachers_of_different_classes_give_their_logits_by_name() -> None:
 
 def test_layers_of_several_teachers_say_whose_they_are() -> None:
     both = Teachers({"small": FrozenTeacher(nn.Linear(4, 3)), "large": NoTeacher()})
-    for layer in ("fc", "smal/fc"):
-        with pytest.raises(UserError, match=r"does not say whose it is; write it as 'small/fc'"):
-            both.with_taps([layer])
+    with pytest.raises(UserError, match=r"does not say whose it is; write it as 'small/fc'"):
+        both.with_taps(["fc"])
+    with pytest.raises(UserError, match=r"no teacher 'smal', .*'smal/fc'.*mean \['small'\]"):
+        both.with_taps(["smal/fc"])
     with pytest.raises(UserError, match=r"taps \['fc'\] of a teacher, but there is none"):
         both.with_taps(["large/fc"])
     two = Teachers({name: FrozenTeacher(nn.Linear(4, 3)) for name in ("small", "large")})

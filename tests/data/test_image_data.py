@@ -27,7 +27,11 @@ def test_detectors_normalize_by_themselves(tmp_path: Path) -> None:
     data = Coco(str(write_coco(tmp_path)))
     network = data.normalize(nn.Identity())
     assert normalization(network) is None
-    assert normalization(data.normalize(nn.Identity(), mean=[0.5, 0.5, 0.5])) is None
+    statistics = [0.5, 0.5, 0.5], [0.25, 0.25, 0.25]
+    assert normalization(data.normalize(nn.Identity(), *statistics)) == statistics
+    for mean, std, missing in ((statistics[0], None, "std"), (None, statistics[1], "mean")):
+        with pytest.raises(UserError, match=f"no {missing}, and Coco has none either; give both"):
+            data.normalize(nn.Identity(), mean, std)
     assert data.input_info(network) == {
         "mean": None,
         "std": None,

@@ -4,13 +4,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from tutelage.data import ArraySet, Digits, ImageSet, collate
-from tutelage.data._augmentation import padded_crop
+from tutelage.data._augmentation import PaddedCrop
 
 
 def augmented(seed: int = 0) -> ArraySet:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator)
-    return ArraySet(images, torch.arange(40) % 4, augment=padded_crop(8, 2, flip=True), seed=seed)
+    return ArraySet(images, torch.arange(40) % 4, augment=PaddedCrop(8, 2, flip=True), seed=seed)
 
 
 def test_a_batch_has_pixels_labels_ids_and_views() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from tests.data.test_files import write_png
 from tests.helpers.masks import write_cityscapes, write_voc_masks
 from tutelage import UserError
-from tutelage.data import Cityscapes, MaskFormat, Resized, VOCSegmentation
+from tutelage.data import Cityscapes, MaskFormat, VOCSegmentation
 
 COUNTS = {"train": 6, "val": 3}
 NAMES = ["background", "brick", "leaf"]
@@ -148,9 +149,6 @@ def test_an_empty_list_is_refused_and_not_replaced(voc: Path) -> None:
         VOCSegmentation(str(voc), names=NAMES, validation=0.4).splits()
     with pytest.raises(UserError, match="the validation part of VOCSegmentation is empty"):
         VOCSegmentation(str(voc), names=NAMES, val="val", test=None).splits()
-    resized = Resized(VOCSegmentation(str(voc), names=NAMES, val="val", test=None))
-    with pytest.raises(UserError, match="the validation part of Resized is empty"):
-        resized.splits()
 
 
 def test_a_wrong_folder_is_told_with_how_it_should_be(tmp_path: Path) -> None:
@@ -210,7 +208,8 @@ def test_numbers_without_a_meaning_are_refused(voc: Path, tmp_path: Path) -> Non
         VOCSegmentation(str(voc), names=NAMES, values={0: 0, 1: 1, 2: 2}).raw_splits()
     right = VOCSegmentation(str(voc), names=NAMES, values={0: 0, 1: 1, 3: 2}).raw_splits()[0]
     assert right[0].labels.unique().tolist() == [0, 1, 2]
-    for values in ({}, {0: 3}, {-1: 0}, {70000: 0}):
+    wrong: list[Any] = [{}, {0: 3}, {-1: 0}, {70000: 0}, {"0": 0}, {0: 0.5}, {True: 0}, [0, 1]]
+    for values in wrong:
         with pytest.raises(UserError, match=r"data\.values"):
             VOCSegmentation(str(voc), names=NAMES, values=values).raw_splits()
 
@@ -283,3 +282,10 @@ def test_endings_are_found_in_any_case(voc: Path) -> None:
     mask = voc / "VOC2012/SegmentationClass/2007_train000000.png"
     mask.rename(mask.with_suffix(".PNG"))
     assert len(VOCSegmentation(str(voc), names=NAMES).raw_splits()[0]) == 6
+
+
+def test_a_mask_that_was_compressed_with_loss_is_refused(voc: Path) -> None:
+    path = next((voc / "VOC2012/SegmentationClass").glob("*train*.png"))
+    Image.fromarray(np.array(Image.open(path))).save(path, "JPEG")
+    with pytest.raises(UserError, match="is a JPEG file, which does not keep numbers as they are"):
+        VOCSegmentation(str(voc), names=NAMES).raw_splits()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
@@ -185,6 +186,23 @@ def test_all_classes_may_be_known() -> None:
     assert not parts["train"].pools
     assert not (parts["test"].labels < 0).any()
     assert set(OpenSet(Digits()).splits(num_labels=60)["train"].pools) == {"same"}
+
+
+def test_a_part_may_have_no_known_class(tmp_path: Path) -> None:
+    for part, names in (("train", "abc"), ("val", "bc"), ("test", "c")):
+        for name in names:
+            for number in range(4):
+                color = 40 * number, 60 * ord(name) % 250, len(part)
+                path = tmp_path / part / name / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (9, 9), color).save(path)
+    data = ImageFolder(str(tmp_path), size=8, augment=False)
+    parts = OpenSet(data, ["a", "b"], far=Digits()).splits()
+    labels = parts["test"].labels
+    assert labels[:4].tolist() == [-101] * 4
+    assert labels[4:].unique().tolist() == [-102]
+    assert parts["test"].ids.unique().numel() == len(labels)
+    assert parts["test"].batch([(0, 0), (0, 9)]).inputs.shape == (2, 3, 8, 8)
 
 
 def test_what_does_not_fit_is_named() -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.helpers.coco import write_coco
 from tests.helpers.commands import write_cifar10
 from tutelage import UserError
-from tutelage.data import CIFAR10, Digits, Resized
+from tutelage.data import CIFAR10, Coco, Digits, OpenSet, Resized
 from tutelage.data.resized import reshaped
 
 
@@ -46,3 +47,11 @@ def test_parts_that_are_cut_stay_cut() -> None:
         UserError, match=r"data\.size is the side of the images in pixels, at least 1, got 0"
     ):
         Resized(Digits(), size=0)
+
+
+def test_images_with_boxes_would_lose_them(tmp_path: Path) -> None:
+    data = Coco(str(write_coco(tmp_path)), val="val2017")
+    with pytest.raises(UserError, match="Resized takes images with one label each"):
+        Resized(data).splits()
+    with pytest.raises(UserError, match="OpenSet takes images with one label each"):
+        OpenSet(Digits(), far=data).splits()

@@ -1,4 +1,4 @@
-"""A share of `python -m tests.faults`, which puts kills, signals and full disks into tiny runs."""
+"""A share of `python -m tests.faults`: kills, full disks, races, damage, wrong arguments."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ def test_tiny_runs_survive_faults() -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert done.stdout.count("injected") == 7
+    assert done.stdout.count("injected") == 11

@@ -138,6 +138,10 @@ def test_a_student_alone_is_compared_with_the_teacher_but_never_hears_it(
     assert without is not None
     assert beside is not None
     assert set(beside["test"]) - set(without["test"]) == {"agreement", "teacher_kl"}
+    # The teacher on the same items as the student: the one of this run was tested on them.
+    own = json.loads((teacher_run / "metrics.json").read_text())["test"]
+    assert beside["teacher"]["test"] == pytest.approx(own, rel=1e-6)
+    assert without["teacher"] is None
     states = [load_file(tmp_path / name / "student.safetensors") for name in ("without", "beside")]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -11,14 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.patience import exit_code
 from tests.helpers.runs import make_recipe
-from tutelage import Baseline
-from tutelage.engine import fit
+from tutelage import Baseline, cli
+from tutelage.engine import fit, interrupt
 from tutelage.engine.checkpoint import checkpoints
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.trainer import Trainer
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+ROOT = Path(__file__).parents[2]
+SIGNALS = [signal.Signals[name] for name in interrupt.SIGNALS]
 
 
 def send(*numbers: signal.Signals) -> None:
@@ -101,9 +105,9 @@ def test_a_signal_in_the_last_epoch_does_not_start_the_test(
 
 
 def test_ctrl_c_three_times_ends_a_step_that_hangs() -> None:
-    with Interrupt() as interrupt:
+    with Interrupt() as asked:
         send(signal.SIGINT, signal.SIGINT)
-        assert interrupt.requested
+        assert asked.requested
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
 
@@ -111,8 +115,62 @@ def test_ctrl_c_three_times_ends_a_step_that_hangs() -> None:
 def test_nohup_is_respected() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with Interrupt() as interrupt:
+        with Interrupt() as asked:
             send(signal.SIGHUP)
-            assert not interrupt.requested
+            assert not asked.requested
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+GROUP = """
+import os, signal, sys
+from pathlib import Path
+from tests.helpers.runs import make_recipe
+from tutelage import Baseline
+from tutelage.engine import fit
+from tutelage.engine.trainer import Trainer
+step = Trainer._step
+def interrupted(trainer, batch):
+    if trainer.step == 1:
+        os.killpg(0, int(sys.argv[2]))
+    step(trainer, batch)
+Trainer._step = interrupted
+recipe = make_recipe(Baseline(), None, num_workers=2)
+assert fit(recipe, sys.argv[1], text="a: 1\\n") is None
+assert [path.name for path in Path(sys.argv[1], "checkpoints").iterdir()] == ["000000002"]
+"""
+
+
+# The loading processes ignore all but SIGTERM, which is different for them.
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_loading_processes_leave_the_signal_of_a_group_to_the_run(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", GROUP, str(tmp_path / "run"), str(int(number))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 0, done.stderr
+
+
+WORKER = """
+import signal
+from tutelage.engine import loader
+loader.GRACE_SECONDS = 0.1
+loader._leave_signals_to_the_run(0)
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_loading_process_ends_when_the_run_tells_it() -> None:
+    command = [sys.executable, "-c", WORKER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        for number in SIGNALS:  # only SIGTERM does it
+            process.send_signal(number)
+        assert exit_code(process) == -signal.SIGALRM
+
+
+def test_the_command_line_knows_the_same_signals() -> None:
+    assert ("SIGINT", *cli.SIGNALS) == interrupt.SIGNALS

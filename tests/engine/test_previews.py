@@ -218,6 +218,7 @@ def make_ready(
         setup=Setup(recipe, data.splits(), teacher, network),
         distiller=Distiller(network, NoTeacher(), method, task),
         optimizer=None,
+        cap=None,
         sampler=None,
         training=None,
         loading=EvalLoading(8, 0, torch.device("cpu")),
@@ -283,8 +284,9 @@ def test_pictures_are_whole_or_not_there_and_never_lose_a_run(
     parts = make_ready(20, classes=["a"])
     save_previews(parts, tmp_path)
     before = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    (tmp_path / "pictures.tmp").mkdir()  # of a run that was killed
+    tmp_path.chmod(0o750)
     save_previews(parts, tmp_path)
+    assert (tmp_path / "pictures").stat().st_mode == tmp_path.stat().st_mode
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == before
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(Pixels, "fails", True)

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.helpers.patience import Patience, exit_code
 from tutelage.engine.run_folder import RunFolder
 
 SCRIPT = """
@@ -37,10 +37,9 @@ def start(teacher: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
 
 
 def wait_for_epochs(out: Path, epochs: int) -> None:
-    until = time.monotonic() + 120
-    while len(RunFolder(out).records()) < epochs:
-        assert time.monotonic() < until, "the run made no progress"
-        time.sleep(0.005)
+    Patience().wait_until(
+        lambda: len(RunFolder(out).records()) >= epochs, "the run made no progress"
+    )
 
 
 def assert_equal(first: Path, second: Path) -> None:
@@ -59,7 +58,7 @@ def assert_equal(first: Path, second: Path) -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(teacher_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert start(teacher_run, out).wait(120) == 0
+    assert exit_code(start(teacher_run, out)) == 0
     return out
 
 
@@ -70,9 +69,9 @@ def test_kill_9_and_resume_is_bit_equal(
     process = start(teacher_run, out)
     wait_for_epochs(out, 4)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(30) == -signal.SIGKILL
+    assert exit_code(process) == -signal.SIGKILL
     assert not (out / "metrics.json").exists()
-    assert start(teacher_run, out, "--resume").wait(120) == 0
+    assert exit_code(start(teacher_run, out, "--resume")) == 0
     assert_equal(out, uninterrupted)
 
 
@@ -83,7 +82,7 @@ def test_ctrl_c_saves_and_exits_cleanly_in_mid_epoch(
     process = start(teacher_run, out)
     wait_for_epochs(out, 3)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    assert exit_code(process) == 130
     assert len(list((out / "checkpoints").iterdir())) == 2
-    assert start(teacher_run, out, "--resume").wait(120) == 0
+    assert exit_code(start(teacher_run, out, "--resume")) == 0
     assert_equal(out, uninterrupted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 
 from tests.helpers.runs import make_recipe
 from tutelage import KD, Baseline, UserError
-from tutelage.engine import fit
+from tutelage.engine import fit, run_folder
+from tutelage.engine.lock import locked
 from tutelage.engine.run_folder import RunFolder
 from tutelage.io import atomic, remove_leftovers, temporary_folder, write_json, write_tensors
 
@@ -32,6 +34,29 @@ def test_a_folder_whose_run_was_killed_at_once_can_be_used(tmp_path: Path) -> No
     (tmp_path / "2/recipe.yaml").unlink()
     with pytest.raises(UserError, match="is no run of ours"):
         RunFolder(tmp_path / "2").check("a: 1\n", resume=True)
+
+
+def test_a_folder_that_another_process_discards_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "new/run")
+    tries = []
+
+    def locked_late(path: Path) -> AbstractContextManager[None]:
+        tries.append(path)
+        if len(tries) == 1:
+            path.rmdir()
+        return locked(path)
+
+    monkeypatch.setattr(run_folder, "locked", locked_late)
+    with folder.claimed():
+        assert (folder.path / "run.lock").exists()
+        folder.create("a: 1\n")
+        folder.discard()
+        # Nobody else begins here before all of it is removed.
+        assert [path.name for path in folder.path.iterdir()] == ["run.lock"]
+    assert len(tries) == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_kill_in_finishing_left_is_removed(tmp_path: Path) -> None:

@@ -238,6 +238,7 @@ def test_two_teachers_of_different_widths(teacher_run: Path, tmp_path: Path) -> 
     validation = metrics["teacher"]["validation"]
     assert validation["wide/top1"] > 0.9
     assert validation["narrow/top1"] > 0.8
+    assert metrics["teacher"]["test"].keys() == validation.keys()
     assert 0 < metrics["test"]["agreement"] <= 1
     sizes = [sum(p.numel() for p in make_net(width).parameters()) for width in (16, 8)]
     assert metrics["parameters"]["teacher"] == sum(sizes)

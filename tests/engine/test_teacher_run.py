@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -24,12 +22,17 @@ def build() -> Recipe:
 def test_one_that_another_process_trains_is_waited_for_and_taken_over_if_that_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(teacher_run, "WAIT_SECONDS", 0.05)
     run = TeacherRun("teacher.yaml", "a: 1\n", tmp_path / "teacher", build)
     run.out.mkdir()
     with holder(run.out) as process:
-        threading.Timer(0.3, lambda: os.kill(process.pid, signal.SIGKILL)).start()
-        assert run.train()
+
+        def kill(seconds: float) -> None:
+            process.kill()
+            process.wait()
+
+        with monkeypatch.context() as patched:
+            patched.setattr(teacher_run.time, "sleep", kill)
+            assert run.train()
     lines = [line for line in capsys.readouterr().err.splitlines() if "teacher" in line]
     assert lines == [
         f"waiting for the teacher that process {process.pid} on {os.uname().nodename} trains: "

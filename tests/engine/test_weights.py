@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file, save_model
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from tutelage import UserError
 from tutelage.engine.weights import load_weights
@@ -167,3 +170,79 @@ def test_lazy_networks_are_filled(tmp_path: Path) -> None:
     target = nn.LazyLinear(2)
     load_weights(target, tmp_path / "w.safetensors")
     assert torch.equal(target.weight, source.weight)
+
+
+class Renaming(nn.Module):
+    """A network that still loads the names of its former version."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        self.register_load_state_dict_pre_hook(self.rename)
+
+    @staticmethod
+    def rename(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in [name for name in state if name.startswith(f"{prefix}old.")]:
+            state[name.replace("old.", "fc.")] = state.pop(name)
+
+
+class Counting(nn.Linear):
+    """A network whose state dict holds more than tensors, which torch loads all the same."""
+
+    count = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+def test_names_of_every_wrapper_are_removed(tmp_path: Path) -> None:
+    state, target, path = net().state_dict(), net(), tmp_path / "w.pth"
+    around_a_part = {
+        name.replace("0.", "0._checkpoint_wrapped_module."): state[name] for name in state
+    }
+    for wrapped in (
+        AveragedModel(net()).state_dict(),
+        {f"_fsdp_wrapped_module.{name}": value for name, value in around_a_part.items()},
+        {
+            "model_state_dict": {f"module.{name}": value for name, value in state.items()},
+            "epoch": 3,
+        },
+        {"net": around_a_part, "acc": 1.0},
+    ):
+        torch.save(wrapped, path)
+        load_weights(target, path)
+    torch.save(
+        {f"module.old.{name}": value for name, value in nn.Linear(2, 2).state_dict().items()}, path
+    )
+    load_weights(Renaming(), path)
+
+
+def test_a_state_dict_may_hold_more_than_tensors(tmp_path: Path) -> None:
+    source, target = Counting(2, 2), Counting(2, 2)
+    source.count = 7
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    load_weights(target, tmp_path / "w.pth")
+    assert (target.count, torch.equal(target.weight, source.weight)) == (7, True)
+    with pytest.raises(UserError, match="unexpected"):
+        load_weights(nn.Linear(2, 2), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("name", ["w.SAFETENSORS", "weights", "w.bin"])
+def test_safetensors_are_known_by_their_content(name: str, tmp_path: Path) -> None:
+    source, target = net(), net()
+    save_file(source.state_dict(), tmp_path / name)
+    load_weights(target, tmp_path / name)
+    assert torch.equal(source[0].weight, target[0].weight)
+
+
+def test_what_is_no_name_or_no_state_dict_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there are no weights at xxx"):
+        load_weights(net(), "x" * 5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "w.pt"))
+        with pytest.raises(UserError, match="holds a TorchScript network"):
+            load_weights(nn.Linear(2, 2), tmp_path / "w.pt")

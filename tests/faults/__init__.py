@@ -1,1 +1,1 @@
-"""Faults put into tiny runs: kills, signals, full disks, races and damaged files."""
+"""Faults put into tiny runs, files and arguments: kills, signals, full disks, races, damage."""

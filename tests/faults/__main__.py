@@ -1,7 +1,9 @@
-"""`python -m tests.faults`: how many faults were injected into tiny runs, and survived.
+"""`python -m tests.faults`: how many faults were injected, and survived.
 
-A fault is survived if the same command afterwards ends with the files, the weights, the log and
-the metrics of a run that was not disturbed. `--small` takes a share of them, for the test suite.
+A run survives a fault if the same command afterwards ends with the files, the weights, the log and
+the metrics of a run that was not disturbed. A damaged file or a wrong argument is survived if it
+leads to an answer or to a sentence, in bounded time and memory. `--small` takes a share of all, for
+the test suite.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
+from tests.faults.calls import random_calls
+from tests.faults.damage import damaged_files
 from tests.faults.operations import Fault, Operations
+from tests.faults.races import preparation_races, start_both, teacher_races
 from tests.faults.runs import (
     CRASHED,
     DONE,
@@ -32,8 +39,9 @@ from tests.faults.runs import (
     start,
     tiny_run,
 )
+from tutelage.engine import interrupt
 
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = tuple(signal.Signals[name] for name in interrupt.SIGNALS)
 LONG = 30  # epochs of the runs that are killed at a random moment
 
 
@@ -66,13 +74,17 @@ class Faults:
     def kinds(self) -> dict[str, Callable[[], Iterator[str]]]:
         """Return the kinds of faults: each gives "" for one that was survived, else a sentence."""
         return {
-            "kill before a file operation": lambda: self.at_operations("kill", 12),
+            "kill before a file operation": lambda: self.at_operations("kill", 8),
             "kill in the middle of a write": lambda: self.at_operations("torn", 4),
             "full disk from an operation on": lambda: self.at_operations("full", 5),
-            "kill at a random moment": lambda: self.at_random((signal.SIGKILL,), 30, 4),
-            "signal at a random moment": lambda: self.at_random(SIGNALS, 24, 4),
+            "kill at a random moment": lambda: self.at_random((signal.SIGKILL,), 30, 2),
+            "signal at a random moment": lambda: self.at_random(SIGNALS, 24, 3),
             "two processes, one folder": lambda: self.races(12, 2),
-            "damaged checkpoint": lambda: self.damages(30, 4),
+            "two processes, one teacher": lambda: self._races(teacher_races),
+            "two processes, one preparation": lambda: self._races(preparation_races),
+            "damaged checkpoint": lambda: self.damages(30, 3),
+            "damaged file of any kind": self._damaged_files,
+            "random arguments": lambda: random_calls(self.random, 400 if self.small else 40_000),
         }
 
     def at_operations(self, fault: Fault, few: int) -> Iterator[str]:
@@ -112,11 +124,7 @@ class Faults:
         """Start two runs in one folder at once: one is done or both are, none crashes."""
         for _ in range(few if self.small else many):
             out = self._new_folder()
-            pids = []
-            for _ in range(2):
-                pids.append(start(lambda out=out: tiny_run(out)))
-                time.sleep(self.random.choice((0, 0, 0.01, 0.1)))
-            codes = sorted(end_of(pid) for pid in pids)
+            codes = start_both(lambda out=out: tiny_run(out), self.random)
             wanted = (DONE, REFUSED)
             code = codes[1] if codes[0] == DONE else codes[0]
             yield self._survived(out, "two at once", code, wanted)
@@ -143,6 +151,12 @@ class Faults:
                 content[self.random.randrange(len(content))] ^= 1 << self.random.randrange(8)
             file.write_bytes(content)
             yield self._survived(out, f"damaged {file.name}", DONE, (DONE,), LONG)
+
+    def _races(self, inject: Callable[[Path, random.Random, int], Iterator[str]]) -> Iterator[str]:
+        return inject(self.folder, self.random, 2 if self.small else 12)
+
+    def _damaged_files(self) -> Iterator[str]:
+        return damaged_files(self.folder, self.random, 1 if self.small else 40)
 
     def _survived(
         self, out: Path, name: str, code: int, wanted: tuple[int, ...], epochs: int = 2
@@ -184,17 +198,21 @@ def main() -> int:
     """Inject the faults, and print a line a kind; return 1 if one was not survived."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--small", action="store_true", help="a share of the faults")
+    parser.add_argument("--only", default="", help="the kinds with this in their names")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         faults = Faults(Path(folder), arguments.small)
         for kind, inject in faults.kinds().items():
+            if arguments.only not in kind:
+                continue
             begin = time.monotonic()
             results = list(inject())
             problems = [problem for problem in results if problem]
             failed += len(problems)
             survived = len(results) - len(problems)
-            figures = f"injected {len(results):4}  survived {survived:4}"
+            figures = f"injected {len(results):6}  survived {survived:6}"
             print(f"{kind:32}  {figures}  {time.monotonic() - begin:6.1f} s", flush=True)
             for problem in problems:
                 print(f"    {problem}", flush=True)

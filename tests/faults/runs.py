@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from tests.helpers.patience import Patience
 from tests.helpers.runs import make_recipe
 from tutelage import Baseline, UserError
 from tutelage.cli import _signals_as_ctrl_c
@@ -67,7 +69,15 @@ def start(action: Callable[[], int]) -> int:
 
 def end_of(pid: int) -> int:
     """Wait for a child; return its exit code, or minus the signal that killed it."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    patience = Patience()
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if patience.is_over():
+            os.kill(pid, signal.SIGKILL)
+            raise AssertionError(f"process {pid} does not end")
+        time.sleep(0.002)
 
 
 def run(action: Callable[[], int]) -> int:

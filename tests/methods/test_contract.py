@@ -121,6 +121,24 @@ def test_every_trainable_part_of_the_method_is_trained(name: str) -> None:
 
 
 @every_example
+def test_a_student_in_double_precision_trains(name: str) -> None:
+    images, labels = image_batch()
+    batch = images.double(), labels
+    distiller = distill(
+        EXAMPLES[name](),
+        student=small_cnn(10, channels=1, width=8).double(),
+        teacher=small_cnn(10, channels=1, width=16).double(),
+        batch=batch,
+    )
+    terms = distiller(batch, progress=1.0)
+    torch.stack(list(terms.values())).sum().backward()
+    # The supervised loss has the task's precision, and so has what consists of it.
+    for term, value in terms.items():
+        if "task" not in term and term != "residual_kd":
+            assert value.dtype == torch.float64, term
+
+
+@every_example
 def test_the_teacher_stays_as_it_was(name: str) -> None:
     distiller = example(name)
     if not distiller.method.uses_teacher:

@@ -76,7 +76,7 @@ def test_a_study_tells_its_spread_differences_and_costs(study: Path, tmp_path: P
 def test_what_was_run_and_quality_stand_before_cost(study: Path, tmp_path: Path) -> None:
     page = read(study, tmp_path)
     text = page.text[page.text.index("Outcome") :]
-    order = ("data Digits", "labels 200", "on validation data, not on", "test top-1, %")
+    order = ("data Digits", "labels 200", "on the same test data as the", "test top-1, %")
     order += ("[95 % confidence interval, paired by seed]", "KL to teacher", "validation, top-1, %")
     order += ("What training cost", "step / baseline", "seconds", "Seed by seed")
     places = [text.index(words) for words in order]
@@ -85,10 +85,36 @@ def test_what_was_run_and_quality_stand_before_cost(study: Path, tmp_path: Path)
 
 def test_the_teacher_stands_on_the_same_part_where_it_is_known(study: Path, tmp_path: Path) -> None:
     results = json.loads((study / "results.json").read_text())
-    results["teachers"] = {"kd": {"top1": 0.98765}}
+    for run in results["runs"]["kd"].values():
+        run["teacher"]["test"]["top1"] = 0.98765
     (tmp_path / "results.json").write_text(json.dumps(results))
     page = read(tmp_path, tmp_path)
     assert "teacher’s top-1, % 98.77 on the same test data as the students, 9" in page.text
+    for run in results["runs"]["kd"].values():
+        del run["teacher"]["test"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    assert "on validation data, not on the students’ test data" in read(tmp_path, tmp_path).text
+    results["teachers"] = {"kd": {"top1": 0.87654}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    page = read(tmp_path, tmp_path)
+    assert "teacher’s top-1, % 87.65 on the same test data as the students, 9" in page.text
+
+
+def test_a_run_shows_the_teacher_on_the_same_part(study: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(study / "kd/seed0", run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["teacher"]["test"]["top1"] = 0.98765
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = read(run, tmp_path).text
+    assert "teacher’s top-1, % 98.77 on the same test data, 9" in text
+    for part, own in metrics["teacher"].items():
+        metrics["teacher"][part] = {f"large/{name}": value for name, value in own.items()}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert "teacher large’s top-1, % 98.77 on the same test data" in read(run, tmp_path).text
+    del metrics["teacher"]["test"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    assert "on validation data, not on the test data" in read(run, tmp_path).text
 
 
 def test_metrics_of_classes_are_folded_away_and_no_key_is_raw(study: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tutelage import UserError
 from tutelage.similarity import CKAMatrix
@@ -64,6 +65,18 @@ def test_the_header_explains_the_file(tmp_path: Path) -> None:
     assert about["measure"] == "linear CKA, centered, debiased"
 
 
+def test_saving_follows_no_link_and_gives_the_mode_of_any_new_file(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path = tmp_path / "map.safetensors"
+    path.symlink_to(victim)
+    path.with_name("map.safetensors.tmp").symlink_to(victim)
+    matrix().save(path)
+    assert victim.read_text() == "precious"
+    assert not path.is_symlink()
+    assert path.stat().st_mode == victim.stat().st_mode
+
+
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     path = tmp_path / "map.safetensors"
     with pytest.raises(UserError, match="there is no saved CKA at"):
@@ -78,4 +91,28 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         CKAMatrix.load(path)
     save_file({"weight": torch.ones(2)}, path, {KEY: json.dumps({"format": 99})})
     with pytest.raises(UserError, match="has format 99, this version reads 1"):
+        CKAMatrix.load(path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda about: "{" + json.dumps(about),
+        lambda about: "[1]",
+        lambda about: json.dumps({"format": 1}),
+        lambda about: json.dumps({**about, "left": ["a"]}),
+        lambda about: json.dumps({**about, "left": 5}),
+        lambda about: json.dumps({**about, "permutations": 10**12}),
+        lambda about: json.dumps({**about, "seed": "x"}),
+        lambda about: json.dumps({**about, "counts": {"batches": "3"}}),
+        lambda about: json.dumps({**about, "counts": {"batch": 3}}),
+    ],
+)
+def test_a_damaged_description_is_one_sentence(
+    damage: Callable[[dict[str, object]], str], tmp_path: Path
+) -> None:
+    path = tmp_path / "map.safetensors"
+    matrix().save(path)
+    save_file(load_file(path), path, {KEY: damage(describe(path))})
+    with pytest.raises(UserError, match=r"map.safetensors is damaged: .* or accumulate again"):
         CKAMatrix.load(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from tutelage.analysis._inputs import (
     to_device_of,
 )
 from tutelage.analysis.layers import layers_of
+from tutelage.core._arguments import blame_inputs
 from tutelage.core._checks import (
     item_counts,
     refuse_changed_inputs,
@@ -86,8 +87,8 @@ def reliability_matrix(
 ) -> list[list[ReliabilityReport]]:
     """Return how far the CKA of every pair of layers can be trusted.
 
-    Each layer's features are replaced by a square root of its Gram matrix, which has all that a
-    `reliability_report` looks at: n columns (`dims` of the reports) instead of C · H · W.
+    The Gram matrices of the layers have all that a `reliability_report` looks at, so no features
+    are stored; `dims` of the reports are n. With 256 items a pair takes about 0.5 ms of one core.
 
     Args:
         networks: the left one (rows) and the right one (columns).
@@ -95,12 +96,11 @@ def reliability_matrix(
         inputs: positional arguments of a forward, for one batch of some hundred items.
         progress: called after each row with the number of finished pairs and of all pairs.
     """
-    left = _gram_roots("left", networks[0], layers[0], inputs)
-    right = _gram_roots("right", networks[1], layers[1], inputs)
-    sides = [ReliabilitySide.of(root) for root in right]
+    left = _reliability_sides("left", networks[0], layers[0], inputs)
+    right = _reliability_sides("right", networks[1], layers[1], inputs)
     rows: list[list[ReliabilityReport]] = []
-    for side in map(ReliabilitySide.of, left):
-        rows.append([report_of_sides(side, opposite) for opposite in sides])
+    for side in left:
+        rows.append([report_of_sides(side, opposite) for opposite in right])
         if progress is not None:
             progress(len(rows) * len(right), len(left) * len(right))
     return rows
@@ -258,29 +258,25 @@ def _grams(
         refuse_changed_inputs("the network", versions)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+    except Exception as error:
+        blamed = blame_inputs(f"the {where}", taps.network, inputs, error)
+        if blamed is None:
+            raise
+        raise blamed from error
     return grams
 
 
 @torch.no_grad()
-def _gram_roots(
+def _reliability_sides(
     side: str, network: nn.Module, layers: Sequence[str], inputs: Inputs
-) -> list[Tensor]:
-    """Return features (n, n) of each layer with the layer's Gram matrix."""
+) -> list[ReliabilitySide]:
     taps = FeatureTaps(network, layers, transform=gram_of)
     try:
         with eval_mode(network):
             grams = _grams(f"{side} network", taps, [num_items(inputs)], inputs)
     finally:
         taps.remove()
-    return [_gram_root(grams[layer]) for layer in layers]
-
-
-def _gram_root(gram: Tensor) -> Tensor:
-    """Return features (n, n) with this Gram matrix, centered; zeros stay zeros."""
-    k = gram.double().cpu()
-    k = k - k.mean(0) - k.mean(1, keepdim=True) + k.mean()
-    values, vectors = torch.linalg.eigh(k)
-    return cast(Tensor, vectors * values.clamp(min=0).sqrt())
+    return [ReliabilitySide.of_gram(grams[layer].cpu()) for layer in layers]
 
 
 def _inner_layers(network: nn.Module, inputs: Inputs) -> list[str]:

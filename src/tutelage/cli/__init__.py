@@ -9,12 +9,19 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from tutelage.cli.arguments import parse
 from tutelage.errors import UserError
+
+PACKAGE = str(Path(__file__).parents[1])
+# As `engine.interrupt` has them, without Ctrl-C itself; Windows has the first only.
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "" not in sys.path:
         sys.path.append("")
     try:
-        with _signals_as_ctrl_c():
+        with _signals_as_ctrl_c(), _warnings_as_lines():
             arguments, overrides = parse(sys.argv[1:] if argv is None else argv)
             code: int = arguments.run(arguments, overrides)
             sys.stdout.flush()
@@ -58,6 +65,34 @@ def _print_mistake(text: str) -> int:
 
 
 @contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print each warning of this package once, as one line, without the line of code it is from."""
+    said: set[str] = set()
+    before = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        text = " ".join(str(message).split())
+        if not filename.startswith(PACKAGE):
+            before(message, category, filename, lineno, file, line)
+        elif text not in said:
+            said.add(text)
+            print(f"warning: {text}", file=sys.stderr)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
+
+
+@contextmanager
 def _signals_as_ctrl_c() -> Iterator[None]:
     """Let the signals that ask to end do it as Ctrl-C does, so that nothing is left half-done.
 
@@ -67,7 +102,7 @@ def _signals_as_ctrl_c() -> Iterator[None]:
     handled: list[signal.Signals] = []
     is_only_process = os.environ.get("WORLD_SIZE", "1") == "1"
     if is_only_process and threading.current_thread() is threading.main_thread():
-        for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):  # Windows has the first only
+        for name in SIGNALS:
             number = signal.Signals.__members__.get(name)
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 handled.append(number)

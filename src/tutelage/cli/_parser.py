@@ -13,6 +13,14 @@ OVERRIDES = (
     "Any key of the recipe can be set behind it, such as\n"
     "  --seed 1 --num_labels 1000 --train.epochs 3 --method.temperature 2"
 )
+STUDY_OVERRIDES = (
+    "Keys that all its recipes have, but the seed, can be set behind it, such as\n"
+    "  --num_labels 1000 --train.epochs 3 --student.model.width 8"
+)
+EVALUATE_OVERRIDES = (
+    "Where data and teacher lie, and how fast data is read, can be set behind it:\n"
+    "  --data.root DIR --teacher.weights FILE --train.eval_batch_size 512"
+)
 FORMER_COMMANDS = {"bench": "study"}
 CHOICE = re.compile(r"argument (\w+): invalid choice: '(.*?)' \(choose from (.*)\)")
 
@@ -48,7 +56,7 @@ def add_command(
     summary: str,
     *,
     examples: str,
-    takes_overrides: bool = False,
+    overrides: str | None = None,
 ) -> Parser:
     """Add a command and return its parser.
 
@@ -57,11 +65,11 @@ def add_command(
         name: of the command.
         summary: one sentence without its capital and full stop.
         examples: lines of command lines.
-        takes_overrides: whether keys of a recipe may follow.
+        overrides: which keys of a recipe may follow, in words; None is none.
     """
     description = textwrap.fill(f"{summary[0].upper()}{summary[1:]}.", 78)
-    if takes_overrides:
-        description += f"\n{OVERRIDES}"
+    if overrides is not None:
+        description += f"\n{overrides}"
     command = commands.add_parser(
         name,
         help=summary,
@@ -70,7 +78,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    command.set_defaults(parser=command, takes_overrides=takes_overrides)
+    command.set_defaults(parser=command, takes_overrides=overrides is not None)
     return command
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,11 +39,13 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """
     arguments, overrides = _make_parser().parse_known_args(list(argv))
     if overrides and not arguments.takes_overrides:
+        options = arguments.parser.option_names()
+        known = f"its options are {options}" if options else "it takes no options"
         raise UserError(
-            f"{arguments.parser.prog} does not know {' '.join(overrides)}; "
-            f"its options are {arguments.parser.option_names()}"
+            f"{arguments.parser.prog} does not know {' '.join(overrides)[:200]}; {known}"
         )
     _check_former_options(arguments, overrides)
+    _expand_home(arguments)
     _check_order(arguments, overrides, argv)
     return arguments, overrides
 
@@ -68,13 +71,23 @@ def _show_help(arguments: argparse.Namespace, overrides: list[str]) -> int:
     return 2
 
 
+def _expand_home(arguments: argparse.Namespace) -> None:
+    """Let `~` be the home folder in paths; a shell does not see to it in `--out=~/runs`."""
+    for name, value in vars(arguments).items():
+        values = value if isinstance(value, list) else [value]
+        expanded = [os.path.expanduser(v) if isinstance(v, str) else v for v in values]
+        if expanded != values:
+            setattr(arguments, name, expanded if isinstance(value, list) else expanded[0])
+
+
 def _check_order(
     arguments: argparse.Namespace, overrides: Sequence[str], argv: Sequence[str]
 ) -> None:
     """Refuse keys before the recipe: the parser took the value of such a key for the recipe."""
     if not arguments.takes_overrides or _exists(arguments.source):
         return
-    before = argv[list(argv).index(arguments.source) - 1]
+    given = [os.path.expanduser(word) for word in argv]
+    before = argv[given.index(arguments.source) - 1]
     if not before.startswith("--") or "=" in before:
         return
     for word in overrides:
@@ -86,9 +99,8 @@ def _check_order(
 
 def _exists(source: str) -> bool:
     """Return whether there is such a file, folder or shipped recipe."""
-    return any(
-        path.exists() for path in (Path(source), SHIPPED / source, SHIPPED / f"{source}.yaml")
-    )
+    places = (Path(source), SHIPPED / source, SHIPPED / f"{source}.yaml")
+    return any(os.path.exists(path) for path in places)  # no error for a name that is too long
 
 
 def _check_former_options(arguments: argparse.Namespace, overrides: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tutelage.cli._parser import Commands, add_command
+from tutelage.cli._parser import EVALUATE_OVERRIDES, Commands, add_command
 from tutelage.errors import UserError
 
 EXAMPLES = """
@@ -15,6 +15,9 @@ tutelage evaluate runs/digits-rcka
 tutelage evaluate runs/digits-rcka --split validation --json
 tutelage evaluate runs/fashion --data.root DIR
 """
+
+FIXED = ("seed", "num_labels", "method")
+READING = ("batch_size", "eval_batch_size", "num_workers", "num_threads")
 
 
 def register(commands: Commands) -> None:
@@ -24,7 +27,7 @@ def register(commands: Commands) -> None:
         "evaluate",
         "evaluate the student of a finished run",
         examples=EXAMPLES,
-        takes_overrides=True,
+        overrides=EVALUATE_OVERRIDES,
     )
     command.add_argument("source", metavar="RUN", help="folder of a finished run")
     command.add_argument(
@@ -44,6 +47,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.engine.setup import setup_finished_run
 
     folder = Path(arguments.source)
+    _check_overrides(overrides)
     recipe = without_lost_teachers(open_run(folder, overrides)).build()
     info = recipe.data.input_info(recipe.student.model)
     _check_classes(info.get("classes"), read_student_info(folder, info).classes)
@@ -54,6 +58,19 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     metrics = evaluate(student.to(device), recipe.task, setup.parts, settings)
     print(json.dumps(metrics) if arguments.json else f"{arguments.split} {metrics_line(metrics)}")
     return 0
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """Refuse keys that would change nothing here, or that say how the data was split."""
+    for option in overrides:
+        key = option.partition("=")[0].removeprefix("--")
+        section, _, rest = key.partition(".")
+        is_of_training = section == "train" and rest not in READING
+        if option.startswith("--") and (section in FIXED or is_of_training):
+            raise UserError(
+                f"{option[:80]} cannot be set for a finished run; what can be set are keys of data "
+                f"and teacher, and of train {list(READING)}"
+            )
 
 
 def _check_classes(classes: Sequence[str] | None, learned: Sequence[str] | None) -> None:

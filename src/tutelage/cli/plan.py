@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tutelage.cli._parser import Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
 
 EXAMPLES = """
 tutelage plan classification/fashion-mnist/rcka
@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
         "plan",
         "dry run: layers with shapes, connectors, parameters, predicted step time; trains nothing",
         examples=EXAMPLES,
-        takes_overrides=True,
+        overrides=OVERRIDES,
     )
     command.add_argument(
         "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     parsed = parse_recipe(arguments.source, overrides)
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
     parsed = without_weights(parsed, teachers)
+    text = describe(plan(parsed.build()))
     if any(teacher.weights is None for teacher in parsed.teachers().values()):
         print("the teacher has no weights yet: values below are those of an untrained teacher\n")
-    print(describe(plan(parsed.build())))
+    print(text)
     return 0

@@ -46,6 +46,11 @@ def register(commands: Commands) -> None:
 
     voc = _add(sources, "voc", "a folder in VOC's layout with boxes in XML, as COCO")
     voc.add_argument("--source", dest="folder", required=True, help="VOC folder to read")
+    voc.add_argument(
+        "--parts",
+        help="lists in ImageSets/Main, such as train,val (default: of train, val and test those "
+        "that are there)",
+    )
     voc.set_defaults(run=run_voc)
 
 
@@ -89,9 +94,11 @@ def run_tuxpaint(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 def run_voc(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Convert a VOC folder."""
-    from tutelage.data.sets.voc import prepare_voc
+    from tutelage.data.sets.voc_boxes import prepare_voc
 
-    print(prepare_voc(_new_folder(arguments.out), arguments.folder))
+    parts = arguments.parts
+    names = None if parts is None else [name.strip() for name in parts.split(",")]
+    print(prepare_voc(_new_folder(arguments.out), arguments.folder, names))
     return 0
 
 

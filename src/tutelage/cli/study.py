@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tutelage.cli._parser import Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import STUDY_OVERRIDES, Commands, add_command, add_teacher_dir
 from tutelage.errors import UserError
 
 EXAMPLES = """
@@ -23,7 +23,7 @@ def register(commands: Commands) -> None:
         "study",
         "compare methods: the recipes of one folder, several seeds, each run in a fresh process",
         examples=EXAMPLES,
-        takes_overrides=True,
+        overrides=STUDY_OVERRIDES,
     )
     command.add_argument(
         "source",

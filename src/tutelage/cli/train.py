@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.cli._parser import Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
 
 if TYPE_CHECKING:
     from tutelage.recipes import ParsedRecipe
@@ -31,7 +31,7 @@ def register(commands: Commands) -> None:
         "train",
         "train the student of a recipe (and its teacher first, if the recipe says how)",
         examples=EXAMPLES,
-        takes_overrides=True,
+        overrides=OVERRIDES,
     )
     command.add_argument(
         "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
@@ -74,12 +74,16 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def default_out(parsed: ParsedRecipe) -> str:
-    """Return runs/<task>-<data>-<method>-seed<seed>, from where the recipe lies."""
+    """Return runs/<task>-<data>-<method>-seed<seed>, from the last two folders of the recipe."""
     from tutelage.recipes.shipped import shipped_name
 
     name = shipped_name(parsed.path)
     if name is None:
-        parts = [*parsed.path.resolve().parent.parts[-2:], parsed.path.stem]
+        path = parsed.path.resolve()
+        working = Path.cwd().resolve()
+        # The working folder says nothing about the run: own/kd.yaml gives own-kd wherever it lies.
+        known = path.relative_to(working) if path.is_relative_to(working) else path
+        parts = [*known.parent.parts[-2:], path.stem]
     else:
         parts = name.split("/")
     return f"runs/{'-'.join(parts)}-seed{parsed.config.seed}"

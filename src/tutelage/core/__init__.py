@@ -5,6 +5,7 @@ from __future__ import annotations
 from tutelage.core.batch import IGNORE_INDEX, Batch
 from tutelage.core.combined import CombinedMethod
 from tutelage.core.distiller import Distiller
+from tutelage.core.gradient_cap import GradientCap
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Output, Step
 from tutelage.core.overlay import Overlay
@@ -20,6 +21,7 @@ __all__ = [
     "Evaluation",
     "FeatureTaps",
     "FrozenTeacher",
+    "GradientCap",
     "Method",
     "MethodInfo",
     "Metrics",

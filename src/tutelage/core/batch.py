@@ -30,10 +30,15 @@ class Batch(Mapping[str, Any]):
         fields: the values by name.
 
     Raises:
-        UserError: If there is no field `inputs`.
+        UserError: If there are no named fields, or no field `inputs`.
     """
 
     def __init__(self, fields: Mapping[str, Any]) -> None:
+        if not isinstance(fields, Mapping):
+            raise UserError(
+                f"Batch takes a mapping of fields, got {_article(fields)}; write "
+                "Batch({'inputs': x, 'labels': y}), or Batch.of((x, y)) of what a loader gives"
+            )
         if "inputs" not in fields:
             raise UserError(f"a batch needs the field 'inputs', got {sorted(fields)}")
         self._fields = dict(fields)
@@ -51,6 +56,9 @@ class Batch(Mapping[str, Any]):
             value: a `Batch`; a mapping with `inputs`; a mapping whose entries the network takes by
                 name, and perhaps `labels` and `ids` (Hugging Face); `(inputs, labels, ids)` or a
                 part of it from the left; or the inputs alone.
+
+        Raises:
+            UserError: If there are no inputs.
         """
         if isinstance(value, Batch):
             return value
@@ -59,9 +67,15 @@ class Batch(Mapping[str, Any]):
                 return cls(value)
             own = {name: value[name] for name in ("labels", "ids", "views") if name in value}
             inputs = {name: entry for name, entry in value.items() if name not in own}
+            if not inputs:
+                raise UserError(f"a batch needs inputs, got a mapping of {sorted(own)} alone")
             return cls({"inputs": inputs, **own})
-        if isinstance(value, (tuple, list)):
+        if isinstance(value, (tuple, list)) and value:
             return cls(dict(zip(("inputs", "labels", "ids"), value, strict=False)))
+        if value is None or isinstance(value, (str, bytes, int, float, tuple, list)):
+            raise UserError(
+                f"a batch is (inputs, labels, ...), a mapping, or a tensor, got {_article(value)}"
+            )
         return cls({"inputs": value})
 
     @property
@@ -199,6 +213,12 @@ def num_items(value: Any) -> int | None:
         if count is not None:
             return count
     return None
+
+
+def _article(value: object) -> str:
+    """Return the type of a value for a message; what is empty is said to be so."""
+    empty = "an empty " if isinstance(value, (str, tuple, list)) and not value else "a "
+    return "None" if value is None else f"{empty}{type(value).__name__}"
 
 
 def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from tutelage.core._arguments import check_kind, check_task_weight, check_terms, shown_kind
 from tutelage.core.method import Method
 from tutelage.core.output import Step
 from tutelage.core.teacher import Teacher
@@ -21,22 +22,28 @@ class CombinedMethod(Method):
     (the same method twice) get `#2`, `#3`, ....
 
     Args:
-        methods: the methods.
+        methods: the methods, in a list.
+        others: none; methods that are given one by one are refused with the list that is meant.
         task_weight: factor of the supervised loss; None multiplies the methods' own factors, so
             that `CombinedMethod([KD(), RCKA()])` keeps KD's.
 
     Raises:
-        UserError: If there are no methods.
+        UserError: If there are no methods, or if they are no list of methods.
     """
 
-    def __init__(self, methods: Sequence[Method], task_weight: float | None = None) -> None:
+    def __init__(
+        self,
+        methods: Sequence[Method],
+        *others: Method,
+        task_weight: float | None = None,
+    ) -> None:
         super().__init__()
-        if not methods:
-            raise UserError("CombinedMethod needs at least one method, got an empty list")
+        _check_methods(methods, others)
         self.methods = nn.ModuleList(methods)
         if task_weight is None:
             task_weight = math.prod(method.task_weight for method in methods)
         self.task_weight = task_weight
+        check_task_weight(self)
         self.uses_teacher = any(method.uses_teacher for method in methods)
         self.student_layers = _unique(layer for m in methods for layer in m.student_layers)
         self.teacher_layers = _unique(layer for m in methods for layer in m.teacher_layers)
@@ -67,7 +74,10 @@ class CombinedMethod(Method):
         """Return the terms of all methods."""
         terms: dict[str, Tensor] = {}
         for method in self:
-            for name, value in method(step).items():
+            added = method(step)
+            if not isinstance(added, dict):
+                check_terms(type(method).__name__, added)
+            for name, value in added.items():
                 terms[free_name(name, terms)] = value
         return terms
 
@@ -90,6 +100,26 @@ class CombinedMethod(Method):
     def extra_repr(self) -> str:
         """Show the weight; the methods show themselves as children."""
         return f"task_weight={self.task_weight}"
+
+
+def _check_methods(methods: object, others: Sequence[object]) -> None:
+    if others or isinstance(methods, Method):
+        names = [type(method).__name__ for method in (methods, *others)]
+        listed = ", ".join(f"{name}()" for name in names if name not in ("int", "float", "list"))
+        raise UserError(
+            f"CombinedMethod takes one list of methods, as in CombinedMethod([{listed}]), and "
+            "task_weight by name"
+        )
+    if not isinstance(methods, (list, tuple, nn.ModuleList)):
+        raise UserError(
+            "CombinedMethod takes a list of methods, as in CombinedMethod([KD(), RCKA()]), got "
+            f"{shown_kind(methods)}"
+        )
+    if not methods:
+        raise UserError("CombinedMethod needs at least one method, got an empty list")
+    for method in methods:
+        check_kind("a method in CombinedMethod", method, Method, "KD()")
+        check_task_weight(method)
 
 
 def _unique(names: Iterator[str]) -> tuple[str, ...]:

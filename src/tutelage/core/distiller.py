@@ -9,6 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.core._arguments import (
+    blame_batch,
+    blame_inputs,
+    blame_labels,
+    check_kind,
+    check_layer_names,
+    check_scalar,
+    check_task_weight,
+    check_teacher,
+    check_terms,
+)
 from tutelage.core._checks import (
     check_finite,
     check_gradients,
@@ -21,7 +32,7 @@ from tutelage.core.batch import Batch
 from tutelage.core.combined import CombinedMethod
 from tutelage.core.method import Method
 from tutelage.core.modes import eval_mode
-from tutelage.core.output import Step
+from tutelage.core.output import Output, Step
 from tutelage.core.taps import FeatureTaps
 from tutelage.core.task import Task
 from tutelage.core.teacher import NoTeacher, Teacher
@@ -51,12 +62,17 @@ class Distiller(nn.Module):
         task: the supervised loss and how a batch enters a network.
 
     Raises:
-        UserError: If a layer that the method reads is not in its network, or if student and teacher
-            share a module or weights.
+        UserError: If an argument is of another kind, such as a class or a bare network as the
+            teacher, if a layer that the method reads is not in its network, or if student and
+            teacher share a module or weights.
     """
 
     def __init__(self, student: nn.Module, teacher: Teacher, method: Method, task: Task) -> None:
         super().__init__()
+        check_kind("the student", student, nn.Module, "torch.nn.Linear(8, 3)")
+        _check_method(method)
+        check_teacher("the teacher", teacher, Teacher)
+        check_kind("the task", task, Task, "Classification(num_classes=10)")
         refuse_shared(student, teacher.models())
         self.student = student
         self.method = method
@@ -65,6 +81,7 @@ class Distiller(nn.Module):
         if method.uses_teacher:
             connected = task.connect_teacher(teacher, student)
         self._untapped_teacher = connected
+        self._has_checked_terms = False
         self.teacher: Teacher = connected.with_taps(method.teacher_layers)
         try:
             self._taps = self._taps_on(student)
@@ -83,6 +100,7 @@ class Distiller(nn.Module):
                 shares modules or weights with the teacher, or if the method had built the old one.
         """
         if name == "student" and "_taps" in self.__dict__:
+            check_kind("the student", value, nn.Module, "torch.nn.Linear(8, 3)")
             taps = self._new_student(value)
             self._taps.remove()
             self._taps = taps
@@ -96,14 +114,21 @@ class Distiller(nn.Module):
         Args:
             batch: a `Batch`, or what `Batch.of` understands.
             progress: the share of the run that is done, 0 to 1; methods with a ramp read it.
+
+        Raises:
+            UserError: In the first call, if the method returns no named scalars; see `step` too.
         """
         step = self.step(batch, progress)
         terms: dict[str, Tensor] = {}
         weight = self.method.task_weight
         if weight:
-            loss = step.task_loss(step.student.output)
+            loss = self._task_loss(step)
             terms["task"] = loss if weight == 1 else weight * loss
-        terms.update(self.method(step))
+        added = self.method(step)
+        if not self._has_checked_terms:
+            check_terms(type(self.method).__name__, added)
+            self._has_checked_terms = True
+        terms.update(added)
         return terms
 
     def step(self, batch: Any, progress: float = 1.0) -> Step:
@@ -111,16 +136,29 @@ class Distiller(nn.Module):
 
         Raises:
             UserError: If the first axis of an output is not the items, if the student changes its
-                inputs in place, or if a layer that the method reads runs without gradients.
+                inputs in place, if a layer that the method reads runs without gradients, or if the
+                batch has inputs of the wrong kind.
         """
         batch = Batch.of(batch)
         self.method.on_step_start(progress)
-        inputs = self.task.inputs(batch)
+        try:
+            inputs = self.task.inputs(batch)
+        except UserError:
+            raise
+        except Exception as error:
+            raise blame_batch(self.task, batch, error) from error
         versions = versions_of(inputs) if self.method.uses_teacher else []
         # The student runs first: a teacher may need what the student's layers made of the inputs.
-        student = self._taps(*inputs)
+        try:
+            student = self._taps(*inputs)
+        except Exception as error:
+            blamed = blame_inputs("the student", self.student, inputs, error)
+            if blamed is None:
+                raise
+            raise blamed from error
         refuse_changed_inputs("the student", versions)
         teacher = self.teacher(batch, inputs, student)
+        student = Output(student.output, student.features, "student")
         step = Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
         check_rows(step, inputs)
         if torch.is_grad_enabled():
@@ -139,6 +177,7 @@ class Distiller(nn.Module):
                 no term left, if it trains parts beside a student in half precision, or if the whole
                 student is frozen.
         """
+        refuse_shared(self.student, self.teacher.models())  # parts may have been exchanged since
         _refuse_frozen(self.student)
         with torch.no_grad(), eval_mode(self.student):
             example = self.step(batch)
@@ -149,9 +188,10 @@ class Distiller(nn.Module):
             self._match(parameter)
         with torch.no_grad(), eval_mode(self.method):
             for method in _single_methods(self.method):
+                terms = method(example)
+                check_terms(type(method).__name__, terms)
                 # A method that only rebuilds the student, such as an ensemble, may add no term.
-                has_terms = not method.uses_teacher or bool(method(example))
-                if not has_terms and not _rebuilds_student(method):
+                if method.uses_teacher and not terms and not _rebuilds_student(method):
                     raise UserError(
                         f"{type(method).__name__} has no term left with these weights and this "
                         "number of classes; give one a weight"
@@ -168,14 +208,29 @@ class Distiller(nn.Module):
         # The hooks of the tapped teacher go with it; the network may have other students.
         self.teacher = self._untapped_teacher
 
+    def _task_loss(self, step: Step) -> Tensor:
+        """Return the supervised loss."""
+        try:
+            loss = step.task_loss(step.student.output)
+        except UserError:
+            raise
+        except Exception as error:
+            blamed = blame_labels(step.batch, error)
+            if blamed is None:
+                raise
+            raise blamed from error
+        if not self._has_checked_terms:
+            check_scalar(f"the loss of the task ({type(self.task).__name__})", loss)
+        return loss
+
     def _taps_on(self, student: nn.Module) -> FeatureTaps:
         try:
             return FeatureTaps(student, (*self.method.student_layers, *self.teacher.student_layers))
         except UserError as error:
-            raise UserError(
-                f"{error}; if the method changes the student, give the one that "
-                "method.build_student(student, teacher) returns"
-            ) from error
+            fix = ""
+            if any(_rebuilds_student(method) for method in _single_methods(self.method)):
+                fix = "; give the student that method.build_student(student, teacher) returns"
+            raise UserError(f"a layer of the student: {error}{fix}") from error
 
     def _new_student(self, student: nn.Module) -> FeatureTaps:
         """Return the taps on another student."""
@@ -200,6 +255,22 @@ class Distiller(nn.Module):
                 f"the student's weights are {parameter.dtype}, but the method trains parts of its "
                 "own; keep the student in float32 and use autocast (train.precision in a recipe)"
             )
+
+
+def _check_method(method: object) -> None:
+    if isinstance(method, (list, tuple)):
+        raise UserError(
+            "the method is a list; put several together, as in CombinedMethod([KD(), RCKA()])"
+        )
+    check_kind("the method", method, Method, "KD()")
+    assert isinstance(method, Method)
+    if "_modules" not in vars(method):
+        raise UserError(
+            f"{type(method).__name__}.__init__ does not call super().__init__(); call it first"
+        )
+    check_task_weight(method)
+    check_layer_names(f"student_layers of {type(method).__name__}", method.student_layers)
+    check_layer_names(f"teacher_layers of {type(method).__name__}", method.teacher_layers)
 
 
 def _single_methods(method: Method) -> Iterator[Method]:

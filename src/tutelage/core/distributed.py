@@ -8,6 +8,7 @@ gradients over the processes, which then equal those of one process with the who
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -59,10 +60,22 @@ class _AllGather(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         # Every rank used the gathered rows, so the gradients of all ranks add up.
+        return cast(Tensor, _SumOfRows.apply(grad, ctx.rows))
+
+
+class _SumOfRows(Function):
+    """This rank's rows of the sum over ranks: a function of its own, to be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, rows: int) -> Tensor:
         total = grad.contiguous().clone()
         distributed.all_reduce(total)
-        start = distributed.get_rank() * ctx.rows
-        return total[start : start + ctx.rows]
+        start = distributed.get_rank() * rows
+        return total[start : start + rows]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return cast(Tensor, _AllGather.apply(grad)), None
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
@@ -70,6 +83,17 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     total = value.to(_group_device(), copy=True)
     distributed.all_reduce(total)
     return total.cpu()
+
+
+def mean_of_ranks(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the mean of each tensor over all ranks; the tensors themselves on one process."""
+    if not is_distributed():
+        return tensors
+    joined = torch.cat([tensor.flatten() for tensor in tensors])
+    distributed.all_reduce(joined)
+    joined /= distributed.get_world_size()
+    parts = torch.split(joined, [tensor.numel() for tensor in tensors])
+    return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
 
 def mean_over_ranks(total: Tensor, count: Tensor) -> Tensor:

@@ -21,10 +21,12 @@ class Output:
     Attributes:
         output: what the network returned: logits, a dict of detection losses, embeddings, ...
         features: recorded outputs of submodules, by the address that asked for them.
+        role: what messages call the network: `network`, `student` or `teacher`.
     """
 
     output: Any
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    role: str = "network"
 
     @property
     def logits(self) -> Tensor:
@@ -42,8 +44,8 @@ class Output:
             )
         if not isinstance(output, Tensor):
             raise UserError(
-                f"the network gives a {type(output).__name__} without logits; "
-                "a method on logits needs a tensor"
+                f"the {self.role} gives a {type(output).__name__} without logits; "
+                "a method on logits needs a tensor, or a mapping with 'logits' or 'out'"
             )
         return output
 
@@ -54,7 +56,8 @@ class Output:
             UserError: If nothing was recorded under that name.
         """
         if name not in self.features:
-            raise UserError(f"no feature {name!r} was recorded{near_misses(name, self.features)}")
+            near = near_misses(name, self.features)
+            raise UserError(f"no feature {name!r} of the {self.role} was recorded{near}")
         return self.features[name]
 
 

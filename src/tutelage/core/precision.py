@@ -6,11 +6,15 @@ precision all the same. Losses therefore leave autocast and promote their inputs
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import cast
 
 import torch
 from torch import Tensor
+
+_LEFT_AUTOCAST = ContextVar("left_autocast", default=False)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -20,9 +24,33 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
     torch.float32
     """
-    if torch.is_autocast_enabled(device.type):
-        return cast("AbstractContextManager[None]", torch.autocast(device.type, enabled=False))
-    return nullcontext()
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    autocast_off = torch.autocast(device.type, enabled=False)
+    if torch.compiler.is_compiling():  # a compiled graph cannot set a context variable
+        return cast("AbstractContextManager[None]", autocast_off)
+    return _noted(autocast_off)
+
+
+def left_autocast() -> bool:
+    """Return whether autocast was, or may have been, on before `full_precision` turned it off.
+
+    `backward` may then run inside autocast too, where it would form products in half precision.
+
+    >>> left_autocast()
+    False
+    """
+    return torch.compiler.is_compiling() or _LEFT_AUTOCAST.get()
+
+
+@contextmanager
+def _noted(autocast_off: AbstractContextManager[object]) -> Iterator[None]:
+    token = _LEFT_AUTOCAST.set(True)
+    try:
+        with autocast_off:
+            yield
+    finally:
+        _LEFT_AUTOCAST.reset(token)
 
 
 def promote(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.hooks import RemovableHandle
 
 from tutelage.core._address import Address
+from tutelage.core._arguments import check_kind, check_layer_names
 from tutelage.core._recorder import ChangedInPlaceError, Recorder, remove_hooks
 from tutelage.core.output import Output
 from tutelage.errors import UserError, near_misses
@@ -67,15 +68,23 @@ class FeatureTaps:
         layers: Sequence[str] = (),
         transform: Callable[[Tensor], Tensor] = _unchanged,
     ) -> None:
+        check_kind("the network to tap", network, nn.Module, "torch.nn.Linear(8, 3)")
+        check_layer_names("the layers to tap", layers)
         self.network = network
         self.layers = tuple(layers)
         self.transform = transform
         self.without_gradients: list[str] = []
-        modules = dict(network.named_modules())
+        # A module that has several names can be tapped by each.
+        modules = dict(network.named_modules(remove_duplicate=False))
         by_module: dict[nn.Module, list[Address]] = {}
         for layer in dict.fromkeys(layers):
             address = Address.parse(layer)
             module = find_module(network, address.module, modules)
+            if isinstance(module, torch.jit.ScriptModule):
+                raise UserError(
+                    f"{layer!r} is a scripted module, which takes no hooks; give the network as "
+                    "it was before torch.jit.script or torch.jit.trace"
+                )
             by_module.setdefault(module, []).append(address)
         self._recorders: list[Recorder] = []
         handles: list[RemovableHandle] = []
@@ -84,6 +93,7 @@ class FeatureTaps:
             self._recorders.append(recorder)
             handles.append(module.register_forward_hook(recorder))
         self._finalizer = weakref.finalize(self, _remove, handles)
+        self._finalizer.atexit = False
 
     def __call__(self, *inputs: Any) -> Output:
         """Run the network once; a single mapping is passed as keyword arguments."""
@@ -93,9 +103,14 @@ class FeatureTaps:
         """Run a part of the network that holds all taps, such as a detector's backbone, once.
 
         Raises:
-            UserError: If a tap did not fire, or if a layer changed its output in place for the
-                first time after passes in which none did.
+            UserError: If a tap did not fire, if the taps were removed, or if a layer changed its
+                output in place for the first time after passes in which none did.
         """
+        if self.layers and not self._finalizer.alive:
+            raise UserError(
+                f"the taps on {list(self.layers)} were removed, as Distiller.deploy does; make a "
+                "new Distiller or new taps, or deploy last"
+            )
         gradients = torch.is_grad_enabled()
         training = self.network.training
         try:
@@ -164,12 +179,13 @@ def find_module(
     Args:
         network: the network to search.
         name: of the submodule, as in `named_modules`.
-        modules: `dict(network.named_modules())`, if it is at hand.
+        modules: all submodules by name, if they are at hand.
 
     Raises:
         UserError: If there is no such submodule.
     """
-    modules = dict(network.named_modules()) if modules is None else modules
+    if modules is None:
+        modules = dict(network.named_modules(remove_duplicate=False))
     if name in modules:
         return modules[name]
     inner = unwrapped(network)

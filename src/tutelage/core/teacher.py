@@ -14,6 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.core._arguments import (
+    blame_inputs,
+    check_initialized,
+    check_kind,
+    check_layer_names,
+    check_teacher,
+    check_teacher_name,
+    shown_kind,
+)
 from tutelage.core._checks import refuse_changed_inputs, versions_of
 from tutelage.core.batch import Batch, first_tensor
 from tutelage.core.output import Output
@@ -95,15 +104,30 @@ class FrozenTeacher(Teacher):
     Args:
         model: any module.
         layers: addresses of the outputs to record (a `Distiller` asks for its method's).
+
+    Raises:
+        UserError: If the model is no network, has parameters without a shape, or has no such layer.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str] = ()) -> None:
-        self.model = model.eval().requires_grad_(False)
+        check_kind("the teacher's network", model, nn.Module, "torch.nn.Linear(8, 3)")
+        check_layer_names("the teacher's layers", layers)
+        check_initialized("the teacher", model)
+        self.model = model.eval()
+        for parameter in model.parameters():  # a scripted module has no requires_grad_ of its own
+            parameter.requires_grad_(False)
         self._taps = FeatureTaps(model, layers)
 
     def with_taps(self, layers: Sequence[str]) -> FrozenTeacher:
-        """Return a teacher with the same network that records these layers."""
-        return FrozenTeacher(self.model, layers)
+        """Return a teacher with the same network that records these layers.
+
+        Raises:
+            UserError: If one of them is not in the network.
+        """
+        try:
+            return FrozenTeacher(self.model, layers)
+        except UserError as error:
+            raise UserError(f"a layer of the teacher: {error}") from error
 
     def __call__(
         self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
@@ -123,9 +147,15 @@ class FrozenTeacher(Teacher):
                 module.eval()
         self._follow(first_tensor(inputs))
         versions = versions_of(inputs)
-        output = self._taps.run(part, *inputs)
+        try:
+            output = self._taps.run(part, *inputs)
+        except Exception as error:
+            blamed = blame_inputs("the teacher", self.model, inputs, error)
+            if blamed is None:
+                raise
+            raise blamed from error
         refuse_changed_inputs(f"the teacher ({type(self.model).__name__})", versions)
-        return output
+        return Output(output.output, output.features, "teacher")
 
     def models(self) -> Mapping[str, nn.Module]:
         """Return the network under the name `teacher`."""
@@ -156,13 +186,18 @@ class Teachers(Teacher):
     """
 
     def __init__(self, teachers: Mapping[str, Teacher]) -> None:
+        if not isinstance(teachers, Mapping):
+            raise UserError(
+                "Teachers takes a mapping of names, such as {'large': FrozenTeacher(net)}, got "
+                f"{shown_kind(teachers)}"
+            )
         if not teachers:
             raise UserError(
                 "Teachers needs at least one teacher, such as {'large': FrozenTeacher(net)}"
             )
-        for name in teachers:
-            if not name or "/" in name:
-                raise UserError(f"a teacher's name is not empty and has no slash, got {name!r}")
+        for name, teacher in teachers.items():
+            check_teacher_name(name)
+            check_teacher(f"the teacher {name!r}", teacher, Teacher)
         self.teachers = dict(teachers)
         layers = [layer for teacher in teachers.values() for layer in teacher.student_layers]
         self.student_layers = tuple(dict.fromkeys(layers))
@@ -171,18 +206,24 @@ class Teachers(Teacher):
         """Return teachers that record these layers, each written as `name/layer`.
 
         Raises:
-            UserError: If a layer does not begin with the name of a teacher.
+            UserError: If a layer does not begin with the name of a teacher, or is not in its
+                network.
         """
         wanted: dict[str, list[str]] = {name: [] for name in self.teachers}
         for address in layers:
             name, slash, layer = address.partition("/")
-            if not slash or name not in wanted:
+            if not slash:
                 raise UserError(
                     f"the teacher layer {address!r} does not say whose it is; write it as "
-                    f"'{next(iter(wanted))}/{layer or name}'{near_misses(name, wanted)}"
+                    f"'{next(iter(wanted))}/{name}'{near_misses(name, wanted)}"
+                )
+            if name not in wanted:
+                raise UserError(
+                    f"there is no teacher {name!r}, of which {address!r} would be a layer"
+                    f"{near_misses(name, wanted)}"
                 )
             wanted[name].append(layer)
-        return Teachers({name: t.with_taps(wanted[name]) for name, t in self.teachers.items()})
+        return Teachers({name: self._tapped(name, wanted[name]) for name in self.teachers})
 
     def __call__(
         self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
@@ -204,6 +245,14 @@ class Teachers(Teacher):
             for inner, model in own.items():
                 models[name if len(own) == 1 else f"{name}/{inner}"] = model
         return models
+
+    def _tapped(self, name: str, layers: Sequence[str]) -> Teacher:
+        try:
+            return self.teachers[name].with_taps(layers)
+        except UserError as error:
+            said = str(error)
+            where = f"a layer of the teacher {name!r}: "
+            raise UserError(where + said.removeprefix("a layer of the teacher: ")) from error
 
     def __repr__(self) -> str:
         return f"Teachers({self.teachers})"

@@ -12,10 +12,12 @@ from tutelage.data.concat import ConcatSamples, concat
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData
 from tutelage.data.image_set import ArraySet, ImageSet
+from tutelage.data.mask_array import MaskArray
 from tutelage.data.masks import MaskFormat, MaskSet
 from tutelage.data.open_set import LabeledWithPools, OpenSet
 from tutelage.data.resized import Resized
 from tutelage.data.samples import Key, Samples, Stream, collate
+from tutelage.data.sets.camvid import CamVid
 from tutelage.data.sets.cifar import CIFAR10, CIFAR100
 from tutelage.data.sets.cityscapes import Cityscapes
 from tutelage.data.sets.coco import BoxSet, Coco
@@ -34,6 +36,7 @@ __all__ = [
     "MNIST",
     "ArraySet",
     "BoxSet",
+    "CamVid",
     "Cityscapes",
     "Coco",
     "ConcatSamples",
@@ -47,6 +50,7 @@ __all__ = [
     "ImageSet",
     "Key",
     "LabeledWithPools",
+    "MaskArray",
     "MaskFormat",
     "MaskSet",
     "OpenSet",

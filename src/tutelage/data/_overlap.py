@@ -1,54 +1,121 @@
-"""Images that are in the training part and in another one, too."""
+"""Images that are in the training part and in another one, too, or twice in one part."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-WHOLE = 65536  # bytes up to which a whole file is compared
-PIECE = 4096  # bytes from the middle of a larger file
+CHUNK = 1000  # files that a thread looks at in one go
+PIECE = 4096  # bytes from the middle of a file, which are compared first
+BLOCK = 2**20  # bytes that are hashed at once
+# Files of so few bytes hold one color or little more, and are equal without being copies.
+SIMPLE = 200
+
+Member = tuple[int, Path]
+"""Which part, and an image of it."""
 
 
-def warn_shared(
-    train: Sequence[Path], other: Sequence[Path], where: str, by_content: bool = True
-) -> None:
+def warn_shared(train: Sequence[Path], other: Sequence[Path], where: str) -> None:
     """Say in one warning how many images of a part are in the training part, too.
+
+    Links to the same file count, and copies of it under any name.
 
     Args:
         train: images of the training part.
         other: images of the other part.
         where: names both parts, for the message.
-        by_content: whether copies count; without, only links to the same file do.
     """
-    known = {_file_number(path) for path in train}
-    shared = [path for path in other if _file_number(path) in known]
-    if by_content and not shared:
-        # Files of different sizes differ, so that few have to be read.
-        sizes = {os.path.getsize(path) for path in other}
-        contents = {_content(path) for path in train if os.path.getsize(path) in sizes}
-        train_sizes = {content[0] for content in contents}
-        candidates = [path for path in other if os.path.getsize(path) in train_sizes]
-        shared = [path for path in candidates if _content(path) in contents]
+    groups = _equal_files([train, other], lambda group: len({part for part, _ in group}) > 1)
+    shared = [path for group in groups for part, path in group if part == 1]
     if shared:
         warnings.warn(
-            f"{where}: {len(shared)} images are in both, such as {shared[0]}, so that figures are "
-            "better than they should be; take them out of one",
+            f"{where}: {len(shared)} images are in both, such as {min(shared)}, so that figures "
+            "are better than they should be; take them out of one",
             stacklevel=3,
         )
 
 
-def _file_number(path: Path) -> tuple[int, int]:
+def warn_repeated(images: Sequence[Path], where: str) -> None:
+    """Say in one warning how many images of a part are in it more than once.
+
+    Args:
+        images: of the part.
+        where: names it, for the message.
+    """
+    groups = _equal_files([images], lambda group: len(group) > 1)
+    if groups:
+        (_, first), (_, second), *_ = groups[0]
+        count = sum(len(group) - 1 for group in groups)
+        warnings.warn(
+            f"{where}: {count} images are there more than once, such as {first}, which is "
+            f"{second}, too; what is cut from that part would have copies in it, so that figures "
+            "are better than they should be: take them out",
+            stacklevel=3,
+        )
+
+
+def _equal_files(
+    parts: Sequence[Sequence[Path]], is_wanted: Callable[[Sequence[Member]], bool]
+) -> list[list[Member]]:
+    """Return the groups of equal files that are wanted.
+
+    Files of different sizes differ, so that few have to be read, and fewer as a whole.
+    """
+    members = [(number, path) for number, part in enumerate(parts) for path in part]
+    groups: list[list[Member]] = []
+    for key_of in (_size, _piece, _content):
+        by_key: dict[Hashable, list[Member]] = {}
+        for member, key in zip(members, _keys(members, key_of), strict=True):
+            by_key.setdefault(key, []).append(member)
+        groups = [group for group in by_key.values() if is_wanted(group)]
+        members = [member for group in groups for member in group]
+    return groups
+
+
+def _keys(members: Sequence[Member], key_of: Callable[[Path], Hashable]) -> list[Hashable]:
+    """Return what is equal for equal files; it is their path for those that cannot be read."""
+
+    def of_chunk(start: int) -> list[Hashable]:
+        keys: list[Hashable] = []
+        for _, path in members[start : start + CHUNK]:
+            try:
+                keys.append(key_of(path))
+            except OSError:
+                keys.append(path)
+        return keys
+
+    with ThreadPoolExecutor() as pool:
+        chunks = list(pool.map(of_chunk, range(0, len(members), CHUNK)))
+    return [key for chunk in chunks for key in chunk]
+
+
+def _size(path: Path) -> Hashable:
+    """Return the size of a file; of a simple one also which file it is, as links are equal."""
     status = os.stat(path)
-    return status.st_dev, status.st_ino
+    if status.st_size > SIMPLE:
+        return status.st_size
+    return status.st_size, status.st_dev, status.st_ino
 
 
-def _content(path: Path) -> tuple[int, bytes]:
-    """Return the size of a file, and a hash of its bytes or of those in its middle."""
-    size = os.path.getsize(path)
+def _piece(path: Path) -> Hashable:
+    size = _size(path)
+    if not isinstance(size, int):
+        return size
     with path.open("rb") as file:
-        if size > WHOLE:
-            file.seek(size // 2)
-        return size, hashlib.blake2b(file.read(PIECE if size > WHOLE else WHOLE)).digest()
+        file.seek(max(0, size - PIECE) // 2)
+        return size, hashlib.blake2b(file.read(PIECE)).digest()
+
+
+def _content(path: Path) -> Hashable:
+    size = _size(path)
+    if not isinstance(size, int):
+        return size
+    digest = hashlib.blake2b()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return size, digest.digest()

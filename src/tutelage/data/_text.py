@@ -22,6 +22,8 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# Encodings of two or four bytes a letter; some writers declare one and write UTF-8.
+WIDE = ("utf-16", "utf_16", "utf16", "utf-32", "utf_32", "utf32", "ucs", "iso-10646", "unicode")
 XML_ENCODING = re.compile(rb"""^\s*<\?xml[^>]{0,200}?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 
 
@@ -55,7 +57,7 @@ def read_bytes(path: Path, limit: int, fix: str) -> bytes:
         if size > limit:
             raise UserError(f"{path} has {size} bytes, more than such a file can have; {fix}")
         with path.open("rb") as file:
-            return file.read(limit + 1)
+            return file.read(size + 1)  # Python reserves as much memory as is asked for
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); {fix}") from error
 
@@ -89,15 +91,19 @@ def read_xml(path: Path, fix: str) -> ElementTree.Element:
     """
     content = read_bytes(path, MAX_XML, fix)
     declared = XML_ENCODING.search(content[:300])
-    encoding = _marked_encoding(content) or (declared[1].decode() if declared else "utf-8")
+    encoding = _marked_encoding(content) or (declared[1].decode().lower() if declared else "utf-8")
+    if declared and encoding.startswith(WIDE) and not _marked_encoding(content):
+        encoding = "utf-8"  # else the declaration would not have been found
     try:
         text = content.decode(encoding)
-        if "<!ENTITY" in text:
-            raise UserError(f"{path} defines entities, which annotations never need; {fix}")
+        has_entities = "<!ENTITY" in text
         # Text, unlike bytes, is read in one encoding whatever the declaration says.
-        return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, LookupError, UnicodeDecodeError) as error:
+        root = None if has_entities else ElementTree.fromstring(text)
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path} is no whole XML file ({error}); {fix}") from None
+    if root is None:
+        raise UserError(f"{path} defines entities, which annotations never need; {fix}")
+    return root
 
 
 def path_inside(folder: Path, name: str, what: str) -> Path:

@@ -101,7 +101,8 @@ def concat(parts: Sequence[ImageSet], labels: Sequence[int | None]) -> ConcatSam
         else:
             all_labels.append(torch.full_like(part.labels, label))
         all_ids.append(part.ids + next_id)
-        next_id = int(all_ids[-1].max()) + 1
+        if len(part) > 0:
+            next_id = int(all_ids[-1].max()) + 1
     return ConcatSamples(
         parts=parts,
         sources=torch.cat(sources),

@@ -66,6 +66,7 @@ class ImageData(Data):
             UserError: If a part is empty, or there are fewer labels than that.
         """
         train, validation, test = self.raw_splits()
+        self._check_not_empty("training", train)
         if test is None:
             train, test = _cut(train, 0.2)
         if validation is None:
@@ -75,11 +76,7 @@ class ImageData(Data):
                 )
             train, validation = _cut(train, self.validation)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
-            if len(part) == 0:
-                raise UserError(
-                    f"the {name} part of {type(self).__name__} is empty; check data.root and "
-                    "data.validation"
-                )
+            self._check_not_empty(name, part)
         if num_labels is None:
             labeled = torch.arange(len(train))
         else:
@@ -89,6 +86,13 @@ class ImageData(Data):
             "validation": validation,
             "test": test,
         }
+
+    def _check_not_empty(self, name: str, part: ImageSet) -> None:
+        if len(part) == 0:
+            raise UserError(
+                f"the {name} part of {type(self).__name__} is empty; check data.root and "
+                "data.validation"
+            )
 
     def transform(self) -> nn.Module | None:
         """Return the augmentation that the settings ask for."""
@@ -110,11 +114,21 @@ class ImageData(Data):
             network: takes images (N, C, H, W) in [0, 1].
             mean: per channel; None takes the data's.
             std: per channel; None takes the data's.
+
+        Raises:
+            UserError: If there is one of the two, but not the other, or if they do not fit.
         """
         mean = self.mean if mean is None else mean
         std = self.std if std is None else std
-        if mean is None or std is None:
+        if mean is None and std is None:
             return network
+        if mean is None or std is None:
+            given, missing = ("std", "mean") if mean is None else ("mean", "std")
+            raise UserError(
+                f"there is a {given} for the inputs of the network, but no {missing}, and "
+                f"{type(self).__name__} has none either; give both, or none for networks that "
+                "normalize by themselves"
+            )
         return normalize_inputs(network, mean, std)
 
     def input_info(self, network: nn.Module) -> dict[str, Any]:

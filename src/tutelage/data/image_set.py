@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
+from tutelage.data._augmentation import PaddedCrop
 from tutelage.data.samples import Key, Samples
 from tutelage.errors import UserError
 
@@ -96,12 +97,16 @@ class ImageSet(Samples, ABC):
     def _augmented(self, epoch: int, position: int, *sample: Any) -> Any:
         """Return the augmented sample; the state of torch's generator is left as it was."""
         assert self.augment is not None
-        number = (self.seed * PRIME + epoch) * PRIME + int(self.ids[position])
         state = torch.get_rng_state()
-        torch.manual_seed(number % 2**63)
+        # Of the CPU alone: torch.manual_seed takes longer, and seeds accelerators too.
+        torch.default_generator.manual_seed(self._sample_seed(epoch, position))
         result = self.augment(*sample)
         torch.set_rng_state(state)
         return result
+
+    def _sample_seed(self, epoch: int, position: int) -> int:
+        number = (self.seed * PRIME + epoch) * PRIME + int(self.ids[position])
+        return number % 2**63
 
 
 class ArraySet(ImageSet):
@@ -143,11 +148,15 @@ class ArraySet(ImageSet):
 
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Return the samples with these keys as one batch."""
-        if self.augment is not None:
-            return super().batch(keys)
-        # Without augmentation one indexing of the array is enough.
         positions = [position for _, position in keys]
-        return self._with_ids(keys, to_float(self.images[positions]), self.labels[positions])
+        if self.augment is None:
+            images = self.images[positions]
+        elif isinstance(self.augment, PaddedCrop):
+            seeds = [self._sample_seed(epoch, position) for epoch, position in keys]
+            images = self.augment.whole_batch(self.images[positions], seeds)
+        else:
+            return super().batch(keys)
+        return self._with_ids(keys, to_float(images), self.labels[positions])
 
 
 def view_number(seed: int, epoch: int) -> int:

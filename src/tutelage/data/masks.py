@@ -26,6 +26,7 @@ from tutelage.data.dense import DenseSet
 from tutelage.errors import UserError
 
 VOID = 255  # in mask files, and in masks while they are augmented: a pixel without a class
+LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")  # formats, by Pillow's names
 SPREAD = {"L;2": 85, "L;4": 17}  # Pillow's factor for gray PNG files of fewer than 8 bits
 
 
@@ -83,9 +84,16 @@ def value_table(values: Mapping[int, int], num_classes: int) -> Tensor:
     Raises:
         UserError: If a number or a class is out of range.
     """
-    if not values:
-        raise UserError("data.values is empty; give the class of each number, such as {0: 0}")
+    if not isinstance(values, Mapping) or not values:
+        raise UserError(
+            f"data.values gives the class of each number, such as {{0: 0, 255: 1}}, got {values!r}"
+        )
     for number, label in values.items():
+        if not _is_whole(number) or not _is_whole(label):
+            raise UserError(
+                f"data.values has whole numbers, such as {{0: 0, 255: 1}}, got "
+                f"{number!r}: {label!r}"
+            )
         if not 0 <= number < 2**16 or not (0 <= label < num_classes or label == VOID):
             raise UserError(
                 f"data.values gives the number {number} the class {label}; numbers are 0 to 65535, "
@@ -95,6 +103,10 @@ def value_table(values: Mapping[int, int], num_classes: int) -> Tensor:
     for number, label in values.items():
         table[number] = label
     return table
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class MaskSet(DenseSet):
@@ -216,6 +228,11 @@ def _read_numbers(path: Path) -> Tensor:
 
     try:
         with Image.open(path) as file:
+            if file.format in LOSSY:
+                raise UserError(
+                    f"the mask {path} is a {file.format} file, which does not keep numbers as they "
+                    "are; save it as PNG, from where it was not compressed yet"
+                )
             if file.mode not in ("P", "L", "1", "I") and not file.mode.startswith("I;16"):
                 raise UserError(
                     f"the mask {path} is an image of mode {file.mode}; a mask has one class "

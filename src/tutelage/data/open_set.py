@@ -26,7 +26,7 @@ from tutelage.core.batch import IGNORE_INDEX, Batch
 from tutelage.data.concat import concat
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ImageSet
-from tutelage.data.resized import resized
+from tutelage.data.resized import refuse_dense, resized
 from tutelage.data.samples import Key, Stream
 from tutelage.errors import UserError, near_misses
 
@@ -178,13 +178,18 @@ def _separate(
         far_images: of another data set, or None.
         labels_of_classes: the new label of each class, -1 for an unknown class.
     """
+    refuse_dense(images, "OpenSet")
     labels = labels_of_classes[images.labels]
     is_known = labels >= 0
     known = images.subset_with(is_known.nonzero().flatten(), None, 0)
     known.labels = labels[is_known]
     pools = {"near": images.subset_with((~is_known).nonzero().flatten(), None, 0)}
     if far_images is not None:
-        pools["far"] = resized(far_images, tuple(known.image(0).shape))
+        refuse_dense(far_images, "OpenSet")
+        if not len(images):
+            raise UserError("a part of the labeled data has no image at all; check its root")
+        # Of any class: a part may have none of the known ones.
+        pools["far"] = resized(far_images, tuple(images.image(0).shape))
     return known, {name: pool for name, pool in pools.items() if len(pool) > 0}
 
 

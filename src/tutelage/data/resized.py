@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._augmentation import resized_crop
+from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet, ImageSet
 from tutelage.errors import UserError
@@ -63,6 +64,7 @@ class Resized(ImageData):
     def _square(self, images: ImageSet) -> ImageSet:
         if len(images) == 0:  # refused by `splits`
             return images
+        refuse_dense(images, type(self).__name__)
         plain = images.subset_with(torch.arange(len(images)), None, 0)
         channels = plain.image(0).shape[0]
         return ResizedSet(plain, (channels, self.size, self.size), None, 0)
@@ -97,6 +99,23 @@ class ResizedSet(ImageSet):
         """Return the samples at these positions, with another augmentation."""
         images = self.images.subset_with(positions, None, 0)
         return ResizedSet(images, self.shape, augment, seed)
+
+
+def refuse_dense(images: ImageSet, name: str) -> None:
+    """Raise if images have boxes or masks, which would be lost.
+
+    Args:
+        images: a part of a data set.
+        name: of what needs one label an image, for the message.
+
+    Raises:
+        UserError: If they have.
+    """
+    if isinstance(images, DenseSet):
+        raise UserError(
+            f"{name} takes images with one label each, and these have boxes or masks, which it "
+            "would not move with them; give the data as it is, and let data.augment resize both"
+        )
 
 
 def resized(images: ImageSet, shape: tuple[int, ...]) -> ImageSet:

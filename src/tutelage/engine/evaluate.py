@@ -13,6 +13,7 @@ from tutelage.core import Batch, Evaluation, Output, Task, Teacher
 from tutelage.core.modes import eval_mode
 from tutelage.data.samples import Samples
 from tutelage.engine.loader import evaluation_loader
+from tutelage.errors import UserError
 
 MAX_RECORDED_BYTES = 2**30
 
@@ -62,7 +63,14 @@ def evaluate(
         run: which part, and how to load it.
     """
     with eval_mode(model):
-        return task.evaluate(model, parts, run)
+        metrics = task.evaluate(model, parts, run)
+    if not isinstance(metrics, Mapping) or task.monitor not in metrics:
+        known = sorted(metrics) if isinstance(metrics, Mapping) else type(metrics).__name__
+        raise UserError(
+            f"the task ({type(task).__name__}) chooses the best epoch by its monitor "
+            f"{task.monitor!r}, but its metrics are {known}; let them agree"
+        )
+    return metrics
 
 
 def evaluation(part: str, loading: EvalLoading, teacher: Teacher | None = None) -> Evaluation:

@@ -12,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from tutelage.engine.calibration import calibrate
 from tutelage.engine.checks.teacher import check_teacher, state_hash
 from tutelage.engine.checks.terms import check_terms
 from tutelage.engine.dry_run import check_recipe, num_parameters
@@ -56,13 +57,13 @@ def fit(
         FolderInUseError: If another process runs in the folder.
         NonFiniteError: If a term became NaN or infinite.
     """
-    folder = RunFolder(Path(out), writes=is_first_launched())
+    folder = RunFolder(Path(out).expanduser(), writes=is_first_launched())
     text = repr(recipe) + "\n" if text is None else text
     folder.check(text, resume)
     if resume and folder.finished:
         folder.clean()
         return folder.metrics()
-    recipe, further_runs = resolve_teachers(recipe, Path(teacher_dir))
+    recipe, further_runs = resolve_teachers(recipe, Path(teacher_dir).expanduser())
     with folder.claimed():
         return fit_claimed(recipe, folder, text, resume, [*teacher_runs, *further_runs])
 
@@ -147,6 +148,7 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
                 "the teacher changed during training; its weights and buffers must stay as they are"
             )
         metrics = _finish_or_stop(ready, trainer, folder, teacher_metrics)
+    accelerator.wait_for_everyone()  # the first rank still writes
     accelerator.end_training()
     return metrics
 
@@ -183,6 +185,24 @@ def _check_teachers(ready: TrainingSetup) -> dict[str, float] | None:
     return metrics or None
 
 
+def _teacher_record(
+    ready: TrainingSetup, validation: dict[str, float] | None
+) -> dict[str, dict[str, float]] | None:
+    """Return what metrics.json says of the teachers: checked ones on test data, too."""
+    if validation is None:
+        return None
+    recipe = ready.setup.recipe
+    run = evaluation("test", ready.loading)
+    test: dict[str, float] = {}
+    for name, model in ready.setup.teacher.models().items():
+        prefix = "" if recipe.teacher is not None else f"{name}/"
+        if prefix and f"{prefix}{recipe.task.monitor}" not in validation:
+            continue  # not checked, so nothing is said of it
+        metrics = evaluate(model, recipe.task, ready.setup.parts, run)
+        test |= {f"{prefix}{key}": value for key, value in metrics.items()}
+    return {"validation": validation, "test": test}
+
+
 def _teacher_hashes(setup: Setup) -> list[str]:
     return [state_hash(model) for model in setup.teacher.models().values()]
 
@@ -192,7 +212,7 @@ def _check_terms(ready: TrainingSetup, folder: RunFolder) -> None:
     if folder.writes:
         write_json(folder.path / "loss_scale.json", [scale.record() for scale in scales])
         for scale in scales:
-            warning = scale.warning()
+            warning = scale.warning(is_capped=ready.cap is not None)
             if warning:
                 print(f"warning: {warning}", file=sys.stderr)
 
@@ -210,9 +230,12 @@ def _finish(
     epochs = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}
     students = _final_students(trainer, epochs)
     test = _test_metrics(ready, students)
+    teacher_record = _teacher_record(ready, teacher_metrics)
     shipped_epoch = recipe.train.checkpoint
     student = trainer.distiller.student
     student.load_state_dict(students[shipped_epoch].state_dict())
+    judged = ready.distiller.method.eval_model(student)
+    calibration = calibrate(recipe, judged, setup.parts, ready.loading)
     if folder.writes:
         save_previews(ready, folder.path)
     shipped = trainer.distiller.deploy()
@@ -220,9 +243,10 @@ def _finish(
     metrics = {
         "checkpoint": shipped_epoch,
         "test": test[shipped_epoch],
+        **({} if calibration is None else {"calibration": calibration}),
         **{name: {"epoch": epochs[name], "test": test[name]} for name in epochs},
         "validation": trainer.best["metrics"],
-        "teacher": None if teacher_metrics is None else {"validation": teacher_metrics},
+        "teacher": teacher_record,
         "parameters": {
             "student": num_parameters(shipped),
             "method": num_parameters(ready.distiller.method),
@@ -233,7 +257,7 @@ def _finish(
         "seed": recipe.seed,
     }
     if folder.writes:
-        _ship(shipped, recipe, folder)
+        _ship(shipped, recipe, folder, calibration)
     folder.finish(metrics)
     return metrics
 
@@ -263,9 +287,11 @@ def _test_metrics(
     return {name: metrics[id(student)] for name, student in students.items()}
 
 
-def _ship(student: nn.Module, recipe: Recipe, folder: RunFolder) -> None:
+def _ship(
+    student: nn.Module, recipe: Recipe, folder: RunFolder, calibration: dict[str, Any] | None
+) -> None:
+    facts = {"model": type(student).__name__, **recipe.data.input_info(student)}
+    if calibration is not None:
+        facts["temperature"] = calibration["temperature"]
     write_tensors(folder.path / "student.safetensors", student.state_dict())
-    write_json(
-        folder.path / "student.json",
-        {"model": type(student).__name__, **recipe.data.input_info(student)},
-    )
+    write_json(folder.path / "student.json", facts)

@@ -1,8 +1,8 @@
 """At a signal, finish the current step, save a checkpoint and stop.
 
-Ctrl-C, SIGTERM (schedulers, `docker stop`), SIGHUP (a closed terminal) and SIGUSR1 (Slurm before a
-time limit) all do that. Only Ctrl-C pressed three times ends a step that hangs; what was saved
-before stays.
+Ctrl-C, SIGTERM (schedulers, `docker stop`), SIGHUP (a closed terminal), SIGUSR1 and SIGUSR2 (Slurm
+before a time limit) and SIGXCPU (a limit of the processor's time) all do that. Only Ctrl-C pressed
+three times ends a step that hangs; what was saved before stays.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # Windows has only the first two
+# Windows has only the first two.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
 LAST_CTRL_C = 3
 PATIENCE = b"\ntutelage: saving after this step; Ctrl-C once more ends without that\n"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from types import FrameType
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -16,6 +17,7 @@ from tutelage.data.samples import Key, Samples, Stream, collate
 from tutelage.engine.interrupt import SIGNALS
 from tutelage.errors import UserError
 
+GRACE_SECONDS = 30.0  # for the step that is under way at SIGTERM; Slurm waits as long
 PRIME = 1_000_003  # spreads seeds and epochs over the generator's seeds
 
 
@@ -157,5 +159,13 @@ def _leave_signals_to_the_run(worker: int) -> None:
     """
     for name in SIGNALS:
         number = signal.Signals.__members__.get(name)
-        if number is not None:
+        if number is not None and number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.signal(signal.SIGTERM, _end_soon)
+
+
+def _end_soon(number: int, frame: FrameType | None) -> None:
+    """End in a while: SIGTERM also comes from the run itself, which then waits for this process."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, GRACE_SECONDS)

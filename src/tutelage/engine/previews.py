@@ -29,7 +29,7 @@ from tutelage.core.overlay import DrawsAgreement, DrawsOverlays
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
 from tutelage.engine.setup import TrainingSetup
-from tutelage.io import write_json
+from tutelage.io import temporary_folder, write_json
 
 FOLDER = "pictures"
 COUNT = 4
@@ -50,10 +50,10 @@ def save_previews(ready: TrainingSetup, folder: Path) -> None:
     if not isinstance(task, DrawsOverlays):
         return
     final = folder / FOLDER
-    temporary = folder / f"{FOLDER}.tmp"
+    temporary: Path | None = None
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+        temporary = temporary_folder(final)
+        temporary.chmod(folder.stat().st_mode & 0o777)
         data = ready.setup.recipe.data
         classes = list(data.classes) if isinstance(data, HasClasses) else []
         images = _save_images(ready, task, temporary)
@@ -61,7 +61,8 @@ def save_previews(ready: TrainingSetup, folder: Path) -> None:
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
         kind = type(error).__name__
         print(f"warning: no pictures for the report: {kind}: {error}", file=sys.stderr)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -69,6 +70,20 @@ def check_devices() -> None:
                 f"{local} processes were launched on a machine with {count} GPU(s); launch as many "
                 "as it has GPUs, or set ACCELERATE_USE_CPU=true"
             )
+
+
+def end_group_at_exit() -> None:
+    """Take the process group down when the interpreter ends.
+
+    Threads of a group that is left standing abort a process which ends before the others.
+    """
+    atexit.unregister(_end_group)  # once, however many runs there are
+    atexit.register(_end_group)
+
+
+def _end_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def on_first(action: Callable[[], T], accelerator: Accelerator) -> T:

@@ -19,7 +19,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class RunFolder:
         self.path = path
         self.writes = writes
         self._made: list[Path] = []
+        self._is_discarded = False
 
     @property
     def recipe(self) -> Path:
@@ -120,11 +121,22 @@ class RunFolder:
             return
         folders = (self.path, *self.path.absolute().parents)
         self._made = [folder for folder in folders if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        with locked(self.path):
-            remove_leftovers(self.path)
-            remove_leftovers(self.checkpoints)
-            yield
+        try:
+            with ExitStack() as stack:
+                self._lock(stack)
+                remove_leftovers(self.path)
+                remove_leftovers(self.checkpoints)
+                yield
+        finally:
+            self._remove_discarded()
+
+    def _lock(self, stack: ExitStack) -> None:
+        """Make and lock the folder, again if another process has discarded it in between."""
+        while True:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                stack.enter_context(locked(self.path))
+                return
 
     def create(self, recipe: str) -> None:
         """Write the first files, unless the run is resumed and has them."""
@@ -135,15 +147,25 @@ class RunFolder:
     def discard(self) -> None:
         """Remove the folder, and its new parents, if nothing was trained in it.
 
-        A folder that holds anything but the run's own first files stays.
+        A folder that holds anything but the run's own first files stays. Folders are removed when
+        the lock is released: until then no other process begins in this one.
         """
         if not self.writes or not self.path.is_dir() or self.records():
             return
-        if {path.name for path in self.path.iterdir()} <= WRITTEN_BEFORE_TRAINING:
-            shutil.rmtree(self.path, ignore_errors=True)
-        for folder in self._made:
-            with suppress(OSError):  # it holds something else
-                folder.rmdir()
+        self._is_discarded = True
+        paths = list(self.path.iterdir())
+        if {path.name for path in paths} <= WRITTEN_BEFORE_TRAINING:
+            for path in paths:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != LOCK:
+                    path.unlink(missing_ok=True)
+
+    def _remove_discarded(self) -> None:
+        if self._is_discarded:
+            for folder in dict.fromkeys((self.path, *self._made)):
+                with suppress(OSError):  # it holds something else
+                    folder.rmdir()
 
     def clean(self) -> None:
         """Remove what a finished run would have removed if it had not been killed at that."""

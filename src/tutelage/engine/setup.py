@@ -19,9 +19,18 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from tutelage.cache import CachedTeacher
-from tutelage.core import Batch, Distiller, FrozenTeacher, NoTeacher, Teacher, Teachers
+from tutelage.core import (
+    Batch,
+    Distiller,
+    FrozenTeacher,
+    GradientCap,
+    NoTeacher,
+    Teacher,
+    Teachers,
+)
 from tutelage.data import Data
 from tutelage.data.samples import Samples
+from tutelage.engine.calibration import check_calibrates
 from tutelage.engine.checks.parts import (
     blame_network,
     check_layers,
@@ -31,7 +40,7 @@ from tutelage.engine.checks.parts import (
 from tutelage.engine.checks.student_facts import check_classes, normalized, read_student_facts
 from tutelage.engine.evaluate import EvalLoading, to_device
 from tutelage.engine.loader import EpochSampler, training_loader
-from tutelage.engine.ranks import check_devices, check_launch, needs_cpu
+from tutelage.engine.ranks import check_devices, check_launch, end_group_at_exit, needs_cpu
 from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError, reason
 from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
@@ -137,12 +146,16 @@ def ready_network(config: StudentConfig | TeacherConfig, data: Data, section: st
             f"or {section}.recipe to train it first"
         )
     facts = None
-    if config.weights is not None:
-        facts = read_student_facts(config.weights)
-        if facts is not None:
-            check_classes(config, data, section, facts)
-        load_weights(config.model, config.weights)
-    return normalized(config, data, section, facts)
+    try:
+        if config.weights is not None:
+            facts = read_student_facts(config.weights)
+            if facts is not None:
+                check_classes(config, data, section, facts)
+            load_weights(config.model, config.weights)
+        return normalized(config, data, section, facts)
+    except UserError as error:
+        said = str(error)
+        raise UserError(said if section in said else f"{section}: {said}") from error
 
 
 @dataclass
@@ -153,6 +166,7 @@ class TrainingSetup:
         setup: data and networks.
         distiller: student and method on the device, with the method's trainable parts.
         optimizer: of all trainable parameters.
+        cap: keeps the method from pulling harder than the labels; None if the recipe has none.
         sampler: the order of the training data; its length is the number of steps of an epoch.
         training: loads training batches.
         loading: loads evaluation batches.
@@ -162,6 +176,7 @@ class TrainingSetup:
     setup: Setup
     distiller: Distiller
     optimizer: torch.optim.Optimizer
+    cap: GradientCap | None
     sampler: EpochSampler
     training: DataLoader[Batch]
     loading: EvalLoading
@@ -177,6 +192,7 @@ class TrainingSetup:
         recipe = setup.recipe
         train = recipe.train
         device = accelerator.device
+        check_calibrates(recipe)
         rank, world = accelerator.process_index, accelerator.num_processes
         samples = recipe.method.build_data(setup.parts["train"], setup.teacher)
         sampler = EpochSampler.over(samples, train.batch_size, recipe.seed, rank=rank, world=world)
@@ -190,6 +206,7 @@ class TrainingSetup:
             distiller = Distiller(student, teacher, recipe.method, recipe.task)
             distiller.setup(example)
             optimizer = checked_optimizer(distiller, train)
+        cap = _gradient_cap(distiller, train, accelerator)
         if train.compile:
             distiller.student.compile()
             for model in setup.teacher.models().values():
@@ -197,7 +214,7 @@ class TrainingSetup:
         # Dropout differs between ranks; the weights above do not.
         set_seed(recipe.seed + rank)
         loading = setup.eval_loading(device, rank, world)
-        return cls(setup, distiller, optimizer, sampler, training, loading, example)
+        return cls(setup, distiller, optimizer, cap, sampler, training, loading, example)
 
     def training_batches(self) -> Iterable[Batch]:
         """Give the training batches of the sampler's epoch on the device."""
@@ -235,7 +252,12 @@ def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator
             f"train.precision {train.precision} does not work on this machine: {reason(error)}; "
             "take bf16 or no"
         ) from error
+    if train.precision == "fp16" and accelerator.device.type == "cpu":
+        # Accelerate would go on without the scaling that half precision needs.
+        raise UserError("train.precision fp16 needs a GPU, and there is none; take bf16 or no")
     check_launch(accelerator)
+    if accelerator.num_processes > 1:
+        end_group_at_exit()
     return accelerator
 
 
@@ -249,6 +271,19 @@ def _cached(setup: Setup, samples: Samples, device: torch.device) -> Teacher:
         return setup.teacher
     loading = setup.eval_loading(device)
     return CachedTeacher(setup.teacher, recipe.task, lambda: loading.batches(samples), len(samples))
+
+
+def _gradient_cap(
+    distiller: Distiller, train: TrainConfig, accelerator: Accelerator
+) -> GradientCap | None:
+    if train.gradient_cap is None or not distiller.method.uses_teacher:
+        return None
+    scaler = accelerator.scaler
+    return GradientCap(
+        distiller.student.parameters(),
+        train.gradient_cap,
+        scale=None if scaler is None else scaler.scale,
+    )
 
 
 def _first(loader: Iterable[Any]) -> Batch:

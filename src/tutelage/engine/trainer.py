@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
-from functools import reduce
-from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from tutelage.analysis import LayerTracker
 from tutelage.core import Batch
 from tutelage.engine import checkpoint, ranks
 from tutelage.engine.checks.terms import check_after_last_step, refuse_non_finite
+from tutelage.engine.epoch_sums import EpochSums, sum_terms
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.optim import lr_factor
@@ -63,9 +61,8 @@ class Trainer:
         self.total = self.steps_per_epoch * self.train.epochs
         self.step = 0
         self.seconds = 0.0
-        # Sums of the terms over the epoch, on the device, so that no step waits for their values.
-        self.names: Sequence[str] = ()
-        self.sums: Tensor | None = None
+        self.cap = ready.cap
+        self.sums = EpochSums()
         self.layer_tracker = _layer_tracker(ready) if folder.writes else None
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
@@ -116,7 +113,7 @@ class Trainer:
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * factor
         terms = self.model(batch, self.step / self.total)
-        loss = reduce(add, terms.values())
+        loss = sum_terms(terms) if self.cap is None else self.cap(terms)
         if self.scaled:
             self.accelerator.backward(loss)
         else:
@@ -133,32 +130,27 @@ class Trainer:
     def _add_up(self, terms: dict[str, Tensor]) -> None:
         """Add the terms to the epoch's sums; stop if one is not finite.
 
-        Reading a value makes an accelerator wait, so there it happens every few steps only. A sum
-        stays NaN once a term was NaN.
+        Reading a value makes an accelerator wait, so there it happens every few steps only.
         """
-        values = torch.stack([value.detach().float() for value in terms.values()])
-        if self.sums is None:
-            self.names = tuple(terms)
-            self.sums = torch.zeros_like(values)
-        self.sums += values
-        checks_now = values.device.type == "cpu" or self.step % GPU_CHECK_STEPS == 0
-        if checks_now and not math.isfinite(float(self.sums.sum())):
-            sums = dict(zip(self.names, self.sums.tolist(), strict=True))
+        self.sums.add(terms)
+        checks_now = self.accelerator.device.type == "cpu" or self.step % GPU_CHECK_STEPS == 0
+        if checks_now and not self.sums.are_finite():
             epoch = self.step // self.steps_per_epoch + 1
-            refuse_non_finite(sums, f"in epoch {epoch} at step {self.step + 1}")
+            refuse_non_finite(self.sums.by_name(), f"in epoch {epoch} at step {self.step + 1}")
 
     def _end_epoch(self, epoch: int, progress: Progress) -> None:
-        assert self.sums is not None
-        means = (self.mean_over_ranks(self.sums) / self.steps_per_epoch).tolist()
-        terms = dict(zip(self.names, means, strict=True))
+        assert self.sums.values is not None
+        self.sums.values = self.mean_over_ranks(self.sums.values) / self.steps_per_epoch
+        terms = self.sums.by_name()
         refuse_non_finite(terms, f"in epoch {epoch}")
         self._refuse_non_finite_weights()
-        self.sums = None
+        self.sums = EpochSums()
         metrics: dict[str, float] = {}
         if epoch % self.train.eval_every == 0 or epoch == self.train.epochs:
             metrics = self.validate()
             self._remember_best(epoch, metrics)
         lr = self.optimizer.param_groups[0]["lr"]
+        cap = {} if self.cap is None else self.cap.record()
         self.folder.log(
             {
                 "epoch": epoch,
@@ -166,10 +158,12 @@ class Trainer:
                 "lr": lr,
                 "seconds": round(self.seconds, 3),
                 "terms": terms,
+                **({"gradient_cap": cap} if cap else {}),
                 "validation": metrics,
             }
         )
         named = {f"validation/{name}": value for name, value in metrics.items()}
+        named |= {f"gradient_cap/{name}": value for name, value in cap.items()}
         self.accelerator.log({**terms, **named, "lr": lr}, step=self.step)
         monitored = {name: v for name, v in metrics.items() if name == self.task.monitor}
         progress.epoch(epoch, {**terms, **monitored})

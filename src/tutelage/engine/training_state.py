@@ -37,16 +37,18 @@ def pack(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     }
     if trainer.ema is not None:
         tensors.update(prefixed("ema", trainer.ema.state_dict()))
-    if trainer.sums is not None:
+    if trainer.cap is not None:
+        tensors.update(prefixed("cap", trainer.cap.state_dict()))
+    if trainer.sums.values is not None:
         # The mean over ranks, so that any number of ranks can go on from it.
-        tensors["sums"] = trainer.mean_over_ranks(trainer.sums)
+        tensors["sums"] = trainer.mean_over_ranks(trainer.sums.values)
     for rank, (own, _) in enumerate(generators):
         tensors.update(prefixed(f"rng{rank}", own))
     scaler = accelerator.scaler
     state = {
         "step": trainer.step,
         "seconds": trainer.seconds,
-        "names": list(trainer.names),
+        "names": list(trainer.sums.names),
         "best": trainer.best,
         "optimizer": optimizer,
         "rng": [rest for _, rest in generators],
@@ -87,9 +89,11 @@ def _unpack(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any])
     trainer.best_weights = unprefixed("best", tensors)
     if trainer.ema is not None:
         trainer.ema.load_state_dict(unprefixed("ema", tensors))
-    trainer.names = tuple(state["names"])
+    trainer.sums.names = tuple(state["names"])
     sums = tensors.get("sums")
-    trainer.sums = None if sums is None else sums.to(trainer.accelerator.device)
+    trainer.sums.values = None if sums is None else sums.to(trainer.accelerator.device)
+    if trainer.cap is not None:
+        trainer.cap.load_state_dict(unprefixed("cap", tensors))
     trainer.step = state["step"]
     trainer.seconds = state["seconds"]
     scaler = trainer.accelerator.scaler

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,42 +16,55 @@ from torch.nn.parameter import is_lazy
 from tutelage.errors import UserError
 
 STUDENT = "student.safetensors"
-WRAPPERS = ("module.", "_orig_mod.")
+WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+INNER_WRAPPERS = WRAPPERS[1:]  # `module` in the middle may be a child of that name
+SECTIONS = ("state_dict", "model", "model_state_dict", "net")  # of a checkpoint
+EXTRA = "_extra_state"  # end of the names of what is no tensor in a state dict of torch's
+NUM_AVERAGED = "n_averaged"  # what `torch.optim.swa_utils.AveragedModel` adds
 UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError, ValueError)
 
 
 def load_weights(network: nn.Module, source: str | Path) -> None:
     """Load weights into `network`, in place; if they do not fit, it stays as it was.
 
-    Whatever torch loads strictly is loaded. Beyond that, the prefixes `module.` and `_orig_mod.` of
-    data parallelism and `torch.compile` are removed where the network does not have them itself,
-    and weights that the network ties may be stored once.
+    Whatever torch loads strictly is loaded. Beyond that, the names that data parallelism,
+    `torch.compile`, checkpointing and weight averaging put around a network are removed where the
+    network does not have them itself, and weights that it ties may be stored once.
 
     Args:
         network: the module to fill.
         source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint
-            with a state dict (alone or under `state_dict` or `model`); `~` is the home folder.
-            Pickled objects are refused.
+            with a state dict (alone or under `state_dict`, `model`, `model_state_dict` or `net`);
+            `~` is the home folder. Pickled objects are refused.
 
     Raises:
         UserError: If the file is missing, unreadable or truncated, or a key or shape does not fit.
     """
     path = weights_file(source)
     own = network.state_dict()
-    state = _best_fit(_read(path), own)
-    before = {name: value.clone() for name, value in own.items() if not is_lazy(value)}
-    try:
-        missing, unexpected = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # a shape
+    before = {}
+    for name, value in own.items():
+        if not is_lazy(value):
+            before[name] = value.clone() if isinstance(value, Tensor) else value
+    problems: list[UserError] = []
+    for state in _by_fit(_read(path), own):
+        try:
+            missing, unexpected = network.load_state_dict(state, strict=False)
+        except RuntimeError as error:  # a shape
+            problem = _shape_error(path, network, state, own)
+            problem.__cause__ = error
+        else:
+            if not missing and not unexpected:
+                return
+            missing = [name for name in own if name not in state]
+            problem = UserError(
+                f"{path} does not fit {type(network).__name__}: missing {_listed(missing)}, "
+                f"unexpected {_listed(unexpected)}; give the network that the weights were made "
+                "with"
+            )
+        problems.append(problem)
         network.load_state_dict(before, strict=False)
-        raise _shape_error(path, network, state, own) from error
-    if missing or unexpected:
-        network.load_state_dict(before, strict=False)
-        missing = [name for name in own if name not in state]
-        raise UserError(
-            f"{path} does not fit {type(network).__name__}: missing {_listed(missing)}, "
-            f"unexpected {_listed(unexpected)}; give the network that the weights were made with"
-        )
+    raise problems[0]
 
 
 def weights_file(source: str | Path) -> Path:
@@ -63,36 +77,50 @@ def weights_file(source: str | Path) -> Path:
         path = Path(source).expanduser()
     except RuntimeError as error:
         raise UserError(f"the home folder of {str(source)!r} is not known; write it out") from error
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / STUDENT
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path.is_file` raises for a name that is too long
         raise UserError(
-            f"there are no weights at {path}; give a run folder that is finished, or a weights file"
+            f"there are no weights at {str(path)[:200]}; give a run folder that is finished, or a "
+            "weights file"
         )
     return path
 
 
-def _best_fit(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict without the prefixes of wrappers, and with tied weights under all names.
+def _by_fit(state: Mapping[str, Any], own: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return a state dict without the names of wrappers, and with tied weights under all names.
 
-    Of the ways to remove prefixes, it is the first with the fewest names that do not fit: a network
-    may have a child that is called `module`.
+    There are several ways to remove these names, since a network may have a child that is called
+    `module`. The first one has the fewest names that do not fit; but hooks of the network may
+    rename what it loads.
 
     Args:
         state: what the file holds.
         own: the network's.
     """
-    # In a compiled part, the wrapper's name stands in the middle.
-    candidates = [dict(state), {name.replace("._orig_mod.", "."): state[name] for name in state}]
+    candidates = [dict(state)]
+    if NUM_AVERAGED in state and NUM_AVERAGED not in own:
+        candidates = [{name: state[name] for name in state if name != NUM_AVERAGED}]
+    # Around a part of the network, the wrapper's name stands in the middle.
+    inner = {_without_inner_wrappers(name): value for name, value in candidates[0].items()}
+    if inner.keys() != candidates[0].keys():
+        candidates.append(inner)
+    count = len(candidates[0])
     for candidate in list(candidates):
         bare = candidate
         while any(name.startswith(WRAPPERS) for name in bare):
             bare = {_without_wrapper(name): value for name, value in bare.items()}
             candidates.append(bare)
     # Names that became equal would hide each other.
-    complete = [candidate for candidate in candidates if len(candidate) == len(state)]
+    complete = [candidate for candidate in candidates if len(candidate) == count]
     filled = [_with_tied(candidate, own) for candidate in complete]
-    return min(filled, key=lambda candidate: len(candidate.keys() ^ own.keys()))
+    return sorted(filled, key=lambda candidate: len(candidate.keys() ^ own.keys()))
+
+
+def _without_inner_wrappers(name: str) -> str:
+    for wrapper in INNER_WRAPPERS:
+        name = name.replace(f".{wrapper}", ".")
+    return name
 
 
 def _without_wrapper(name: str) -> str:
@@ -102,7 +130,7 @@ def _without_wrapper(name: str) -> str:
     return name
 
 
-def _with_tied(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_tied(state: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state dict in which weights that the network ties are there under all their names.
 
     `safetensors.torch.save_model` stores them once.
@@ -116,19 +144,23 @@ def _with_tied(state: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str,
     return tied
 
 
-def _memory(value: Tensor) -> tuple[Any, ...] | None:
+def _memory(value: Any) -> tuple[Any, ...] | None:
     """Return what is the same for a tensor under two names only."""
+    if not isinstance(value, Tensor):
+        return None
     if is_lazy(value) or value.numel() == 0 or value.is_meta:
         return None
     return value.data_ptr(), value.shape, value.stride(), value.dtype
 
 
 def _shape_error(
-    path: Path, network: nn.Module, state: Mapping[str, Tensor], own: Mapping[str, Tensor]
+    path: Path, network: nn.Module, state: Mapping[str, Any], own: Mapping[str, Any]
 ) -> UserError:
     """Return the error for a state dict that does not fit."""
     for name, value in state.items():
-        if name in own and not is_lazy(own[name]) and value.shape != own[name].shape:
+        if name not in own or not isinstance(own[name], Tensor) or is_lazy(own[name]):
+            continue
+        if isinstance(value, Tensor) and value.shape != own[name].shape:
             return UserError(
                 f"{path} holds {name!r} of shape {tuple(value.shape)}, but "
                 f"{type(network).__name__} needs {tuple(own[name].shape)}; "
@@ -140,12 +172,17 @@ def _shape_error(
     )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
+        if path.suffix.lower() == ".safetensors" or _has_header(path):
+            return dict(load_file(path))
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"{path} holds a TorchScript network, whose code is not run; save the state_dict() "
+                "of torch.jit.load(path)"
+            ) from error
         raise UserError(
             f"{path} cannot be read as weights ({_first_line(error)}); is the file complete?"
         ) from error
@@ -164,8 +201,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _unpacked(loaded: Any) -> Any:
-    """Return the mapping below `state_dict` and `model`, in either order."""
-    for key in ("state_dict", "model"):
+    """Return the mapping below `state_dict`, `model` and the like, in any order."""
+    for key in SECTIONS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
             return _unpacked(loaded[key])
     return loaded
@@ -174,7 +211,16 @@ def _unpacked(loaded: Any) -> Any:
 def _is_state_dict(value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    return all(
+        isinstance(name, str) and (isinstance(entry, Tensor) or name.endswith(EXTRA))
+        for name, entry in value.items()
+    )
+
+
+def _has_header(path: Path) -> bool:
+    """Return whether a file of any name begins as safetensors do: a length, and a JSON object."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _listed(names: list[str]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Output, Step
+from tutelage.core._arguments import check_layer_names
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
 from tutelage.methods._attention_maps import (
@@ -162,6 +163,7 @@ def check_settings(
                 f"{method} needs student_layers and teacher_layers, "
                 "such as ['stage1', 'stage2'] for both"
             )
+        check_layer_names(f"the layers of {method}", layers)
     if not isinstance(qk_dim, int) or qk_dim < 1:
         raise UserError(
             f"qk_dim is the length of queries and keys, a whole number from 1 on; got {qk_dim!r}"

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from tutelage.core.precision import promote
 from tutelage.methods._checks import check_choice
+from tutelage.similarity._products import may_read
 
 LARGE = 1e9  # entries from here on are divided out before they are squared
 
@@ -43,8 +44,8 @@ def attention_map(feature: Tensor) -> Tensor:
     """
     feature = promote(feature)
     attention = feature.square().mean(1, keepdim=True)
-    # Reading a value would make an accelerator wait: there, every feature is looked at.
-    if attention.device.type == "cpu" and bool(attention.detach().isfinite().all()):
+    # On an accelerator every feature is treated as if it were huge.
+    if may_read(attention) and bool(attention.detach().isfinite().all()):
         return attention
     return (feature * _inverse_of_large(feature)).square().mean(1, keepdim=True)
 

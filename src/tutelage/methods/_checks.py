@@ -35,24 +35,26 @@ def check_positive(what: str, value: float) -> None:
         raise UserError(f"{what} must be finite, got {value}")
 
 
-def check_weights(method: str, *weights: float | None) -> None:
-    """Raise for weights of terms that are negative, infinite or NaN; None is off.
+def check_weights(method: str, *weights: float | None, optional: bool = False) -> None:
+    """Raise for weights of terms that are negative, infinite, NaN or no numbers.
 
-    >>> check_weights("DIST", 2.0, None, -1.0)
+    >>> check_weights("DIST", 2.0, -1.0)
     Traceback (most recent call last):
     tutelage.errors.UserError: the weights of DIST are finite numbers from 0 on, got -1.0
 
     Args:
         method: name of the method, for the message.
         weights: of its terms.
+        optional: None turns a term off.
 
     Raises:
         UserError: The message has the first such weight.
     """
     for weight in weights:
-        if weight is None:
+        if weight is None and optional:
             continue
-        if not isinstance(weight, (int, float)) or not 0 <= weight < math.inf:
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        if weight is None or not is_number or not 0 <= weight < math.inf:
             raise UserError(f"the weights of {method} are finite numbers from 0 on, got {weight!r}")
 
 
@@ -110,6 +112,21 @@ use .float()
     check_tensors(needs.partition(" needs ")[0], student, teacher)
     if not (student.is_floating_point() and teacher.is_floating_point()):
         raise UserError(f"{needs}, got {student.dtype} and {teacher.dtype}; use .float()")
+
+
+def check_items(method: str, *values: Tensor) -> None:
+    """Raise for what is no tensor (N, ...) with one row an item.
+
+    >>> check_items("RCKA", torch.zeros(4))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: RCKA needs tensors (N, ...), one row an item, got (4,)
+    """
+    check_tensors(method, *values)
+    for value in values:
+        if value.ndim < 2:
+            raise UserError(
+                f"{method} needs tensors (N, ...), one row an item, got {tuple(value.shape)}"
+            )
 
 
 def check_features(method: str, student: Tensor, teacher: Tensor) -> None:

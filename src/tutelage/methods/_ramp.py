@@ -19,7 +19,11 @@ None is no ramp
     Raises:
         UserError: If start and stop are out of order or beyond the run.
     """
-    if ramp is not None and not (len(ramp) == 2 and 0 <= ramp[0] <= ramp[1] <= 1):
+    if ramp is None:
+        return
+    is_pair = isinstance(ramp, (list, tuple)) and len(ramp) == 2
+    are_numbers = is_pair and all(isinstance(share, (int, float)) for share in ramp)
+    if not are_numbers or not 0 <= ramp[0] <= ramp[1] <= 1:
         raise UserError(
             f"ramp is (start, stop) with 0 <= start <= stop <= 1, got {ramp}; None is no ramp"
         )

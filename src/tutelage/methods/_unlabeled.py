@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
+from tutelage.core._arguments import shown_kind
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.teacher import Teacher
+from tutelage.errors import UserError
 
 
 class UnlabeledData(Method):
@@ -23,6 +26,9 @@ class UnlabeledData(Method):
 
     Args:
         shares: pool of unlabeled items → how many of them join a batch per labeled item.
+
+    Raises:
+        UserError: If the shares are no mapping of names to numbers.
     """
 
     info = MethodInfo(
@@ -34,7 +40,7 @@ class UnlabeledData(Method):
 
     def __init__(self, shares: Mapping[str, float]) -> None:
         super().__init__()
-        self.shares = dict(shares)
+        self.shares = checked_shares("UnlabeledData", shares)
 
     def build_data(self, train: Any, teacher: Teacher) -> Any:
         """Return the training data with a stream of items from every pool that has a share."""
@@ -43,3 +49,35 @@ class UnlabeledData(Method):
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return no terms."""
         return {}
+
+
+def checked_shares(method: str, shares: object) -> dict[str, float]:
+    """Return the shares of pools as a new dictionary.
+
+    >>> checked_shares("SRD", {"near": -1.0})
+    Traceback (most recent call last):
+    tutelage.errors.UserError: SRD takes from the pool 'near' a finite number from 0 on of items \
+per labeled one, got -1.0
+
+    Args:
+        method: name of the method, for the message.
+        shares: pool → how many of its items join a batch per labeled item.
+
+    Raises:
+        UserError: If the shares are no mapping, or a share is no finite number from 0 on.
+    """
+    if not isinstance(shares, Mapping):
+        raise UserError(
+            f"{method} takes pools and their shares, such as {{'near': 0.5}}, got "
+            f"{shown_kind(shares)}"
+        )
+    for name, share in shares.items():
+        if not isinstance(name, str):
+            raise UserError(f"{method} names pools by text, got {name!r}")
+        is_number = isinstance(share, (int, float)) and not isinstance(share, bool)
+        if not is_number or not 0 <= share < math.inf:
+            raise UserError(
+                f"{method} takes from the pool {name!r} a finite number from 0 on of items per "
+                f"labeled one, got {share!r}"
+            )
+    return dict(shares)

@@ -79,7 +79,7 @@ def dist_loss(
     """
     check_positive("the temperature of DIST", temperature)
     check_positive("the eps of DIST", eps)
-    check_weights("DIST", beta, gamma)
+    check_weights("DIST", beta, gamma, optional=True)
     check_logits("DIST", student, teacher, min_classes=2)
     with full_precision(student.device):
         student, teacher = as_same_dtype(student, teacher)
@@ -131,7 +131,8 @@ class DIST(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_weights("DIST", beta, gamma, task_weight)
+        check_weights("DIST", beta, gamma, optional=True)
+        check_weights("DIST", task_weight)
         check_positive("the temperature of DIST", temperature)
         check_positive("the eps of DIST", eps)
         self.beta = beta

@@ -80,7 +80,7 @@ def dkd_loss(
             classes (labels on an accelerator are not checked).
     """
     check_positive("the temperature of DKD", temperature)
-    check_weights("DKD", alpha, beta)
+    check_weights("DKD", alpha, beta, optional=True)
     check_logits("DKD", student, teacher, maps=False, min_classes=2)
     check_labels("DKD", labels, student)
     with full_precision(student.device):
@@ -132,7 +132,8 @@ class DKD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_weights("DKD", alpha, beta, task_weight)
+        check_weights("DKD", alpha, beta, optional=True)
+        check_weights("DKD", task_weight)
         check_positive("the temperature of DKD", temperature)
         check_ramp(ramp)
         self.alpha = alpha

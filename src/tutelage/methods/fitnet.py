@@ -31,6 +31,7 @@ from tutelage.core.precision import full_precision
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_floating, check_weights
+from tutelage.methods._layer_pairs import check_built, checked_pairs
 from tutelage.methods._projection import projection
 from tutelage.similarity._checks import as_same_dtype, check_tensors
 
@@ -77,7 +78,7 @@ class FitNet(Method):
         task_weight: factor of the supervised loss.
 
     Raises:
-        UserError: If there are no pairs.
+        UserError: If there are no pairs, or a layer is no name.
     """
 
     info = MethodInfo(
@@ -96,11 +97,7 @@ class FitNet(Method):
     ) -> None:
         super().__init__()
         check_weights("FitNet", weight, task_weight)
-        if not layer_pairs:
-            raise UserError(
-                "FitNet needs at least one pair of layers, such as layer_pairs={'layer3': 'layer3'}"
-            )
-        self.layer_pairs = dict(layer_pairs)
+        self.layer_pairs = checked_pairs("FitNet", layer_pairs)
         self.weight = weight
         self.task_weight = task_weight
         self.student_layers = tuple(self.layer_pairs)
@@ -120,6 +117,7 @@ class FitNet(Method):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return one term per pair."""
+        check_built("FitNet", self.projections, self.layer_pairs)
         terms = {}
         pairs = zip(self.layer_pairs.items(), self.projections, strict=True)
         for (student_layer, teacher_layer), project in pairs:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.methods._checks import check_logits, check_positive, check_weights
 from tutelage.methods._divergence import HIGH, divergence_terms, softened
 from tutelage.similarity._checks import as_same_dtype
@@ -84,11 +84,10 @@ def kd_hard_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     check_logits("KD", student, teacher)
     with full_precision(student.device):
-        largest, classes = promote(teacher.detach()).max(dim=1)
+        student, teacher = as_same_dtype(student, teacher.detach())
+        largest, classes = teacher.max(dim=1)
         # The class of a teacher that is NaN means nothing: the loss becomes NaN too.
-        return F.cross_entropy(promote(student), classes) + (0.0 * largest.sum()).to(
-            promote(student).dtype
-        )
+        return F.cross_entropy(student, classes) + 0.0 * largest.sum()
 
 
 class KD(Method):

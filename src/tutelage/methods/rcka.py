@@ -47,13 +47,15 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.methods._checks import (
     check_choice,
     check_features,
+    check_items,
     check_logits,
     check_positive,
     check_weights,
 )
+from tutelage.methods._layer_pairs import checked_pairs
 from tutelage.methods._ramp import Ramp, check_ramp, fade_in
-from tutelage.similarity._checks import check_tensors
 from tutelage.similarity._gram import factor, product, unit_rows
+from tutelage.similarity._products import may_read
 from tutelage.similarity.alignment import Estimator, Scale, alignment, alignment_pair
 
 Gram = Literal["plain", "normalized"]
@@ -101,8 +103,8 @@ def rcka_loss(
     """
     check_choice("soften", soften, Soften | None)
     check_positive("the temperature of RCKA", temperature)
-    check_weights("RCKA", intra_weight, inter_weight)
-    check_tensors("RCKA", student, teacher)
+    check_weights("RCKA", intra_weight, inter_weight, optional=True)
+    check_items("RCKA", student, teacher)
     if soften is not None:
         check_logits("RCKA with soften", student, teacher)
     align = partial(alignment, center=center, scale=scale, estimator=estimator)
@@ -114,7 +116,6 @@ def rcka_loss(
         intra_t = _rows(_probabilities(teacher, temperature))
     if soften == "both":
         inter_s, inter_t = intra_s, intra_t
-
     if intra_weight and inter_weight and intra_s is inter_s:
         # Of the same inputs both terms come from shared matrix products.
         intra, inter = align_both(intra_t, intra_s)
@@ -212,14 +213,15 @@ class RCKA(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_weights("RCKA", intra_weight, inter_weight, feature_weight, task_weight)
+        check_weights("RCKA", intra_weight, inter_weight, feature_weight, optional=True)
+        check_weights("RCKA", task_weight)
         check_choice("scale", scale, Scale | None)
         check_choice("estimator", estimator, Estimator)
         check_choice("gram", gram, Gram)
         check_choice("soften", soften, Soften | None)
         check_positive("the temperature of RCKA", temperature)
         check_ramp(ramp)
-        self.layer_pairs = dict(layer_pairs or {})
+        self.layer_pairs = checked_pairs("RCKA", layer_pairs, optional=True)
         self.intra_weight = intra_weight
         self.inter_weight = inter_weight
         self.feature_weight = feature_weight
@@ -279,15 +281,13 @@ def _rows(x: Tensor) -> Tensor:
 def _probabilities(logits: Tensor, temperature: float) -> Tensor:
     """Return softmax(logits / T), in which no class is too improbable to be related.
 
-    The kernels between classes divide by the length of a class over the items. What is as small as
-    1e-22 in all of them loses that length in float32. A class that is below ε² in all items is
-    raised to ε²: the kernels between items do not notice, those between classes do not change.
+    Kernels between classes divide by a class's length over the items, which float32 loses below
+    1e-22. A class below ε² in all items is raised to ε²: the kernels do not change by it.
     """
     logits = promote(logits) / temperature
     probabilities = logits.softmax(1)
     smallest = torch.finfo(logits.dtype).eps ** 2
-    # Reading a value would make an accelerator wait, so there the logarithms are always taken.
-    if logits.device.type == "cpu" and bool(probabilities.detach().amax(0).amin() > smallest):
+    if may_read(logits) and bool(probabilities.detach().amax(0).amin() > smallest):
         return probabilities
     log_probabilities = logits.log_softmax(1)
     largest = log_probabilities.detach().amax(0)

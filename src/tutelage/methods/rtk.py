@@ -247,8 +247,8 @@ class RTK(Method):
         check_weights("RTK", weight, task_weight)
         check_settings("RTK", student_layers, teacher_layers, qk_dim)
         check_choice("distance", distance, MapDistance)
-        if not 0 <= coverage <= 1:
-            raise UserError(f"coverage is a share in [0, 1], got {coverage}")
+        if not isinstance(coverage, (int, float)) or not 0 <= coverage <= 1:
+            raise UserError(f"coverage is a share in [0, 1], got {coverage!r}")
         self.student_layers = tuple(student_layers)
         self.teacher_layers = tuple(teacher_layers)
         self.weight = weight

@@ -6,6 +6,28 @@ import inspect
 from importlib import import_module
 
 
+def says_no_type(path: str) -> bool:
+    """Return whether a function does not say what it returns, so that its kind is unknown."""
+    module, _, name = path.rpartition(".")
+    try:
+        value = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    if not inspect.isfunction(value):
+        return False
+    return inspect.signature(value).return_annotation is inspect.Signature.empty
+
+
+def lacks_of(path: str) -> str:
+    """Return what an abstract class does not define, for messages."""
+    module, _, name = path.rpartition(".")
+    try:
+        lacking = getattr(import_module(module), name).__abstractmethods__
+    except (ImportError, AttributeError, ValueError):
+        return "all that it must"
+    return " and ".join(sorted(lacking))
+
+
 def arguments_of(path: str) -> list[str]:
     """Return the names of the arguments of a class or function."""
     module, _, name = path.rpartition(".")

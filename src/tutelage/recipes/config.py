@@ -18,6 +18,7 @@ from torch import nn
 from tutelage.core import Method, Task
 from tutelage.data import Data
 from tutelage.errors import UserError, near_misses
+from tutelage.recipes._train_checks import check_schedule, check_types
 
 # Accelerate's trackers, and the modules that each of them needs: any one of them will do.
 TRACKERS = {
@@ -52,6 +53,9 @@ class StudentConfig:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
 
+    def __post_init__(self) -> None:
+        check_types("student", self)
+
 
 @dataclass
 class TeacherConfig:
@@ -78,6 +82,9 @@ class TeacherConfig:
     preflight: bool = True
     cache: Literal["none", "memory"] = "none"
 
+    def __post_init__(self) -> None:
+        check_types("teacher", self)
+
 
 def _adamw() -> Callable[[Any], torch.optim.Optimizer]:
     return partial(torch.optim.AdamW, lr=2e-3, weight_decay=0.05)
@@ -100,6 +107,9 @@ class TrainConfig:
         milestones: epochs at which the schedule `step` multiplies the rate by `gamma`.
         gamma: see milestones.
         warmup_epochs: linear warm-up from 0.
+        gradient_cap: how many times as long as the gradient of the labels that of the method may
+            be, see `GradientCap`; its weights are lowered where it would be longer. None takes them
+            as they are.
         max_grad_norm: clip the gradient norm to this; None does not clip.
         ema_decay: decay of an exponential moving average of the student, which is then what is
             evaluated and saved; None keeps no average.
@@ -108,6 +118,9 @@ class TrainConfig:
         num_workers: data loading processes.
         num_threads: CPU threads of torch; None leaves them.
         checkpoint: which epoch's student is saved: the best on validation data, or the last.
+        calibrate: `temperature` fits one on validation data after training, for classification:
+            the metrics have what it does to test data, and student.json the number. The weights
+            that are saved stay as they are.
         eval_every: epochs between validations.
         save_every: epochs between checkpoints to resume from.
         cka_every: epochs between teacher × student layer maps, on a fixed batch of validation
@@ -125,6 +138,7 @@ class TrainConfig:
     milestones: Sequence[int] = ()
     gamma: float = 0.1
     warmup_epochs: float = 0.0
+    gradient_cap: float | None = 1.0
     max_grad_norm: float | None = None
     ema_decay: float | None = None
     precision: Literal["no", "bf16", "fp16"] = "no"
@@ -132,12 +146,14 @@ class TrainConfig:
     num_workers: int = 0
     num_threads: int | None = None
     checkpoint: Literal["best", "last"] = "best"
+    calibrate: Literal["none", "temperature"] = "none"
     eval_every: int = 1
     save_every: int = 1
     cka_every: int = 0
     log_with: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_types("train", self)
         _check_at_least(1, "epochs", self.epochs)
         _check_at_least(2, "batch_size", self.batch_size)
         _check_at_least(1, "eval_batch_size", self.eval_batch_size)
@@ -154,11 +170,17 @@ class TrainConfig:
             raise UserError(
                 f"train.gamma is the positive factor of the rate at a milestone, got {self.gamma}"
             )
+        if self.gradient_cap is not None and not self.gradient_cap > 0:
+            raise UserError(
+                f"train.gradient_cap must be positive, got {self.gradient_cap}; "
+                "null takes the method's weights as they are"
+            )
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise UserError(
                 f"train.max_grad_norm must be positive, got {self.max_grad_norm}; "
                 "leave it out for no clipping"
             )
+        check_schedule(self)
         _check_trackers(self.log_with)
 
 
@@ -190,6 +212,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types("", self)
         check_seed(self.seed)
         if self.teacher is not None and self.teachers is not None:
             raise UserError("the recipe has both teacher and teachers; give one of them")

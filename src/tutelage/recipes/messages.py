@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from re import Match
 
 import tutelage.data
 import tutelage.methods
 import tutelage.tasks
-from tutelage.errors import near_misses
-from tutelage.recipes._lookup import arguments_of, public_names, takes_any
+from tutelage.recipes._lookup import arguments_of, lacks_of, public_names, says_no_type, takes_any
+from tutelage.recipes._names import FORMER_CLASSES, example_of, suggest, suggest_class
+from tutelage.recipes._text import shorten
 from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
 
 GROUPS = {"student": StudentConfig, "teacher": TeacherConfig, "train": TrainConfig}
 KNOWN = {"Method": tutelage.methods, "Data": tutelage.data, "Task": tutelage.tasks}
-
-# What a name was called before, where the new one is too unlike to be guessed.
-FORMER_NAMES = {
-    "Alone": "Baseline",
-    "Mimic": "FitNet",
-    "Together": "CombinedMethod",
-    "alone": "student_task_weight",
-    "budget": "share",
-    "checkpoint_every": "save_every",
-    "clip_norm": "max_grad_norm",
-    "decay_vectors": "weight_decay_norm_and_bias",
-    "ema": "ema_decay",
-    "feature": "feature_weight",
-    "image": "input_shape",
-    "inter": "inter_weight",
-    "intra": "intra_weight",
-    "keep": "checkpoint",
-    "map_every": "cka_every",
-    "network": "model",
-    "remember": "cache",
-    "scheme": "schedule",
-    "trackers": "log_with",
-    "undecayed": "no_weight_decay",
-}
 
 OWNER = re.compile(r"Problem with given class_path '([\w.]+)': ")
 CALLABLE = re.compile(
@@ -100,15 +77,6 @@ def explain(message: str) -> str:
     return f"{place}: {core}" if place.key or place.owner else core
 
 
-def shorten(text: str, length: int = 120) -> str:
-    """Return a text that a user gave so that it fits into a message.
-
-    >>> shorten("x" * 300, 10)
-    'xxxxxxx … (300 characters)'
-    """
-    return text if len(text) <= length else f"{text[: length - 3]} … ({len(text)} characters)"
-
-
 def _locate(line: str) -> tuple[Place, str]:
     """Return the innermost place that the message names, and what it says about it."""
     called = CALLABLE.search(line)
@@ -123,22 +91,6 @@ def _locate(line: str) -> tuple[Place, str]:
         if owner is not None and owner.rpartition(".")[2] == group.__name__:
             return Place(f"{name}.{keys[-1]}" if keys else name, None), core
     return Place(keys[-1] if keys else None, owner), core
-
-
-def _suggest(wrong: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence with the names that were perhaps meant.
-
-    That is the new name of a former one, or names that hold the wrong one, or the nearest ones.
-    """
-    known = list(known)
-    section, dot, name = wrong.rpartition(".")
-    renamed = f"{section}{dot}{FORMER_NAMES.get(name)}"
-    in_section = [key for key in known if key.endswith(f".{wrong}")]
-    longer = [key for key in known if wrong in key and len(wrong) > 2]
-    for names in ([renamed] if renamed in known else [], in_section, longer[:3]):
-        if names:
-            return f"; did you mean {names}?"
-    return near_misses(wrong, known)
 
 
 def _field_names(section: type) -> list[str]:
@@ -161,16 +113,16 @@ def _unknown(match: Match[str], place: Place) -> str:
                 f"{place.owner} has no argument '{name}' of its own; if it hands '{name}' on, "
                 f"write it under dict_kwargs, beside init_args: dict_kwargs: {{{name}: …}}"
             )
-        return f"{place.owner} has no argument '{name}'{_suggest(name, arguments_of(place.owner))}"
+        return f"{place.owner} has no argument '{name}'{suggest(name, arguments_of(place.owner))}"
     section = GROUPS.get(place.key or "", Recipe)
     owner = "the recipe" if section is Recipe else place.key
-    return f"{owner} has no key '{name}'{_suggest(name, _field_names(section))}"
+    return f"{owner} has no key '{name}'{suggest(name, _field_names(section))}"
 
 
 def _unknown_in_group(match: Match[str], place: Place) -> str:
     section = GROUPS.get(match[1].split(".")[0], Recipe)
     name = match[2].partition(".")[0]
-    return f"{match[1]} has no key '{name}'{_suggest(name, _field_names(section))}"
+    return f"{match[1]} has no key '{name}'{suggest(name, _field_names(section))}"
 
 
 def _unknown_option(match: Match[str], place: Place) -> str:
@@ -178,10 +130,11 @@ def _unknown_option(match: Match[str], place: Place) -> str:
     option = next((word for word in words if word.startswith("-")), None)
     if option is None:
         return (
-            f"'{words[0]}' is too much; options are written --key value, such as --train.epochs 3"
+            f"'{shorten(words[0])}' is too much; options are written --key value, such as "
+            "--train.epochs 3"
         )
     option = option.partition("=")[0]
-    return f"{option} is no option and no key of the recipe" + _suggest(
+    return f"{shorten(option)} is no option and no key of the recipe" + suggest(
         option.lstrip("-"), _all_keys()
     )
 
@@ -196,14 +149,28 @@ def _missing(match: Match[str], place: Place) -> str:
 
 
 def _wrong_class(match: Match[str], place: Place) -> str:
-    known = KNOWN.get(match[2])
+    return _wrong_subclass(match[1], match[2])
+
+
+def _wrong_subclass(path: str, base: str) -> str:
+    if says_no_type(path):
+        name = path.rpartition(".")[2]
+        kind = "torch.nn.Module" if base == "Module" else base
+        return f"{path} does not say what it returns; annotate it, as in def {name}(...) -> {kind}"
+    known = KNOWN.get(base)
     if known is None:
-        return f"{match[1]} is no {match[2]}; give another class"
-    return f"{match[1]} is no {match[2]}{_suggest(match[1], known.__all__)}"
+        return f"{path} is no {base}; give another class"
+    return f"{path} is no {base}{suggest(path, known.__all__)}"
+
+
+def _wrong_member(match: Match[str], place: Place) -> str:
+    return _wrong_subclass(match[2], match[3])
 
 
 def _no_such_name(match: Match[str], place: Place) -> str:
-    return f"{match[1]} has no '{match[2]}'{_suggest(match[2], public_names(match[1]))}"
+    if match[1].startswith("tutelage") and match[2] in FORMER_CLASSES:
+        return f"{match[1]} has no '{match[2]}'; it is {FORMER_CLASSES[match[2]]} now"
+    return f"{match[1]} has no '{match[2]}'{suggest(match[2], public_names(match[1]))}"
 
 
 def _no_such_module(match: Match[str], place: Place) -> str:
@@ -231,7 +198,9 @@ def _wrong_type(match: Match[str], place: Place) -> str:
 
 
 def _no_class_path(match: Match[str], place: Place) -> str:
-    return f"{place} must be a class path such as tutelage.methods.KD, got {_quoted(match[1])}"
+    key = place.key or ""
+    sentence = f"{place} must be a class path such as {example_of(key)}, got {_quoted(match[1])}"
+    return sentence + suggest_class(key, match[1])
 
 
 def _no_class(match: Match[str], place: Place) -> str:
@@ -239,10 +208,19 @@ def _no_class(match: Match[str], place: Place) -> str:
 
 
 def _abstract(match: Match[str], place: Place) -> str:
-    return (
-        f"{place} must be a mapping with class_path and init_args, and arguments stand under "
-        "init_args"
-    )
+    return f"{place}: {match[1]} cannot be used, since it does not define {lacks_of(match[1])}"
+
+
+def _builtin(match: Match[str], place: Place) -> str:
+    return f"{place}: its class path names a builtin function, whose arguments cannot be known"
+
+
+def _no_subclasses(match: Match[str], place: Place) -> str:
+    return f"{place} must be a mapping of keys, got {_quoted(match[1])}"
+
+
+def _nested(match: Match[str], place: Place) -> str:
+    return f"{place} has no '{match[1]}' to set; write it in the recipe"
 
 
 def _no_mapping(match: Match[str], place: Place) -> str:
@@ -274,9 +252,15 @@ FORMS: list[tuple[str, Callable[[Match[str], Place], str]]] = [
     (r"^unrecognized arguments: (.*)", _unknown_option),
     (r"^argument (--\S+): expected one argument", _no_value),
     (r"^the following arguments are required: (.*?)(?: - Expected|$)", _missing),
+    (r"NestedArg\(key='([\w./-]+)', val=", _nested),
     (
-        r"^Does not validate against any of the Union subtypes Subtypes: \[(.*)\] "
-        r"Errors: .* Given value: (.*)",
+        r"^Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: "
+        r".*?Import path ([\w.]+) does not correspond to a subclass of (\w+)",
+        _wrong_member,
+    ),
+    (
+        r"^Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] "
+        r"Errors: .*? Given value: (.*?)(?: - Expected a <class| Given value type|$)",
         _wrong_union,
     ),
     (
@@ -288,5 +272,12 @@ FORMS: list[tuple[str, Callable[[Match[str], Place], str]]] = [
     (r"^Import path ([\w.]+) does not correspond to a subclass of (\w+)", _wrong_class),
     (r"^Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", _wrong_class),
     (r"^Expected an instantiatable class, but ([\w.]+) is abstract", _abstract),
+    (r"^no signature found for builtin", _builtin),
+    (r"^Subclasses are disabled for \w+, thus '(.*?)' is not accepted", _no_subclasses),
+    (r"^Expected an import path or a subclass spec, but got (.*?)\. Got value", _no_class_path),
+    (
+        r"^Dict must include a class_path and optionally init_args, but got (.*?)\. Got",
+        _no_class_path,
+    ),
     (r"^Unable to load config", _no_mapping),
 ]

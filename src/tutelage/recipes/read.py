@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -16,16 +17,18 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from tutelage.errors import UserError, reason
+from tutelage.recipes._structure import check_nulls, check_override, check_structure
+from tutelage.recipes._text import shorten
 from tutelage.recipes._yaml import SETTING, read_merged, settings_of, write_yaml
 from tutelage.recipes.config import Recipe, StudentConfig, TrainConfig, check_seed
-from tutelage.recipes.messages import explain, shorten
+from tutelage.recipes.messages import explain
 from tutelage.recipes.shipped import find_recipe, label, shipped_name
 
 ALIAS = re.compile(r"(^|[\s\[,{:])\*\w")
@@ -60,8 +63,15 @@ class ParsedRecipe:
 
     def monitor(self) -> str:
         """Return the metric by which the recipe's task chooses the best epoch."""
-        module, _, name = self.config.task.class_path.rpartition(".")
-        return str(getattr(import_module(module), name).monitor)
+        path = self.config.task.class_path
+        module, _, name = path.rpartition(".")
+        task = getattr(import_module(module), name)
+        if not isinstance(getattr(task, "monitor", None), str):
+            raise UserError(
+                f"{self.name}: the task {path} has no monitor, the metric by which the best epoch "
+                "is chosen; set it in the class, as in monitor = 'top1'"
+            )
+        return str(task.monitor)
 
     def replace(self, values: Mapping[str, Any]) -> ParsedRecipe:
         """Return the recipe with other values.
@@ -152,14 +162,14 @@ def parse_recipe(
     """
     path = find_recipe(name, folder)
     content = read_merged(path)
-    for key in ("student", "train"):
-        if not isinstance(content.get(key, {}), dict):
-            got = shorten(repr(content[key]))
-            raise UserError(f"{label(path)}: {key} must be a mapping of keys, got {got}")
+    try:
+        check_structure(content)
+    except UserError as error:
+        raise UserError(f"{_files(path)}: {error}") from error
     # YAML reads the word no as false; here it is the value that is called so.
     if content.get("train", {}).get("precision") is False:
         content["train"] = {**content["train"], "precision": "no"}
-    _check_overrides(overrides)
+    _check_overrides(overrides, content)
     parser = ArgumentParser(
         exit_on_error=False,
         prog="tutelage",
@@ -179,6 +189,7 @@ def parse_recipe(
             f"{label(path)}: a class path cannot be imported: {reason(error)}"
         ) from error
     del config["config"]
+    _refuse_nulls(config, path)
     parsed = ParsedRecipe(path, config, parser)
     for teacher in parsed.teachers().values():
         if teacher.recipe is not None:
@@ -186,9 +197,16 @@ def parse_recipe(
     return parsed
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Sequence[str], content: Mapping[str, Any]) -> None:
     """Refuse options that are no keys of a recipe, and aliases, which can grow without bound."""
-    for option in overrides:
+    for position, option in enumerate(overrides):
+        name, equals, value = option.partition("=")
+        if not equals:
+            value = "".join(overrides[position + 1 : position + 2])
+        try:
+            check_override(name, value, content)
+        except UserError as error:
+            raise UserError(f"on the command line: {error}") from error
         if ALIAS.search(option):
             raise UserError(
                 f"on the command line: {shorten(option)} holds an alias of YAML; write it out"
@@ -200,10 +218,23 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             )
 
 
+def _refuse_nulls(config: Namespace, path: Path) -> None:
+    """Refuse keys that are null though their type does not allow it, which the parser lets pass."""
+    sections = {"": (Recipe, config), "train.": (TrainConfig, config.train)}
+    for prefix, (section, values) in sections.items():
+        hints = get_type_hints(section)
+        optional = [name for name, hint in hints.items() if type(None) in get_args(hint)]
+        known = {name: values[name] for name in hints if name in values}
+        try:
+            check_nulls(known, optional, prefix)
+        except UserError as error:
+            raise UserError(f"{_files(path)}: {error}") from error
+
+
 def _independent_of_folder(recipe: str, folder: Path) -> str:
     """Return a recipe that is named relative to a folder so that it is found from anywhere."""
     path = folder / recipe
-    if not path.is_file():
+    if not os.path.isfile(path):  # no error for a name that is too long
         return recipe
     return shipped_name(path) or str(path.absolute())
 

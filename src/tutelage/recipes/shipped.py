@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from tutelage.errors import UserError, near_misses
+from tutelage.recipes._text import shorten
 from tutelage.recipes._yaml import SETTING, read_merged, settings_of, shown
 
 ROOT = Path(str(resources.files("tutelage.recipes")))
 SUFFIXES = (".yaml", ".yml")
+RUN_RECIPE = "recipe.yaml"
+# What the files of a method were called before.
+FORMER_METHODS = {"alone": "baseline", "mimic": "fitnet"}
 
 
 def shipped_names() -> list[str]:
@@ -44,17 +48,39 @@ def find_recipe(name: str | Path, folder: Path | None = None) -> Path:
         folder: what a relative path starts from; None is the working folder.
 
     Raises:
-        UserError: If there is none; with the shipped recipes of similar names.
+        UserError: If there is none, or it is a folder; with the shipped recipes of similar names.
     """
-    path = Path(name) if folder is None else folder / name
-    if path.is_file():
+    path = Path(os.path.expanduser(name))
+    path = path if folder is None else folder / path
+    # Unlike Path.is_file, this raises nothing for a name that is too long or holds a zero byte.
+    if os.path.isfile(path):
         return path
     shipped = ROOT / f"{name}.yaml"
-    if Path(name).suffix not in SUFFIXES and shipped_name(shipped) and shipped.is_file():
+    is_name = Path(name).suffix not in SUFFIXES
+    if is_name and os.path.isfile(shipped) and shipped_name(shipped):
         return shipped
+    _refuse_folder(str(name), path)
+    similar = _similar(str(name), shipped_names())
     raise UserError(
-        f"there is no recipe {label(path)}{_similar(str(name), shipped_names())} `tutelage recipes`"
-        " lists the shipped ones; a file of your own is given by its path, such as own/kd.yaml"
+        f"there is no recipe {shorten(label(path))}{similar} `tutelage recipes` lists the shipped "
+        "ones; a file of your own is given by its path, such as own/kd.yaml"
+    )
+
+
+def _refuse_folder(name: str, path: Path) -> None:
+    """Raise for a folder in place of a recipe: a run's, one of your recipes, or a shipped one."""
+    if os.path.isfile(path / RUN_RECIPE):
+        raise UserError(f"{name} is the folder of a run; its recipe is {path / RUN_RECIPE}")
+    folder = path if os.path.isdir(path) else ROOT / name
+    if not os.path.isdir(folder):
+        return
+    known = methods_in(folder)
+    if not known:
+        return
+    example = f"{name.rstrip('/')}/{known[0]}{'.yaml' if folder == path else ''}"
+    raise UserError(
+        f"{name} is a folder of recipes; give one of them, such as {example}, or compare them with "
+        f"`tutelage study {name}`"
     )
 
 
@@ -65,11 +91,18 @@ def find_folder(name: str | Path) -> Path:
         UserError: If neither holds recipes.
     """
     for folder in (Path(name), ROOT / name):
-        if folder.is_dir() and methods_in(folder):
+        if os.path.isdir(folder) and methods_in(folder):
             return folder
+    is_recipe = os.path.isfile(name) or os.path.isfile(ROOT / f"{name}.yaml")
+    if is_recipe:
+        path = Path(name)
+        raise UserError(
+            f"{name} is one recipe; a study compares those of a folder: give {path.parent}, and "
+            f"--methods {path.stem} for this one alone"
+        )
     folders = sorted({shipped.rpartition("/")[0] for shipped in shipped_names()})
     raise UserError(
-        f"{name} holds no recipes; give a folder such as classification/digits"
+        f"{shorten(str(name))} holds no recipes; give a folder such as classification/digits"
         + near_misses(str(name), folders)
     )
 
@@ -137,8 +170,14 @@ def _needed(recipe: Path) -> set[Path]:
     return files
 
 
-def _similar(name: str, known: Iterable[str]) -> str:
+def _similar(name: str, known: Sequence[str]) -> str:
     """Return the shipped names nearest to a wrong one, as the middle of a message."""
-    wanted = name.removesuffix(".yaml").removeprefix("recipes/")
-    close = difflib.get_close_matches(wanted, list(known), n=3, cutoff=0.6)
+    wanted = name.removesuffix(".yaml").removeprefix("recipes/").strip("/")
+    folder, _, method = wanted.rpartition("/")
+    wanted = f"{folder}/{FORMER_METHODS.get(method, method)}".strip("/")
+    # The end of a name is enough: digits/kd for classification/digits/kd.
+    ending = [shipped for shipped in known if f"/{shipped}".endswith(f"/{wanted}")]
+    if ending:
+        return f"; did you mean {ending[:3]}?"
+    close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.6)
     return f"; did you mean {close}?" if close else ";"

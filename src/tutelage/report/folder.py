@@ -14,6 +14,8 @@ from tutelage.errors import UserError
 # What every damaged file needs, and all that can be known about why it is damaged.
 FIX = "it was cut short, edited or is of another version: repeat the command that wrote the folder"
 
+MAX_BYTES = 2**30  # a log of a hundred thousand epochs has a tenth
+
 Kind = Literal["run", "study", "comparison"]
 
 
@@ -61,6 +63,8 @@ def read_bytes(path: Path) -> bytes:
     if not path.is_file():
         raise UserError(f"{path} is missing; the folder is not complete")
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path} has {path.stat().st_size} bytes, more than it can have; {FIX}")
         return path.read_bytes()
     except OSError as error:
         raise UserError(
@@ -72,7 +76,7 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
     try:
         return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{path} is not whole JSON ({error}); {FIX}") from None
 
 

@@ -10,10 +10,7 @@ from typing import Any
 from tutelage.analysis.formatting import (
     MISSING,
     NUM_SAMPLES,
-    cost_label,
     finite,
-    format_fixed,
-    format_metric,
     format_short,
     metric_format,
 )
@@ -21,7 +18,6 @@ from tutelage.analysis.study_table import Cell
 from tutelage.report.blocks import (
     Block,
     Charts,
-    Facts,
     Listing,
     Maps,
     Note,
@@ -35,20 +31,19 @@ from tutelage.report.folder import errors_of, read_json, read_lines, read_text, 
 from tutelage.report.maps import LayerMaps, MapView
 from tutelage.report.pictures import picture_sections
 from tutelage.report.read_maps import read_epoch_maps
+from tutelage.report.run_outcome import facts, metrics_table
 
 SIDES = ("teacher", "student")
-# Keys of metrics.json with a place of their own; every other number in it is a cost.
-NOT_COSTS = {
-    "checkpoint",
-    "test",
-    "last",
-    "best",
-    "validation",
-    "teacher",
-    "parameters",
-    "seconds",
-    "steps",
-    "seed",
+
+
+CAP = (
+    "Gradients on the student’s parameters: how many times longer the method’s is than the "
+    "labels’, the cosine of their angle, and the factor that keeps it from being longer."
+)
+CAP_TITLES = {
+    "weight": "factor of the method’s terms",
+    "ratio": "method’s gradient / labels’",
+    "cosine": "cosine of the angle",
 }
 
 
@@ -59,7 +54,7 @@ def run_page(folder: Path) -> Page:
     records = read_lines(folder / "log.jsonl")
     environment = read_json(folder / "environment.json")
     with errors_of(folder / "metrics.json"):
-        outcome: list[Block] = [_facts(metrics), _metrics_table(metrics)]
+        outcome: list[Block] = [facts(metrics), metrics_table(metrics)]
         best_epoch = int(metrics["best"]["epoch"])
     with errors_of(folder / "log.jsonl"):
         curves = _curves(records, best_epoch)
@@ -93,16 +88,6 @@ def folder_title(folder: Path) -> str:
     return f"{path.parent.name}, {path.name}" if path.name.startswith("seed") else path.name
 
 
-def extra_costs(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of metrics.json without a place of their own, such as the memory."""
-    costs = {}
-    for name, value in metrics.items():
-        number = finite(value)
-        if name not in NOT_COSTS and number is not None:
-            costs[name] = number
-    return costs
-
-
 def metric_series(records: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, Series]:
     """Return a series for each name, over the epochs that have a finite value of it.
 
@@ -117,76 +102,21 @@ def metric_series(records: Sequence[tuple[int, Mapping[str, float]]]) -> dict[st
     return {name: Series(name, values) for name, values in points.items()}
 
 
-def _facts(metrics: Mapping[str, Any]) -> Facts:
-    test = metrics["test"]
-    monitor = next(iter(test))
-    label = metric_format(monitor).label
-    checkpoint = metrics["checkpoint"]
-    epoch = metrics[checkpoint]["epoch"]
-    note = (
-        f"of the {checkpoint} epoch, {epoch} of {metrics['last']['epoch']}; "
-        f"{format_short(test.get(NUM_SAMPLES))} samples"
-    )
-    facts = [(f"test {label}", format_metric(monitor, test[monitor]), note)]
-    if metrics["teacher"] is not None:
-        value = metrics["teacher"]["validation"].get(monitor)
-        facts.append((f"teacher’s {label}", format_metric(monitor, value), "on validation data"))
-    facts += _parameter_facts(metrics["parameters"])
-    steps = metrics["steps"]
-    seconds = metrics["seconds"]
-    step_ms = seconds / steps * 1000 if finite(steps) else None
-    facts.append(("training", f"{format_fixed(seconds, 1)} s", f"{format_short(steps)} steps"))
-    facts.append(("per step", f"{format_fixed(step_ms, 2)} ms", "mean over the run"))
-    costs = extra_costs(metrics).items()
-    facts += [(cost_label(name), format_short(value), "") for name, value in costs]
-    facts.append(("seed", str(metrics["seed"]), ""))
-    return Facts(facts)
-
-
-def _parameter_facts(parameters: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    student = parameters["student"]
-    teacher = parameters["teacher"]
-    note = "shipped student"
-    if teacher:
-        note = f"{100 * student / teacher:.2g} % of the teacher’s {format_short(teacher)}"
-    facts = [("parameters", format_short(student), note)]
-    if parameters["method"]:
-        size = format_short(parameters["method"])
-        facts.append(("the method’s own", size, "parameters, for training only"))
-    return facts
-
-
-def _metrics_table(metrics: Mapping[str, Any]) -> Table:
-    last = metrics["last"]
-    best = metrics["best"]
-    columns: dict[str, Mapping[str, float]] = {}
-    if "test" in best and best["epoch"] != last["epoch"]:
-        columns[f"test, epoch {best['epoch']} (best)"] = best["test"]
-    columns[f"test, epoch {last['epoch']} (last)"] = last["test"]
-    columns[f"validation, epoch {best['epoch']}"] = metrics["validation"]
-    if metrics["teacher"] is not None:
-        columns["teacher, validation"] = metrics["teacher"]["validation"]
-    rows = []
-    for name in last["test"]:
-        if name != NUM_SAMPLES:
-            cells = [metric_cell(name, values.get(name)) for values in columns.values()]
-            rows.append([Cell(metric_format(name).label), *cells])
-    return Table("Metrics", ["metric", *columns], rows)
-
-
-def metric_cell(name: str, value: float | None) -> Cell:
-    """Return the cell of one value of a metric."""
-    return Cell(format_metric(name, value), finite(value))
-
-
 def _curves(records: Sequence[Mapping[str, Any]], best_epoch: int) -> list[Section]:
     terms = metric_series([(record["epoch"], record["terms"]) for record in records])
     metrics = metric_series([(record["epoch"], record["validation"]) for record in records])
+    caps = [(record["epoch"], record.get("gradient_cap", {})) for record in records]
     rates = Series("learning rate", [(record["epoch"], record["lr"]) for record in records])
     term_charts = [line_chart(name, [series]) for name, series in terms.items()]
     if rates.points:
         term_charts.append(line_chart("learning rate", [rates]))
     sections = [Section("Terms of the loss, mean over each epoch", [Charts(term_charts)])]
+    cap_charts = [
+        line_chart(CAP_TITLES.get(name, name), [series])
+        for name, series in metric_series(caps).items()
+    ]
+    if cap_charts:
+        sections.append(Section("The method beside the labels", [Note(CAP), Charts(cap_charts)]))
     metric_charts = [
         _metric_chart(series, best_epoch) for name, series in metrics.items() if name != NUM_SAMPLES
     ]

@@ -32,7 +32,8 @@ from tutelage.report.folder import errors_of, read_text, subtitle
 from tutelage.report.maps import LayerMaps, MapView
 from tutelage.report.pictures import picture_sections
 from tutelage.report.read_maps import read_study_maps
-from tutelage.report.run import SIDES, difference_maps, folder_title, metric_cell
+from tutelage.report.run import SIDES, difference_maps, folder_title
+from tutelage.report.run_outcome import metric_cell
 from tutelage.report.study_folder import Study, read_study
 from tutelage.report.study_outcome import outcome
 

@@ -31,7 +31,7 @@ from tutelage.analysis.study_table import (
     step_ratio_column,
 )
 from tutelage.report.blocks import Block, Facts, Listing, Note, Table
-from tutelage.report.run import extra_costs
+from tutelage.report.run_outcome import extra_costs
 from tutelage.report.setting import read_setting
 from tutelage.report.study_folder import Study
 

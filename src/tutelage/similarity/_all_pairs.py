@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.precision import full_precision, promote
-from tutelage.similarity._gram import inverse
+from tutelage.similarity._gram import FAR, inverse, only_rounding
 from tutelage.similarity._layer_gram import Grams
 
 # In feature space the diagonal is subtracted at the end. What remains of a squared norm,
@@ -222,13 +222,16 @@ def _sums_of_sides(x: _Side, y: _Side, orders: Tensor) -> Sums:
 def _center_into(part: Tensor, x: Tensor) -> Tensor:
     """Write centered features of norm 1 into `part` and return their norm; 0 for constant ones."""
     part.copy_(x)
-    mean = part.mean(0)
+    mean = part.mean(0, keepdim=True)
     part -= mean
     part -= part.mean(0)  # what rounding the first mean has left
     size = torch.linalg.vector_norm(part, dtype=torch.float64)
-    # As in `centered`: what is below the rounding of the mean is constant.
+    # As in `centered`: a column below the rounding of its mean is constant.
+    eps = torch.finfo(promote(x[:0]).dtype).eps
     offset = torch.linalg.vector_norm(mean, dtype=torch.float64) * len(part) ** 0.5
-    size = size.masked_fill(size <= 4 * torch.finfo(promote(x[:0]).dtype).eps * offset, 0.0)
+    if not bool(size > FAR * 4 * eps * offset):
+        part.masked_fill_(only_rounding(part, mean, eps), 0.0)
+        size = torch.linalg.vector_norm(part, dtype=torch.float64)
     part *= inverse(size)
     return cast(Tensor, size)
 

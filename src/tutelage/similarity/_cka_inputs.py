@@ -22,11 +22,22 @@ def check_layer_names(names: Sequence[str], side: str) -> tuple[str, ...]:
     Raises:
         UserError: If there are none, if a name occurs twice, or if it is a single string.
     """
-    if isinstance(names, str) or len(names) == 0 or len(set(names)) < len(names):
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    are_names = is_list and all(isinstance(name, str) for name in names)
+    if not are_names or len(names) == 0 or len(set(names)) < len(names):
         raise UserError(
             f"{side} must be a list of different layer names, at least one, got {names!r}"
         )
     return tuple(names)
+
+
+def check_permutations(permutations: int, seed: int) -> None:
+    """Raise unless the number of pairings and their seed are whole numbers, the first from 0 on."""
+    for name, value in (("permutations", permutations), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{name} must be a whole number, got {value!r}")
+    if permutations < 0:
+        raise UserError(f"permutations must be at least 0, got {permutations}")
 
 
 def in_order(layers: Layers, names: tuple[str, ...], side: str) -> Named:

@@ -31,6 +31,7 @@ from tutelage.similarity._fused_scaled import row_scaled
 from tutelage.similarity._gram import dot, norm
 from tutelage.similarity._lift import lift
 from tutelage.similarity._once import once
+from tutelage.similarity._products import may_read
 from tutelage.similarity._slope import (
     MIN_NORM,
     SMALLEST,
@@ -60,7 +61,9 @@ class FusedAlignment(Function):
         """
         ctx.factors = None
         if scaled:
-            result = row_scaled(x, y, want, ctx.needs_input_grad)
+            result = None
+            if may_read(x):  # otherwise all rows are treated as if they were short
+                result = row_scaled(x, y, want, ctx.needs_input_grad)
             if result is None:  # some row or column is too short
                 x, factors_x = lift(x, want)
                 y, factors_y = lift(y, want)
@@ -87,6 +90,18 @@ class FusedAlignment(Function):
         ctx: Any, d_intra: Tensor | None, d_inter: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Pull the gradients of both values back to x and y."""
+        if not torch.is_grad_enabled():
+            return (*FusedAlignment._pull(ctx, d_intra, d_inter), None, None)
+        # A graph of the gradient is wanted, which this gradient has not.
+        with torch.no_grad():
+            dx, dy = FusedAlignment._pull(ctx, d_intra, d_inter)
+        x, y = ctx.saved_tensors[:2]
+        return once(dx, x, y), once(dy, x, y), None, None
+
+    @staticmethod
+    def _pull(
+        ctx: Any, d_intra: Tensor | None, d_inter: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
         x, y, *slopes = ctx.saved_tensors
         some_side = x if y is None else y
         grads = d_intra, d_inter
@@ -95,14 +110,14 @@ class FusedAlignment(Function):
                 None if d_intra is None else as_matrices(d_intra),
                 None if d_inter is None else as_matrices(d_inter),
             )
-        with torch.no_grad(), full_precision(some_side.device):
+        with full_precision(some_side.device):
             dx = Slope(*slopes[:4]).pull(x, y, grads) if ctx.needs_input_grad[0] else None
             dy = Slope(*slopes[4:]).pull(y, x, grads) if ctx.needs_input_grad[1] else None
             if ctx.factors is not None:
                 factors_x, factors_y = ctx.factors
                 dx = None if dx is None else dx * factors_x
                 dy = None if dy is None else dy * factors_y
-        return once(dx), once(dy), None, None
+        return dx, dy
 
 
 def _plain(

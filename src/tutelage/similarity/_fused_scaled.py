@@ -36,30 +36,31 @@ def row_scaled(
         y: (..., m, q).
         want: whether (intra, inter) is wanted.
         need: for which of x and y the slopes are wanted.
-        lifted: do not look for short rows and columns.
+        lifted: do not look for short rows and columns, of which only zeros are left.
     """
     gram_x, unit_x = unit_trace(x @ x.mT)
     gram_y, unit_y = unit_trace(y @ y.mT)
-    if want[0] and not lifted:
-        diagonals = gram_x.diagonal(0, -2, -1), gram_y.diagonal(0, -2, -1)
-        if needs_lift(diagonals):
-            return None
     intra = inter = None
     slope_x = slope_y = Slope()
     if want[0]:
-        rows_x = _Rows.of(gram_x, unit_x)
-        rows_y = _Rows.of(gram_y, unit_y)
+        root_x = gram_x.diagonal(0, -2, -1).rsqrt()
+        root_y = gram_y.diagonal(0, -2, -1).rsqrt()
+        if not _may_be_divided(lifted, root_x, root_y):
+            return None
+        rows_x = _Rows.of(gram_x, root_x, unit_x)
+        rows_y = _Rows.of(gram_y, root_y, unit_y)
         intra = dot(rows_x.kernel, rows_y.kernel)
         if need[0]:
             slope_x = Slope(rows_x.slope(rows_y, intra))
         if need[1]:
             slope_y = Slope(rows_y.slope(rows_x, intra))
     if want[1]:
-        squares = x.square().sum(-2, keepdim=True), y.square().sum(-2, keepdim=True)
-        if not lifted and needs_lift((squares[0] * unit_x, squares[1] * unit_y)):
+        inverse_x = x.square().sum(-2, keepdim=True).rsqrt_()
+        inverse_y = y.square().sum(-2, keepdim=True).rsqrt_()
+        if not _may_be_divided(lifted, inverse_x, inverse_y, unit_x, unit_y):
             return None
-        columns_x = _Columns.of(x, squares[0], gram_x, unit_x)
-        columns_y = _Columns.of(y, squares[1], gram_y, unit_y)
+        columns_x = _Columns.of(x, inverse_x, gram_x, unit_x)
+        columns_y = _Columns.of(y, inverse_y, gram_y, unit_y)
         cross = (x @ y.mT).mul_(unit_x.sqrt()).mul_(unit_y.sqrt())
         outer = columns_x.unit_columns @ columns_y.unit_columns.mT
         inter = dot(cross, outer) * (columns_x.weight * columns_y.weight)
@@ -86,8 +87,8 @@ class _Rows(NamedTuple):
     unit: Tensor
 
     @classmethod
-    def of(cls, gram: Tensor, unit: Tensor) -> _Rows:
-        root = _inverse_root(gram.diagonal(0, -2, -1)).unsqueeze(-1)
+    def of(cls, gram: Tensor, root: Tensor, unit: Tensor) -> _Rows:
+        root = root.unsqueeze(-1)
         kernel = gram * root
         size = norm(kernel).clamp_min_(MIN_NORM)
         return cls(kernel.div_(size), root, size, unit)
@@ -123,8 +124,7 @@ class _Columns(NamedTuple):
     unit: Tensor
 
     @classmethod
-    def of(cls, x: Tensor, squares: Tensor, gram: Tensor, unit: Tensor) -> _Columns:
-        inverse = _inverse_root(squares)
+    def of(cls, x: Tensor, inverse: Tensor, gram: Tensor, unit: Tensor) -> _Columns:
         unit_columns = x * inverse
         outer = unit_columns @ unit_columns.mT
         weight = dot(gram, outer).clamp_min_(MIN_NORM).rsqrt_()
@@ -153,6 +153,24 @@ class _Columns(NamedTuple):
         return Slope(intra.intra, own, outer * scale, column)
 
 
-def _inverse_root(squared: Tensor) -> Tensor:
-    """Return 1 / √squared, and 0 where it is 0 (no gradient is taken through here)."""
-    return squared.rsqrt().nan_to_num_(nan=torch.nan, posinf=0.0)
+def _may_be_divided(
+    lifted: bool,
+    inverse_x: Tensor,
+    inverse_y: Tensor,
+    unit_x: Tensor | None = None,
+    unit_y: Tensor | None = None,
+) -> bool:
+    """Return whether no row or column is too short to be divided by its length.
+
+    Args:
+        lifted: only zeros are too short; 1 / 0 is set to 0 in place (it has no gradient).
+        inverse_x: 1 / lengths of x, as for `needs_lift`.
+        inverse_y: 1 / lengths of y.
+        unit_x: as for `needs_lift`.
+        unit_y: as for `needs_lift`.
+    """
+    if not lifted:
+        return not (needs_lift(inverse_x, unit_x) or needs_lift(inverse_y, unit_y))
+    inverse_x.nan_to_num_(nan=torch.nan, posinf=0.0)
+    inverse_y.nan_to_num_(nan=torch.nan, posinf=0.0)
+    return True

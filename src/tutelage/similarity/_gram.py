@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from tutelage.similarity._products import gram, matmul
+from tutelage.similarity._products import gram, matmul, may_read
 
 FAR = 1024.0  # deviations within so many times the rounding of the mean are looked at by column
 
@@ -107,20 +107,23 @@ def centered(x: Tensor) -> Factor:
     size = _detached_norm(data)
     # Rounding errors are relative to the norm of the matrix whose rows are all the mean.
     limit = FAR * 4 * torch.finfo(x.dtype).eps * x.shape[-2] ** 0.5
-    # Reading a value makes an accelerator wait, so there the columns are always looked at.
-    if data.device.type != "cpu" or not _exceeds(size, limit, _detached_norm(mean)):
+    # On an accelerator the columns are always looked at.
+    if not may_read(data) or not _exceeds(size, limit, _detached_norm(mean)):
         data = _without_constant_columns(data, mean)
         size = _detached_norm(data)
     return Factor(data, inverse(size))
 
 
 def _without_constant_columns(data: Tensor, mean: Tensor) -> Tensor:
-    """Return centered columns; 0, without gradient, where one is only the rounding of its mean."""
+    """Return centered columns, 0 where one is only the rounding of its mean."""
     data = data - data.mean(-2, keepdim=True)  # what rounding the first mean has left
-    return data.masked_fill(only_rounding(data, mean), 0.0)
+    varying = ~only_rounding(data, mean, torch.finfo(data.dtype).eps)
+    # The gradient of a constant column stays: with scaled rows the other factor of the kernel
+    # varies there. If both factors are this one, it is 0 by itself.
+    return data - data.detach().masked_fill(varying, 0.0)
 
 
-def only_rounding(data: Tensor, mean: Tensor) -> Tensor:
+def only_rounding(data: Tensor, mean: Tensor, eps: float) -> Tensor:
     """Return (..., 1, P), for which columns the deviations are but the rounding of the mean.
 
     Each column has a rounding of its own: one at 1e7 hides nothing in the others.
@@ -128,9 +131,10 @@ def only_rounding(data: Tensor, mean: Tensor) -> Tensor:
     Args:
         data: (..., N, P), centered.
         mean: (..., 1, P), what was subtracted.
+        eps: the relative rounding of the features.
     """
     sizes = torch.linalg.vector_norm(data.detach(), dim=-2, keepdim=True)
-    rounding = 4 * torch.finfo(data.dtype).eps * data.shape[-2] ** 0.5
+    rounding = 4 * eps * data.shape[-2] ** 0.5
     return cast(Tensor, sizes <= rounding * mean.detach().abs())
 
 
@@ -179,6 +183,13 @@ def h_centered(k: Tensor) -> Tensor:
     """
     row_means = k.mean(-1, keepdim=True)
     return k - row_means - row_means.mT + row_means.mean(-2, keepdim=True)
+
+
+def h_center_(k: Tensor) -> None:
+    """Center a symmetric kernel matrix (..., N, N) in place, without the temporaries."""
+    means = k.mean(-1, keepdim=True)
+    k -= means
+    k -= means.mT - means.mean(-2, keepdim=True)
 
 
 class KernelDot(NamedTuple):

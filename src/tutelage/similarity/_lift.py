@@ -3,8 +3,10 @@
 Row scaling divides by the length of an item, and of a column. The square of a length of 1e-20
 beside others of 1 is no float32, and its inverse, squared, is none either. Such a row counts by its
 direction only: as a part of columns it is below rounding, before and after it is multiplied by some
-factor. So what is shorter than ε² times the longest one is brought to that length, and the gradient
-of the original row is that of the longer one times the factor.
+factor. So what is shorter than ε² times the longest one is brought to that length (that of its
+largest entry), and the gradient of the original row is that of the longer one times the factor.
+(Not so for the single entries where a row and a column of less than 1e-20 meet: their gradient
+comes out too large.)
 """
 
 from __future__ import annotations
@@ -15,25 +17,27 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tutelage.similarity._gram import inverse
-
-SHORTEST = 1e-20  # squared length, relative to all of the matrix, that needs no lift
+LARGEST_INVERSE = 1e10  # of a length relative to the norm of the matrix, that needs no lift
 
 
-def needs_lift(squared_lengths: Sequence[Tensor]) -> bool:
-    """Return whether a squared length is too small, zero or NaN; always False on accelerators.
-
-    Reading a value would make an accelerator wait in every step.
+def needs_lift(inverse_lengths: Tensor, unit: Tensor | None = None) -> bool:
+    """Return whether a row or column is too short, zero or NaN.
 
     Args:
-        squared_lengths: of rows or columns, relative to the squared norm of their matrix.
+        inverse_lengths: 1 / length of every row or column.
+        unit: 1 / the squared norm of each matrix (...,), to which lengths are relative; None if
+            they are already.
     """
-    if squared_lengths[0].device.type != "cpu":
+    limit = LARGEST_INVERSE
+    if unit is not None:
+        if unit.numel() == 1:
+            limit *= float(unit) ** 0.5
+        else:
+            inverse_lengths = inverse_lengths / unit.sqrt()
+    if not inverse_lengths.numel():
         return False
     # Negated, so that NaN counts as true.
-    return not all(
-        float(lengths.amin()) > SHORTEST for lengths in squared_lengths if lengths.numel()
-    )
+    return not float(inverse_lengths.max()) < limit
 
 
 def lift(x: Tensor, want: Sequence[bool]) -> tuple[Tensor, Tensor]:
@@ -53,9 +57,10 @@ def lift(x: Tensor, want: Sequence[bool]) -> tuple[Tensor, Tensor]:
 
 def _factors(x: Tensor, dim: int) -> Tensor:
     """Return by what rows (-1) or columns (-2) have to be multiplied; 1 for zeros."""
-    # The largest entry is taken out first, so that the squares stay in the dtype's range.
-    largest = x.abs().amax(dim, keepdim=True)
-    scaled = x * inverse(largest, floor=torch.finfo(x.dtype).tiny)
-    lengths = cast(Tensor, torch.linalg.vector_norm(scaled, dim=dim, keepdim=True)) * largest
-    shortest = lengths.amax((-2, -1), keepdim=True) * torch.finfo(x.dtype).eps ** 2
-    return (shortest * inverse(lengths, floor=torch.finfo(x.dtype).tiny)).clamp_min(1.0)
+    # The largest entry stands for the length, whose square may leave the dtype's range.
+    largest = cast(Tensor, torch.linalg.vector_norm(x, torch.inf, dim=dim, keepdim=True))
+    info = torch.finfo(x.dtype)
+    shortest = largest.amax((-2, -1), keepdim=True) * info.eps**2
+    factors = (shortest / largest.clamp_min(info.tiny)).clamp_min(1.0)
+    # Where a row and a column of zeros meet, the product of their factors would be infinite.
+    return factors.where(largest > 0, 1.0)

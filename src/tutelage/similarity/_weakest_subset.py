@@ -11,7 +11,7 @@ and for c → ∞ it falls to KB / (√KK η). See `_subset_translation.py` for 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -77,17 +77,45 @@ def weakest_subset(x: Tensor, labels: Tensor | None = None) -> Translation:
             membership = groups[1]
             sizes = membership.sum(1)
             sums = membership @ rows
-        eta = sizes * (1 - sizes / len(rows))  # ‖H 1_S‖²
-        kb = sums.square().sum(1)
-        limits = kb / (kk.sqrt() * eta)
-        worst = int(limits.argmin())
-        rms_length = rows.square().sum().div(len(rows)).sqrt()
+        trace = rows.square().sum()
+        result = _weakest(kk, sums.square().sum(1), sizes, trace, len(rows))
+    return result if groups is None else replace(result, group=int(groups[0][result.group]))
+
+
+def weakest_row(squared_lengths: Tensor, kk: Tensor) -> Translation:
+    """Return the `weakest_subset` of single rows.
+
+    >>> weakest_row(torch.tensor([16.0, 16.0, 1.0, 1.0]), torch.tensor(1026.0)).group
+    2
+
+    Args:
+        squared_lengths: (n,), of the centered rows.
+        kk: 0-d, KK, the squared norm of their Gram matrix.
+    """
+    n = len(squared_lengths)
+    ones = torch.ones_like(squared_lengths)
+    return _weakest(kk, squared_lengths, ones, squared_lengths.sum(), n)
+
+
+def _weakest(kk: Tensor, kb: Tensor, sizes: Tensor, trace: Tensor, n: int) -> Translation:
+    """Return the translation that lowers CKA most; its group is an index.
+
+    Args:
+        kk: 0-d, KK.
+        kb: (groups,), KB.
+        sizes: (groups,), how many rows a group has.
+        trace: 0-d, the squared lengths of all rows.
+        n: rows.
+    """
+    eta = sizes * (1 - sizes / n)  # ‖H 1_S‖²
+    limits = kb / (kk.sqrt() * eta)
+    worst = int(limits.argmin())
     distance = _half_distance(float(kk), float(kb[worst]), float(eta[worst]) ** 2)
     return Translation(
-        group=worst if groups is None else int(groups[0][worst]),
+        group=worst,
         size=int(sizes[worst]),
         limit=float(limits[worst]),
-        distance=distance / float(rms_length),
+        distance=distance / float((trace / n).sqrt()),
     )
 
 

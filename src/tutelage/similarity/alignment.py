@@ -15,39 +15,20 @@ from __future__ import annotations
 
 from typing import Literal, cast, get_args
 
-import torch
 from torch import Tensor
 
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
+from tutelage.similarity._alignment_by_autograd import alignment_by_autograd
 from tutelage.similarity._checks import as_same_dtype, check_tensors
 from tutelage.similarity._fused import FusedAlignment
-from tutelage.similarity._gram import (
-    Factor,
-    KernelDot,
-    centered,
-    dot,
-    factor,
-    gram_is_cheaper,
-    inverse,
-    kernel_dot,
-    norm,
-    product,
-    u_centered,
-    unit_rows,
-)
-from tutelage.similarity._products import sum_dtype
-from tutelage.similarity._u_products import Pair, min_remainder, u_products
+from tutelage.similarity._gram import centered, gram_is_cheaper, unit_rows
 
 Scale = Literal["rows", "cosine"]
 Estimator = Literal["biased", "debiased"]
 
 SCALES = (None, *get_args(Scale))
 ESTIMATORS = get_args(Estimator)
-
-# U-centered Gram matrices of features of norm 1 are this small, both multiplied, only where a far
-# row has left few digits of float32.
-MIN_SIZE = 1e-3
 
 
 def alignment(
@@ -101,7 +82,7 @@ def alignment(
         in_gram_space = gram_is_cheaper(x.shape[-2], (x.shape[-1], y.shape[-1]), rows_scaled)
         debiased = estimator == "debiased"
         if debiased or (center and rows_scaled):
-            return _general(x, y, scale, center=center or debiased, debiased=debiased)
+            return alignment_by_autograd(x, y, scale, debiased=debiased)
         if scale == "cosine":
             x, y = unit_rows(x), unit_rows(y)
         if not center:
@@ -208,76 +189,3 @@ def _fused(x: Tensor, y: Tensor, rows_scaled: bool, in_gram_space: bool) -> Tens
         return cast("tuple[Tensor, None]", values)[0]
     values = FusedAlignment.apply(x.mT, y.mT, rows_scaled, (False, True))
     return cast("tuple[None, Tensor]", values)[1]
-
-
-# ---- every option, by autograd ----
-
-
-def _general(x: Tensor, y: Tensor, scale: Scale | None, *, center: bool, debiased: bool) -> Tensor:
-    factors_x = _factors(x, center, scale)
-    factors_y = _factors(y, center, scale)
-    if gram_is_cheaper(x.shape[-2], (x.shape[-1], y.shape[-1]), scale == "rows"):
-        kernel_x = product(*factors_x)
-        kernel_y = product(*factors_y)
-        if debiased:
-            kernel_x, kernel_y = u_centered(kernel_x), u_centered(kernel_y)
-        size = norm(kernel_x) * norm(kernel_y)
-        if debiased and x.dtype == torch.float32 and _any_below(size.detach(), MIN_SIZE):
-            return _carefully(x, y, scale, factors_x, factors_y)
-        value = dot(kernel_x, kernel_y) * inverse(size)
-    else:
-        own_x = kernel_dot(factors_x, factors_x, debiased)
-        own_y = kernel_dot(factors_y, factors_y, debiased)
-        if debiased and _few_digits(factors_x, own_x, factors_y, own_y):
-            return _carefully(x, y, scale, factors_x, factors_y)
-        value = kernel_dot(factors_x, factors_y, debiased).value
-        # `kernel_dot` of a side with itself is its squared norm. The debiased one is a difference
-        # of terms of size 1, so a few eps of it are rounding, as of a constant side.
-        noise = 8 * torch.finfo(x.dtype).eps if debiased else 0.0
-        for own in (own_x.value, own_y.value):
-            value = value * own.masked_fill(own <= noise, torch.inf).rsqrt()
-    return value if x.ndim == 2 else value[..., 0, 0]
-
-
-def _few_digits(factors_x: Pair, own_x: KernelDot, factors_y: Pair, own_y: KernelDot) -> bool:
-    """Return whether the debiased products of some matrix have lost too many digits.
-
-    A single far row is enough: it makes the diagonal, which is subtracted, nearly all of the sum.
-    """
-    data = factors_x[0].data
-    least = min_remainder(data.dtype, data[..., 0].numel() * data.shape[-2])
-    remainders = [own.value.detach() - least * own.full.detach() for own in (own_x, own_y)]
-    if not any(_any_below(remainder, 0.0) for remainder in remainders):
-        return False
-    few = (remainders[0] < 0) | (remainders[1] < 0)
-    # All products of a constant side are 0, however they are formed.
-    alive = factors_x[1].unit * factors_y[1].unit > 0
-    return bool((few.view_as(alive) & alive).any())
-
-
-def _any_below(numbers: Tensor, limit: float) -> bool:
-    if numbers.ndim == 0:
-        return bool(numbers < limit)
-    return bool((numbers < limit).any())
-
-
-def _carefully(
-    x: Tensor, y: Tensor, scale: Scale | None, factors_x: Pair, factors_y: Pair
-) -> Tensor:
-    """Return the debiased alignment where few digits are left, in float64 or Gram space."""
-    if x.dtype == torch.float32 and sum_dtype(x.device) == torch.float64:
-        value = _general(x.double(), y.double(), scale, center=True, debiased=True).float()
-        # What is constant in float32 varies by rounding in float64.
-        alive = (factors_x[1].unit * factors_y[1].unit > 0)[..., 0, 0]
-        return value.masked_fill(~alive, 0.0)
-    xy, xx, yy = u_products(factors_x, factors_y)
-    value = xy * inverse(xx.sqrt()) * inverse(yy.sqrt())
-    return value if x.ndim == 2 else value[..., 0, 0]
-
-
-def _factors(x: Tensor, center: bool, scale: Scale | None) -> tuple[Factor, Factor]:
-    """Return the two factors of the kernel matrix; they are the same unless rows are scaled."""
-    to_factor = centered if center else factor
-    left = to_factor(x if scale is None else unit_rows(x))
-    right = to_factor(x) if scale == "rows" else left
-    return left, right

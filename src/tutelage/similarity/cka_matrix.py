@@ -27,6 +27,7 @@ from tutelage.similarity._cka_inputs import (
     check_finite,
     check_ids,
     check_layer_names,
+    check_permutations,
     count_items,
     in_order,
 )
@@ -69,7 +70,7 @@ class CKAMatrix:
         seed: of these pairings; give every rank another one.
 
     Raises:
-        UserError: If a list is empty or names a layer twice.
+        UserError: If a list is empty or names a layer twice, or permutations is no count.
     """
 
     def __init__(
@@ -80,8 +81,11 @@ class CKAMatrix:
         permutations: int = 0,
         seed: int = 0,
     ) -> None:
+        if isinstance(permutations, bool) or not isinstance(permutations, int) or permutations < 0:
+            raise UserError(f"permutations is a whole number from 0 on, got {permutations!r}")
         self.left = check_layer_names(left, "left")
         self.right = None if right is None else check_layer_names(right, "right")
+        check_permutations(permutations, seed)
         self.permutations = permutations
         self.seed = seed
         self.state = State.empty(len(self.left), self._num_right, permutations)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tutelage.tasks.classification import Classification
+from tutelage.tasks.classification import (
+    Classification,
+    fit_temperature,
+    fold_temperature,
+)
 from tutelage.tasks.detection import Detection, TransformerDetection
 from tutelage.tasks.open_set import OpenSetClassification
 from tutelage.tasks.segmentation import Segmentation
@@ -13,4 +17,6 @@ __all__ = [
     "OpenSetClassification",
     "Segmentation",
     "TransformerDetection",
+    "fit_temperature",
+    "fold_temperature",
 ]

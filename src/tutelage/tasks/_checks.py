@@ -45,6 +45,25 @@ def refuse_undefined(role: str, count: int, total: str) -> None:
         )
 
 
+def refuse_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise if labels count more classes than the task has.
+
+    Args:
+        labels: of any shape; those below 0 are none.
+        num_classes: of the task.
+
+    Raises:
+        UserError: The message has the largest label.
+    """
+    highest = int(labels.max()) if labels.numel() else 0
+    if highest >= num_classes:
+        raise UserError(
+            f"there is a label {highest}, but the task has {num_classes} classes (0 to "
+            f"{num_classes - 1}); check task.num_classes and the classes of the data that is "
+            "evaluated"
+        )
+
+
 @cache
 def warn_once(text: str) -> None:
     """Print a warning on standard error, once in a process and by the first rank only.

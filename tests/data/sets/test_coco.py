@@ -186,7 +186,7 @@ def test_what_is_wrong_in_the_file_is_named(name: str, tmp_path: Path) -> None:
 def test_a_broken_file_an_image_that_is_missing_or_of_another_size_is_named(tmp_path: Path) -> None:
     root = write_coco(tmp_path)
     data = Coco(str(root), augment=False)
-    (root / "train2017" / "a.jpg").write_bytes((root / "train2017" / "b.jpg").read_bytes())
+    Image.new("RGB", (64, 80)).save(root / "train2017" / "a.jpg")
     with pytest.raises(
         UserError, match=r"a.jpg is 64×80 pixels, but 'width' and 'height' in .*say 96×72"
     ):
@@ -220,7 +220,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert json.loads((root / "again.json").read_text())["annotations"][3]["iscrowd"] == 1
 
 
-@pytest.mark.parametrize("value", [1, "1", True, "true"])
+@pytest.mark.parametrize("value", [1, "1", True, "true", 1.0])
 def test_crowd_is_read_in_any_spelling(value: object, tmp_path: Path) -> None:
     content = changed(lambda c: c["annotations"][0].update(iscrowd=value))
     content["annotations"][1]["iscrowd"] = {1: 0, "1": "0", "true": "false"}.get(value)
@@ -301,3 +301,28 @@ def test_an_image_is_upright_if_its_boxes_are(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="1 images whose EXIF orientation is not applied"):
         train = Coco(str(root), augment=False, test=None).raw_splits()[0]
     assert [tuple(train[i].inputs[0].shape[1:]) for i in range(2)] == [(72, 96), (64, 80)]
+
+
+def test_a_file_of_absurd_size_is_not_read(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    with (root / "annotations/instances_train2017.json").open("rb+") as file:
+        file.truncate(2**33)  # without blocks on the disk
+    with pytest.raises(UserError, match="has 8589934592 bytes, more than such a file can have"):
+        Coco(str(root)).splits()
+
+
+def test_whole_numbers_may_be_written_as_floats(tmp_path: Path) -> None:
+    content = changed(lambda c: c["images"][0].update(width=96.0, height=72.0, id=7.0))
+    content["annotations"][0].update(image_id=7.0, category_id=1.0)
+    image = Coco(str(write_coco(tmp_path, content)), keep_empty=True).raw_splits()[0].images[0]
+    assert (image.width, image.height, image.labels.tolist()) == (96, 72, [1, 2])
+    write_coco(tmp_path, changed(lambda c: c["images"][0].update(width=96.5)))
+    with pytest.raises(UserError, match="no whole number 'width'"):
+        Coco(str(tmp_path)).raw_splits()
+
+
+def test_areas_are_floats_whatever_the_file_has(tmp_path: Path) -> None:
+    content = changed(lambda c: [entry.pop("area") for entry in c["annotations"]])
+    train = Coco(str(write_coco(tmp_path, content)), augment=False).raw_splits()[0]
+    area = train[0].labels[0]["area"]
+    assert (area.dtype, area.tolist()) == (torch.float32, [720.0, 2400.0])

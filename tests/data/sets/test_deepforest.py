@@ -57,8 +57,9 @@ def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_folder(tmp_path / "a", fail)
+        build_folder(tmp_path / "a", {}, fail)
     assert not list(tmp_path.iterdir())
-    build_folder(tmp_path / "a", lambda folder: (folder / "whole").touch())
-    build_folder(tmp_path / "a", fail)  # it is there already
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["whole"]
+    build_folder(tmp_path / "a", {}, lambda folder: (folder / "whole").touch())
+    build_folder(tmp_path / "a", {}, fail)  # it is there already
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["prepared.json", "whole"]

@@ -8,7 +8,9 @@ from PIL import Image
 
 from tutelage import UserError
 from tutelage.data import ImageFolder
+from tutelage.data._augmentation import PaddedCrop
 from tutelage.data._files import decode_image
+from tutelage.data.sets import image_folder
 
 
 def write(
@@ -134,7 +136,10 @@ def test_what_is_not_read_is_counted_in_one_warning(tmp_path: Path) -> None:
     for name in ("a.txt", "b.txt", "c.npy", "d"):
         (tmp_path / "train/cat" / name).touch()
     write(tmp_path / "train/outside.png", (0, 0, 0))
-    (tmp_path / "README").touch()
+    for name in ("README", "recipe.yaml"):
+        (tmp_path / name).touch()
+    write(tmp_path / "beside.png", (0, 0, 0))
+    write(tmp_path / "run/pictures/0.png", (0, 0, 0))
     tree(tmp_path / "extra", 1)
     with pytest.warns(UserWarning, match="not read of the image folder") as told:
         ImageFolder(str(tmp_path), validation=0.3).splits()
@@ -157,3 +162,68 @@ def test_a_link_to_an_image_of_another_part_is_told(tmp_path: Path) -> None:
     (tmp_path / "test/cat/more.png").symlink_to(tmp_path / "train/cat/3.png")
     with pytest.warns(UserWarning, match="the training and the test part of .* 1 images are in"):
         ImageFolder(str(tmp_path)).raw_splits()
+
+
+def noise(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(path)
+
+
+def test_copies_of_images_in_another_part_or_class_are_told(tmp_path: Path) -> None:
+    for number in range(20):
+        noise(tmp_path / "train" / ("cat", "dog")[number % 2] / f"{number}.png", number)
+    noise(tmp_path / "test/cat/renamed.png", 4)
+    noise(tmp_path / "test/dog/other.png", 21)
+    with pytest.warns(UserWarning, match="the training and the test part of .* 1 images are in"):
+        ImageFolder(str(tmp_path)).raw_splits()
+    (tmp_path / "train/bird").symlink_to(tmp_path / "train/cat")
+    (tmp_path / "test/cat/renamed.png").unlink()
+    with pytest.warns(UserWarning, match="train: 10 images are there more than once"):
+        ImageFolder(str(tmp_path)).raw_splits()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train_set", "test_set"), ("seg_train", "seg_test"), ("TrainImages", "testset", "notes")],
+)
+def test_other_names_of_parts_are_not_taken_for_classes(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in names[:2]:
+        tree(tmp_path / name, 2)
+    for name in names[2:]:
+        write(tmp_path / name / "0.png", 3)
+    with pytest.raises(UserError, match=r"folders of the same names \(cat, dog\), .* name them"):
+        ImageFolder(str(tmp_path)).splits()
+
+
+def test_folders_of_the_same_names_in_all_classes_are_told(tmp_path: Path) -> None:
+    for name in ("fold1", "fold2"):
+        tree(tmp_path / name)
+    with pytest.warns(UserWarning, match="folders fold1, fold2 are taken for classes"):
+        splits = ImageFolder(str(tmp_path)).splits()
+    assert len(splits["train"]) == 28
+
+
+def test_a_part_without_classes_is_refused(tmp_path: Path) -> None:
+    tree(tmp_path / "train")
+    write(tmp_path / "test/0.png", 3)
+    with pytest.raises(UserError, match="test has no folder of a class with images in it; sort"):
+        ImageFolder(str(tmp_path)).splits()
+
+
+def test_small_images_are_decoded_once_and_cropped_as_those_of_cifar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path, 10)
+    data = ImageFolder(str(tmp_path), size=16)
+    assert isinstance(data.standard_augmentation(), PaddedCrop)
+    assert not isinstance(ImageFolder(str(tmp_path)).standard_augmentation(), PaddedCrop)
+    train = data.splits()["train"]
+    first = train.batch([(0, 0), (0, 1)]).inputs
+    assert first.shape == (2, 3, 16, 16)
+    monkeypatch.setattr(image_folder, "decode_image", None)  # not called again
+    assert torch.equal(train.batch([(0, 0), (0, 1)]).inputs, first)
+    assert train.subset([1]).batch([(3, 0)]).inputs.shape == (1, 3, 16, 16)

@@ -9,7 +9,8 @@ import pytest
 from tests.helpers.coco import write_voc
 from tutelage import UserError
 from tutelage.data import Coco
-from tutelage.data.sets.voc import prepare_voc, read_voc
+from tutelage.data.sets._voc_xml import read_voc
+from tutelage.data.sets.voc_boxes import prepare_voc
 
 
 def test_voc_becomes_coco_with_the_same_pixels(tmp_path: Path) -> None:
@@ -77,6 +78,11 @@ def edited(voc: Path, old: str, new: str, name: str = "train_1", encoding: str =
         ("<difficult>0", "<difficult>hard", "the 'difficult' 'hard'; write 0 or 1"),
         ("<width>50<", "<width>640<", "has the size 640×40, but its image .* is 50×40"),
         ("<width>50<", "<width>inf<", "no number 'size/width'"),
+        (
+            "<annotation>",
+            '<annotation xmlns="http://a.b">',
+            "is no VOC annotation, as it has neither",
+        ),
         ("<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>', "defines entities"),
         ("<annotation>", '<?xml version="1.0" encoding="no"?><annotation>', "unknown encoding"),
     ],
@@ -124,13 +130,19 @@ def test_boxes_in_shares_are_refused(tmp_path: Path) -> None:
         (
             "<width>50</width><height>40<",
             "<width>0</width><height>0<",
-            "1 sizes of images that are 0 or swapped",
+            "1 sizes of images that are missing, 0 or swapped",
+            [[0, 2, 10, 12], [20, 2, 30, 12]],
+        ),
+        (
+            "<size><width>50</width><height>40</height><depth>3</depth></size>",
+            "",
+            "1 sizes of images that are missing, 0 or swapped",
             [[0, 2, 10, 12], [20, 2, 30, 12]],
         ),
         (
             "<width>50</width><height>40<",
             "<width>40</width><height>50<",
-            "1 sizes of images that are 0 or swapped",
+            "1 sizes of images that are missing, 0 or swapped",
             [[0, 2, 10, 12], [20, 2, 30, 12]],
         ),
     ],
@@ -151,6 +163,20 @@ def test_a_size_that_does_not_hold_the_boxes_is_refused(tmp_path: Path) -> None:
     edited(voc, "<xmax>30<", "<xmax>60<")
     with pytest.raises(UserError, match=r"train_1.xml has the size 0×40, but its image"):
         prepare_voc(tmp_path / "out", voc)
+
+
+@pytest.mark.parametrize(
+    "declared", ["utf-16", "UTF-32", "punycode", "undefined", "hex", "no-such"]
+)
+def test_a_wrong_declaration_is_one_sentence_or_seen_through(declared: str, tmp_path: Path) -> None:
+    voc = write_voc(tmp_path / "voc")
+    edited(voc, "<annotation>", f'<?xml version="1.0" encoding="{declared}"?><annotation>')
+    path = voc / "Annotations/train_1.xml"
+    if declared.lower().startswith("utf"):  # UTF-8 all the same, or it could not be read
+        assert read_voc(path)[1] == ["dog", "cat"]
+        return
+    with pytest.raises(UserError, match="is no whole XML file"):
+        read_voc(path)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "gbk", "utf-16", "utf-8-sig"])

@@ -138,3 +138,10 @@ def test_weights_of_no_run_have_no_facts(tmp_path: Path) -> None:
     assert read_student_facts(tmp_path / "any.pth") is None
     torch.save({}, tmp_path / "any.pth")
     assert read_student_facts(tmp_path / "any.pth") is None
+
+
+def test_the_home_folder_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_run(tmp_path / "run")
+    network = ready(TeacherConfig(model=net(), weights="~/run"))
+    assert normalization(network) == ([0.5] * 3, [0.12] * 3)

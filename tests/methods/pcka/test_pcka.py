@@ -208,10 +208,9 @@ def test_dead_channels_leave_the_mean_of_the_method_and_no_state() -> None:
 
 
 def test_settings_that_do_not_fit_are_named() -> None:
-    message = r"PCKA needs pairs of layers, such as .* and a weight"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="PCKA needs at least one pair of layers, such as"):
         PCKA({})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match="PCKA needs a weight"):
         PCKA({"a": "b"}, intra_weight=None)
     with pytest.raises(UserError, match=r"scale is .*, got 'columns'"):
         PCKA({"a": "b"}, scale="columns")

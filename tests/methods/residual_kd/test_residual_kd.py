@@ -85,7 +85,7 @@ def test_settings_that_do_not_fit_are_named() -> None:
         with pytest.raises(UserError, match=r"input_shape is .channels, height, width., got"):
             ResidualKD(LAST, input_shape=shape)
     for pairs in ({}, ["stage3"], "stage3"):
-        with pytest.raises(UserError, match=r"give layer_pairs such as"):
+        with pytest.raises(UserError, match=r"ResidualKD (takes|needs at least one pair)"):
             ResidualKD(pairs)
     with pytest.raises(UserError, match=r"schedule is 'joint', .*, got 'progressive'"):
         ResidualKD(LAST, schedule="progressive")

@@ -76,4 +76,15 @@ def test_logits_without_a_meaning_are_refused_and_counted(value: float) -> None:
 
 def test_a_class_that_is_ruled_out_has_a_meaning() -> None:
     logits = torch.tensor([[0.0, 1.0, float("-inf")]])
-    assert figures(logits, torch.tensor([1]))["top1"] == 1.0
+    label = torch.tensor([1])
+    assert figures(logits, label)["top1"] == 1.0
+    assert figures(logits, label, logits)["teacher_kl"] == 0.0
+    # KL([0.2689, 0.7311, 0] ‖ [1/3, 1/3, 1/3]) is log 3 minus the entropy of the teacher.
+    assert figures(torch.zeros(1, 3), label, logits)["teacher_kl"] == pytest.approx(
+        0.51641, abs=1e-5
+    )
+
+
+def test_a_label_out_of_range_is_named() -> None:
+    with pytest.raises(UserError, match="there is a label 3, but the task has 3 classes"):
+        figures(torch.zeros(2, 3), torch.tensor([0, 3]))

@@ -167,7 +167,8 @@ def test_it_trains_as_classification_does() -> None:
         OpenSetClassification(num_classes=3, score="entropy")
 
 
-def test_nan_has_no_rank() -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_without_a_meaning_have_no_rank(value: float) -> None:
     scores = torch.tensor([0.1, float("nan"), 0.3])
     outliers = torch.tensor([False, True, True])
     for measure in (auroc, accepted_outliers):
@@ -175,7 +176,7 @@ def test_nan_has_no_rank() -> None:
             measure(scores, outliers)
     task = OpenSetClassification(num_classes=2)
     logits = torch.zeros(4, 2)
-    logits[3] = float("nan")  # an outlier, which the accuracy does not see
+    logits[3, 0] = value  # an outlier, which the accuracy does not see
     labels = torch.tensor([0, 1, -101, -101])
     for role, output, teacher in (("network", logits, None), ("teacher", logits * 0, logits)):
         metrics = task.metrics()

@@ -95,3 +95,10 @@ def test_classes_that_occur_nowhere_are_told(capsys: pytest.CaptureFixture[str])
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "holds the classes ['car']: their IoU is NaN, and miou is over the other 2" in told
+
+
+def test_a_class_out_of_range_is_named() -> None:
+    metrics = Segmentation(2).metrics()
+    batch = Batch.of((torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), 255)))
+    with pytest.raises(UserError, match="there is a label 255, but the task has 2 classes"):
+        metrics.update(torch.zeros(1, 2, 2, 2), batch)

@@ -9,12 +9,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.data._text import is_file
+from tutelage.data._text import MEGABYTE, is_file, read_bytes
 from tutelage.errors import UserError
 
-FLAGS = {"0": False, "1": True, "false": False, "true": True, "none": False}
+FLAGS = {
+    "0": False,
+    "1": True,
+    "0.0": False,
+    "1.0": True,
+    "false": False,
+    "true": True,
+    "none": False,
+    "": False,
+}
 MAX_CATEGORY_ID = 10_000  # where ids are labels, there is a class for each number up to the largest
 MAX_SIDE = 10**6  # in pixels
+MAX_FILE = 4096 * MEGABYTE  # COCO's largest file of boxes has 470
+FIX = "write it again, in UTF-8, with 'images', 'annotations' and 'categories' alone"
 
 
 def read_content(path: Path) -> dict[str, Any]:
@@ -27,11 +38,12 @@ def read_content(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is missing; boxes are read from root/annotations/instances_<part>.json"
         )
+    text = read_bytes(path, MAX_FILE, FIX)
     try:
         # From bytes, `loads` finds out the encoding and passes over a byte order mark.
-        content = json.loads(path.read_bytes())
+        content = json.loads(text)
     except (ValueError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path} is not whole JSON ({error}); write it again, in UTF-8") from None
+        raise UserError(f"{path} is not whole JSON ({error}); {FIX}") from None
     for name in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(name), list):
             raise UserError(
@@ -183,6 +195,8 @@ def integer(entry: Any, name: str, path: Path, what: str) -> int:
         UserError: If the entry has none of that name.
     """
     value = entry.get(name) if isinstance(entry, dict) else None
+    if isinstance(value, float) and value.is_integer():  # some writers have floats only
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"{path}: {what} has no whole number {name!r} (it has {str(entry)[:80]})")
     return value

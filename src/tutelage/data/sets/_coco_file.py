@@ -196,6 +196,6 @@ def _image(
         height=height,
         boxes=inside[keep].float(),
         labels=torch.tensor(classes, dtype=torch.int64)[keep],
-        area=torch.tensor(area)[keep],
+        area=torch.tensor(area, dtype=torch.float32)[keep],
         crowd=torch.tensor(crowd, dtype=torch.bool)[keep],
     )

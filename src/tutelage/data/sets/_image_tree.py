@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,9 @@ PART_NAMES = {
     "validation": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+# Words in names of parts that are not in `PART_NAMES`, such as train_set, seg_test and test2017.
+PART_WORDS = {name for names in PART_NAMES.values() for name in names} | {"eval", "holdout"}
+PART_STEMS = ("train", "test", "valid")  # also in trainset, TestImages and mytrain
 # What systems leave behind, besides names that begin with a dot.
 CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 MAX_KINDS = 6  # kinds of passed-over files that the warning names
@@ -64,16 +69,41 @@ class ImageTree:
         return sorted(found)
 
     def warn(self) -> None:
-        """Say in one warning what is passed over, beside and in the class folders."""
+        """Say in one warning what is passed over, beside and in the class folders.
+
+        Beside parts only what looks like images counts, since recipes and runs may lie there.
+        """
         counts = self.passed_over.copy()
-        beside = {self.root, *self.parts.values()}
-        for folder in beside:
+        for folder in {self.root, *self.parts.values()}:
             files = [path for path in _visible(folder) if not path.is_dir()]
+            if folder not in self.parts.values():
+                files = [path for path in files if _is_image(path)]
             counts["files outside of class folders"] += len(files)
         if self.parts["train"] != self.root:
-            others = [path for path in _folders(self.root) if path not in self.parts.values()]
-            counts[f"folders ({_listed([path.name for path in others])})"] = len(others)
+            others = [path.name for path in _folders(self.root) if self._looks_like_part(path)]
+            counts[f"folders ({_listed(others)})"] = len(others)
+        else:
+            self._warn_of_parts()
         warn_counts(f"not read of the image folder {self.root}", _shortened(counts))
+
+    def _warn_of_parts(self) -> None:
+        """Say if what is in the class folders looks like the classes."""
+        folders = _folders(self.root)
+        common = _common_names(folders)
+        if len(common) > 1:
+            warnings.warn(
+                f"{self.root}: its folders {_listed([folder.name for folder in folders])} are "
+                f"taken for classes, but all hold folders of the same names ({_listed(common)}); "
+                "if these are the classes, name the former train, val and test",
+                stacklevel=3,
+            )
+
+    def _looks_like_part(self, folder: Path) -> bool:
+        """Return whether this is no part, but holds images or folders named as classes."""
+        if folder in self.parts.values():
+            return False
+        has_classes = not set(self.class_names(folder)).isdisjoint(self.classes)
+        return has_classes or any(_is_image(path) for path in _visible(folder))
 
     def _walk(self, folder: Path, found: list[Path], above: tuple[tuple[int, int], ...]) -> None:
         status = folder.stat()
@@ -84,7 +114,7 @@ class ImageTree:
         for path in _visible(folder):
             if path.is_dir():
                 self._walk(path, found, (*above, key))
-            elif path.suffix.lower() in ENDINGS:
+            elif _is_image(path):
                 found.append(path)
             else:
                 self.passed_over[f"files {path.suffix.lower() or 'without ending'}"] += 1
@@ -119,7 +149,33 @@ def find_tree(root: Path) -> ImageTree:
         )
     if "train" in parts and (_folders(parts["train"]) or not others):
         return ImageTree(root, parts)
+    _check_no_parts(root)
     return ImageTree(root, {"train": root})
+
+
+def _check_no_parts(root: Path) -> None:
+    """Refuse class folders that look like parts."""
+    named = [folder for folder in _folders(root) if _is_like_part(folder.name.lower())]
+    common = _common_names(named)
+    if common:
+        raise UserError(
+            f"{root} holds the folders {_listed([folder.name for folder in named])}, in which "
+            f"there are folders of the same names ({_listed(common)}), so that they look like "
+            "parts; name them train, val and test, or link to them under these names"
+        )
+
+
+def _is_like_part(name: str) -> bool:
+    has_stem = name.startswith(PART_STEMS) or name.endswith(PART_STEMS)
+    return has_stem or not PART_WORDS.isdisjoint(re.split("[^a-z]+", name))
+
+
+def _common_names(folders: Sequence[Path]) -> list[str]:
+    """Return the names of folders that are in all of these, sorted; none if they are not two."""
+    if len(folders) < 2:
+        return []
+    inside = [{path.name for path in _folders(folder)} for folder in folders]
+    return sorted(set.intersection(*inside))
 
 
 def _part_of(name: str) -> str | None:
@@ -127,6 +183,10 @@ def _part_of(name: str) -> str | None:
         if name.lower() in names:
             return part
     return None
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in ENDINGS
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import shutil
 import socket
@@ -11,17 +12,19 @@ import sys
 import tempfile
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from tqdm import tqdm
 
 from tutelage.data.image_data import ImageData
 from tutelage.errors import UserError
+from tutelage.io import read_json, write_json
 
+RECORD = "prepared.json"  # in a prepared folder: what its files depend on
 HAS_LOCKS = importlib.util.find_spec("fcntl") is not None  # not so in Windows
 WAIT = 0.2  # seconds between two tries to lock
 # Black, blue, orange, green and pink, for looking at the masks.
@@ -54,25 +57,29 @@ class PreparedData(ImageData):
         return Path(self.root).expanduser() / f"{self.name}-{settings_key(self.settings)}"
 
 
-def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
+def build_folder(folder: Path, settings: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
     """Make a folder that is complete or does not exist.
 
     Of several processes that want it at once, one makes it and the others wait. One that is killed
     leaves a folder of a temporary name, which the next one removes.
 
     Args:
-        folder: to make; one that exists is left as it is.
+        folder: to make; one that was made with these settings is left as it is.
+        settings: all that the files depend on, as JSON can hold it; stored in the folder.
         write: fills a folder of a temporary name, which is renamed afterwards.
 
     Returns:
         The folder.
+
+    Raises:
+        UserError: If the folder was made with other settings, or not by this function.
     """
-    if folder.is_dir():
-        return folder
+    if os.path.lexists(folder):
+        return _checked(folder, settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder) as is_locked:
-        if folder.is_dir():  # another process has made it meanwhile
-            return folder
+        if os.path.lexists(folder):  # another process has made it meanwhile
+            return _checked(folder, settings)
         if is_locked:
             _remove_leftovers(folder)
         temporary = Path(tempfile.mkdtemp(prefix=_temporary_prefix(folder), dir=folder.parent))
@@ -80,10 +87,32 @@ def build_folder(folder: Path, write: Callable[[Path], None]) -> Path:
             new = temporary / folder.name
             new.mkdir()  # `mkdtemp` makes a folder for its owner alone
             write(new)
+            write_json(new / RECORD, settings)
             _move(new, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+    return _checked(folder, settings)
+
+
+def _checked(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Return a folder that exists, if it was made with these settings."""
+    record = folder / RECORD
+    if not record.is_file():
+        raise UserError(
+            f"{folder} exists and holds no prepared data ({RECORD} is missing); remove it, or "
+            "choose another folder"
+        )
+    made_with = read_json(record, f"remove {folder}, and it is prepared anew")
+    if made_with != json.loads(json.dumps(settings)):  # a tuple has become a list
+        raise UserError(
+            f"{folder} was prepared with {_listed(made_with)}, now it is {_listed(settings)}; "
+            "remove it, or choose another folder"
+        )
     return folder
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
 
 
 @contextmanager

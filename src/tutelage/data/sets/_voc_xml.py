@@ -20,7 +20,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"0": False, "1": True, "": False, "false": False, "true": True, "unspecified": False}
 SWAPPED = "boxes with swapped corners, which are put in order"
 FROM_ZERO = "boxes that begin at pixel 0, although VOC counts from 1, cut at the edge"
-SIZE = "sizes of images that are 0 or swapped, taken from the image file"
+SIZE = "sizes of images that are missing, 0 or swapped, taken from the image file"
 MAX_SIDE = 10**6  # in pixels
 
 
@@ -35,8 +35,8 @@ def read_voc(
     """Read the boxes of one image.
 
     Swapped corners are put in order, boxes that reach over the edge are cut, those without area in
-    the image are left out, and a size of 0 or with width and height swapped is that of the image
-    file.
+    the image are left out, and a size that is missing, 0 or has width and height swapped is that of
+    the image file.
 
     Args:
         path: of the XML file.
@@ -54,6 +54,11 @@ def read_voc(
             of the classes.
     """
     root = read_xml(path, "write it again")
+    if root.find("size") is None and root.find("object") is None:
+        raise UserError(
+            f"{path} is no VOC annotation, as it has neither 'size' nor 'object' in its "
+            f"{root.tag[:40]!r}; export it in the format of PASCAL VOC, without namespaces"
+        )
     found: Counter[str] = Counter()
     names: list[str] = []
     boxes: list[list[float]] = []
@@ -134,8 +139,7 @@ def _size(
     root: ElementTree.Element, corners: Tensor, image: Path, path: Path, found: Counter[str]
 ) -> tuple[int, int]:
     """Return the width and the height in which the boxes are."""
-    numbers = [_number(root, f"size/{side}", path) for side in ("width", "height")]
-    width, height = (int(number) for number in numbers)
+    width, height = _written_size(root, path)
     if not is_file(image):
         if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
             raise UserError(f"{path} has the size {width}×{height}; write that of its image")
@@ -155,6 +159,15 @@ def _size(
         f"{path} has the size {width}×{height}, but its image {image} is {stored[0]}×{stored[1]}; "
         "correct it, since its boxes are in those pixels"
     )
+
+
+def _written_size(root: ElementTree.Element, path: Path) -> tuple[int, int]:
+    """Return the width and the height that the file says; 0 for one that is missing."""
+    numbers = []
+    for name in ("size/width", "size/height"):
+        is_missing = not (root.findtext(name) or "").strip()
+        numbers.append(0.0 if is_missing else _number(root, name, path))
+    return int(numbers[0]), int(numbers[1])
 
 
 def _name(entry: ElementTree.Element, classes: Sequence[str] | None, path: Path, what: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import padded_crop
+from tutelage.data._augmentation import PaddedCrop
 from tutelage.data._files import require_folder
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
@@ -60,7 +60,7 @@ class _Cifar(ImageData):
 
     def standard_augmentation(self) -> nn.Module:
         """Pad by four pixels, crop, mirror: the augmentation of the papers."""
-        return padded_crop(32, padding=4, flip=True)
+        return PaddedCrop(32, padding=4, flip=True)
 
     def _folder(self) -> Path:
         name = type(self).__name__

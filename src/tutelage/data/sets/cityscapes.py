@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
+from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, scaled_crop
 from tutelage.errors import UserError
@@ -87,11 +88,16 @@ class Cityscapes(ImageData):
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a folder of their own."""
-        return (
-            self._part(self.train),
-            None if self.val is None else self._part(self.val),
-            None if self.test is None else self._part(self.test),
-        )
+        train = self._part(self.train)
+        validation = None if self.val is None else self._part(self.val)
+        test = None if self.test is None else self._part(self.test)
+        images = [image for image, _ in train.pairs]
+        warn_repeated(images, f"{self.train} of {self.root}")
+        for part, name in ((validation, self.val), (test, self.test)):
+            if part is not None:
+                others = [image for image, _ in part.pairs]
+                warn_shared(images, others, f"{self.train} and {name} of {self.root}")
+        return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
         """Resize at random, crop, mirror."""

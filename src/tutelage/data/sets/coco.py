@@ -17,7 +17,7 @@ from tutelage.data._files import (
     num_left_as_stored,
     require_folder,
 )
-from tutelage.data._overlap import warn_shared
+from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data._text import warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
@@ -178,6 +178,7 @@ class Coco(ImageData):
         train = self._part(self.train, self.keep_empty)
         validation = None if self.val is None else self._part(self.val, keep_empty=True)
         test = None if self.test is None else self._part(self.test, keep_empty=True)
+        warn_repeated(_paths(train), f"{self.train} of {self.root}")
         for part, name in ((validation, self.val), (test, self.test)):
             if part is not None:
                 warn_shared(_paths(train), _paths(part), f"{self.train} and {name} of {self.root}")

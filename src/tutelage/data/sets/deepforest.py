@@ -13,8 +13,8 @@ from tutelage.data._files import decode_image
 from tutelage.data.image_data import RawSplits
 from tutelage.data.sets._coco_file import CocoImage, write_instances
 from tutelage.data.sets._prepare import PreparedData, build_folder, package_folder
+from tutelage.data.sets._voc_xml import read_voc
 from tutelage.data.sets.coco import Coco
-from tutelage.data.sets.voc import read_voc
 from tutelage.errors import UserError
 
 TRAIN = "2019_YELL_2_528000_4978000_image_crop2"
@@ -106,7 +106,8 @@ def prepare_deepforest(root: str | Path, *, size: int = 256, stride: int = 128) 
         The folder.
 
     Raises:
-        UserError: If the package is not installed, or size and stride do not fit.
+        UserError: If the package is not installed, size and stride do not fit, or the folder
+            holds something else, such as tiles of another size.
     """
     if size < 32 or not 1 <= stride <= size:
         raise UserError(
@@ -127,7 +128,8 @@ def prepare_deepforest(root: str | Path, *, size: int = 256, stride: int = 128) 
             inside = _boxes_between(boxes, left, right)
             _write_boxes(folder, part, _write_tiles(folder, part, strip, inside, size, size))
 
-    return build_folder(Path(root), write)
+    settings = {"source": "deepforest", "size": size, "stride": stride}
+    return build_folder(Path(root), settings, write)
 
 
 def _annotated_image(source: Path, name: str) -> tuple[Tensor, Tensor]:

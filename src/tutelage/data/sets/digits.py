@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import padded_crop
+from tutelage.data._augmentation import PaddedCrop
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
 
@@ -42,4 +42,4 @@ class Digits(ImageData):
 
     def standard_augmentation(self) -> nn.Module:
         """Pad by one pixel and crop."""
-        return padded_crop(8, padding=1, flip=False)
+        return PaddedCrop(8, padding=1, flip=False)

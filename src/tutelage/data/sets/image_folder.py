@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import resized_crop
+from tutelage.data._augmentation import PaddedCrop, resized_crop
 from tutelage.data._files import check_image_files, decode_image, require_folder
-from tutelage.data._overlap import warn_shared
+from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ImageSet
 from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
@@ -22,16 +22,24 @@ ADVICE = (
 )
 
 
+MAX_SMALL = 64  # side of images that are augmented as CIFAR's are
+MAX_KEPT_BYTES = 2**29  # of a part whose small images are decoded once
+
+
 class FileSet(ImageSet):
     """Images in files.
 
+    Small ones, of up to 64 pixels, are decoded once and kept in memory, up to 512 MB.
+
     Args:
         paths: of every image.
-        size: side of the square that an image is resized and cropped to without augmentation.
+        size: side of the square that an image is resized and cropped to, unless an augmentation
+            other than `PaddedCrop` does that.
         labels: (N,) int64.
         ids: (N,) int64.
         augment: a torchvision v2 transform that gives images of one size, or None.
         seed: of the augmentation.
+        kept: images that are decoded already, by path; None keeps none.
     """
 
     def __init__(
@@ -42,15 +50,24 @@ class FileSet(ImageSet):
         ids: Tensor,
         augment: nn.Module | None = None,
         seed: int = 0,
+        kept: dict[Path, Tensor] | None = None,
     ) -> None:
         super().__init__(labels, ids, augment, seed)
         self.paths = list(paths)
         self.size = size
+        self.kept = kept
 
     def image(self, position: int) -> Tensor:
-        """Decode one image; resized and center-cropped unless an augmentation does that."""
-        image = decode_image(self.paths[position])
-        return image if self.augment is not None else _center_crop(image, self.size)
+        """Return one image, resized and center-cropped unless an augmentation does that."""
+        path = self.paths[position]
+        if self.augment is not None and not isinstance(self.augment, PaddedCrop):
+            return decode_image(path)
+        if self.kept is not None and path in self.kept:
+            return self.kept[path]
+        image = _center_crop(decode_image(path), self.size)
+        if self.kept is not None:
+            self.kept[path] = image
+        return image
 
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> FileSet:
         """Return the samples at these positions, with another augmentation."""
@@ -61,6 +78,7 @@ class FileSet(ImageSet):
             ids=self.ids[positions],
             augment=augment,
             seed=seed,
+            kept=self.kept,
         )
 
 
@@ -69,7 +87,9 @@ class ImageFolder(ImageData):
 
     The layout is `root/<class>/…`, or `root/train/<class>/…` with `root/val/…` and `root/test/…`;
     `training`, `valid`, `validation`, `dev` and `testing` are taken for parts, too, in any case of
-    letters. Missing parts are cut: test 20 %, validation 10 % of what is left for training.
+    letters; other folders that look like parts, such as `train_set` and `test_set`, are refused.
+    Missing parts are cut: test 20 %, validation 10 % of what is left for training. Images that are
+    in the training part twice, or in another part too, are told in a warning.
 
     Images lie at any depth below their class, and links to folders are followed. Hidden files and
     folders are ignored; what else is not read is counted in one warning. Images are put upright as
@@ -81,7 +101,8 @@ class ImageFolder(ImageData):
         size: side of the square images in pixels.
         validation: share of the training part that is held out for validation, where there is no
             root/val.
-        augment: True crops at random scale and mirrors.
+        augment: True crops at random scale and mirrors; up to a size of 64 pixels it pads by an
+            eighth of the size, crops and mirrors, as for CIFAR.
         mean: per channel, of [0, 1] pixels; the default is ImageNet's.
         std: per channel, of [0, 1] pixels; the default is ImageNet's.
     """
@@ -119,15 +140,17 @@ class ImageFolder(ImageData):
         validation = self._part(tree, "validation", classes) if "validation" in tree.parts else None
         test = self._part(tree, "test", classes) if "test" in tree.parts else None
         tree.warn()
+        warn_repeated(train.paths, str(tree.parts["train"]))
         for name, part in (("validation", validation), ("test", test)):
             if part is not None:
-                # Copies are not looked for: small images of another source are often equal.
                 where = f"the training and the {name} part of {tree.root}"
-                warn_shared(train.paths, part.paths, where, by_content=False)
+                warn_shared(train.paths, part.paths, where)
         return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
-        """Crop at random scale and aspect, mirror: the augmentation of ImageNet recipes."""
+        """Return CIFAR's augmentation for small images, else that of ImageNet recipes."""
+        if self.size <= MAX_SMALL:
+            return PaddedCrop(self.size, padding=self.size // 8)
         return resized_crop(self.size)
 
     def _tree(self) -> ImageTree:
@@ -161,13 +184,23 @@ class ImageFolder(ImageData):
                 )
             paths += files
             labels += [label] * len(files)
+        if not paths:
+            raise UserError(
+                f"{folder} has no folder of a class with images in it; sort its images into one "
+                f"folder a class, or move it out of {tree.root}, and that part is cut from the "
+                "training part"
+            )
         check_image_files(paths)
         return FileSet(
             paths=paths,
             size=self.size,
             labels=torch.tensor(labels, dtype=torch.int64),
             ids=torch.arange(len(paths)),
+            kept={} if self._fits_in_memory(len(paths)) else None,
         )
+
+    def _fits_in_memory(self, count: int) -> bool:
+        return self.size <= MAX_SMALL and count * 3 * self.size**2 <= MAX_KEPT_BYTES
 
 
 def _center_crop(image: Tensor, size: int) -> Tensor:

@@ -105,7 +105,8 @@ def prepare_mni152(root: str | Path, *, seed: int = 0) -> Path:
         The folder.
 
     Raises:
-        UserError: If a package is not installed.
+        UserError: If a package is not installed, or the folder holds something else, such as the
+            slices of another seed.
     """
     source = package_folder("nilearn", ADVICE)
     package_folder("nibabel", ADVICE)
@@ -135,7 +136,7 @@ def prepare_mni152(root: str | Path, *, seed: int = 0) -> Path:
                 write_image_and_mask(folder, names[-1], pixels, mask)
             write_part_list(folder, part, names)
 
-    return build_folder(Path(root), write)
+    return build_folder(Path(root), {"source": "mni152", "seed": seed}, write)
 
 
 def _volume(path: Path) -> Tensor:

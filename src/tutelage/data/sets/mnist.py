@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import padded_crop
+from tutelage.data._augmentation import PaddedCrop
 from tutelage.data._files import require_folder
 from tutelage.data._text import MEGABYTE, is_file
 from tutelage.data.image_data import ImageData, RawSplits
@@ -45,7 +45,7 @@ class _IdxData(ImageData):
 
     def standard_augmentation(self) -> nn.Module:
         """Pad by two pixels, crop, and mirror where that keeps the class."""
-        return padded_crop(28, padding=2, flip=self.flip)
+        return PaddedCrop(28, padding=2, flip=self.flip)
 
     def _read(self, root: Path, prefix: str) -> ArraySet:
         images = read_idx(self._file(root, f"{prefix}-images-idx3-ubyte"), dimensions=3)

@@ -141,7 +141,8 @@ def prepare_tuxpaint(root: str | Path, *, size: int = 96, seed: int = 0) -> Path
         The folder.
 
     Raises:
-        UserError: If a package is not installed, or the size is below 32.
+        UserError: If a package is not installed, the size is below 32, or the folder holds
+            something else, such as images of another seed.
     """
     if size < 32:
         raise UserError(f"an image has at least 32 pixels a side, got {size}")
@@ -164,7 +165,8 @@ def prepare_tuxpaint(root: str | Path, *, size: int = 96, seed: int = 0) -> Path
                 write_image_and_mask(folder, name, image, mask)
             write_part_list(folder, part, names)
 
-    return build_folder(Path(root), write)
+    settings = {"source": "tuxpaint", "size": size, "seed": seed}
+    return build_folder(Path(root), settings, write)
 
 
 def _scenes() -> list[list[Path]]:

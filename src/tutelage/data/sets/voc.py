@@ -1,27 +1,19 @@
-"""PASCAL VOC: masks, read from its layout, and boxes, turned into COCO's format."""
+"""PASCAL VOC's masks, read from its layout."""
 
 from __future__ import annotations
 
-import shutil
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
-from tqdm import tqdm
 
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_shared
+from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data._text import existing, is_file, path_inside, read_lines, warn_counts
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.masks import MaskFormat, MaskSet, checked_mask_set, scaled_crop, value_table
-from tutelage.data.sets._coco_file import CocoImage, write_instances
-from tutelage.data.sets._prepare import build_folder
-from tutelage.data.sets._voc_xml import check_class_names, read_voc
 from tutelage.errors import UserError
-
-__all__ = ["VOCSegmentation", "prepare_voc", "read_mask_part", "read_voc"]
 
 CLASSES = [
     "background",
@@ -121,6 +113,7 @@ class VOCSegmentation(ImageData):
         validation = None if self.val is None else self._part(folder, self.val)
         test = None if self.test is None else self._part(folder, self.test)
         images = [image for image, _ in train.pairs]
+        warn_repeated(images, f"{self.train} of {folder}")
         for part, name in ((validation, self.val), (test, self.test)):
             if part is not None:
                 others = [image for image, _ in part.pairs]
@@ -166,92 +159,22 @@ def read_mask_part(
     names: list[str] = []
     for line in read_lines(list_file, "write one name a line"):
         # One name a line, which may have spaces in it, or several.
-        whole = _image_file(root, line, list_file)
+        whole = image_file(root, line, list_file)
         names += [line] if whole is not None else line.split()
     pairs = []
-    for name in _without_repeats(names, list_file):
-        image = _image_file(root, name, list_file)
+    for name in without_repeats(names, list_file):
+        image = image_file(root, name, list_file)
         if image is None:
             raise UserError(
-                f"{list_file} names {name}, but {root / IMAGES / name}.jpg is missing; add it, or "
-                "take the name out"
+                f"{list_file} names {name[:100]}, but {root / IMAGES / name[:100]}.jpg is missing; "
+                "add it, or take the name out"
             )
         pairs.append((image, existing(root / masks / f"{name}.png")))
     return checked_mask_set(pairs, mask_format)
 
 
-def prepare_voc(
-    root: str | Path, source: str | Path, parts: Sequence[str] = ("train", "val")
-) -> Path:
-    """Turn a VOC folder (Annotations, JPEGImages, ImageSets/Main) into COCO's format.
-
-    Boxes that are marked difficult become regions that evaluation ignores. VOC counts pixels from 1
-    and names the last pixel of a box; here a box ends after its last pixel, and counts from 0. What
-    is corrected or left out, see `read_voc`, is counted in one warning.
-
-    Args:
-        root: the folder to make.
-        source: the VOC folder, such as VOCdevkit/VOC2012.
-        parts: names of lists in ImageSets/Main.
-
-    Returns:
-        The new folder.
-
-    Raises:
-        UserError: If a list, an annotation or an image is missing or wrong.
-    """
-    voc = Path(source).expanduser()
-
-    def write(folder: Path) -> None:
-        lists = {part: _sample_names(voc / "ImageSets" / "Main" / f"{part}.txt") for part in parts}
-        classes = ["background", *_class_names(voc, lists)]
-        counts: Counter[str] = Counter()
-        photos: dict[str, list[Path]] = {}
-        for part, names in lists.items():
-            (folder / part).mkdir()
-            images: list[CocoImage] = []
-            photos[part] = []
-            for name in tqdm(names, desc=part, unit="image"):
-                photo = _photo(voc, name, part)
-                xml = existing(voc / "Annotations" / f"{name}.xml")
-                images.append(read_voc(xml, classes, photo, counts=counts)[0])
-                photos[part].append(photo)
-                copy = folder / part / photo.name
-                if copy.exists():
-                    raise UserError(f"{part}.txt names two images {photo.name}; rename one")
-                shutil.copyfile(photo, copy)
-            write_instances(folder / "annotations" / f"instances_{part}.json", images, classes)
-        for part in parts[1:]:
-            warn_shared(photos[parts[0]], photos[part], f"{parts[0]} and {part} of {voc}")
-        warn_counts(voc / "Annotations", counts)
-
-    return build_folder(Path(root), write)
-
-
-def _class_names(voc: Path, lists: dict[str, list[str]]) -> list[str]:
-    """Return the names of all objects, sorted."""
-    files: dict[str, Path] = {}
-    for part, names in lists.items():
-        for name in names:
-            path = existing(voc / "Annotations" / f"{name}.xml")
-            photo = _photo(voc, name, part)
-            _, objects = read_voc(path, image=photo, counts=Counter())
-            files.update(dict.fromkeys(objects, path))
-    check_class_names(files)
-    return sorted(files)
-
-
-def _photo(voc: Path, name: str, part: str) -> Path:
-    photo = _image_file(voc, name, voc / "ImageSets" / "Main" / f"{part}.txt")
-    if photo is None:
-        raise UserError(
-            f"{voc / IMAGES / name}.jpg is missing, although {part}.txt lists it; get the whole "
-            "VOC folder"
-        )
-    return photo
-
-
-def _image_file(root: Path, name: str, list_file: Path) -> Path | None:
+def image_file(root: Path, name: str, list_file: Path) -> Path | None:
+    """Return the image of a sample, with any usual ending; None if there is none."""
     path = path_inside(root / IMAGES, name, str(list_file))
     for ending in ENDINGS:
         file = existing(path.with_name(path.name + ending))
@@ -260,17 +183,8 @@ def _image_file(root: Path, name: str, list_file: Path) -> Path | None:
     return None
 
 
-def _sample_names(path: Path) -> list[str]:
-    """Return the first word of every line; the second one says whether a class is in the image."""
-    if not is_file(path):
-        raise UserError(
-            f"{path} is missing; give a folder such as VOCdevkit/VOC2012, and parts that it has"
-        )
-    lines = read_lines(path, "write one name a line")
-    return _without_repeats([line.split()[0] for line in lines], path)
-
-
-def _without_repeats(names: Sequence[str], list_file: Path) -> list[str]:
+def without_repeats(names: Sequence[str], list_file: Path) -> list[str]:
+    """Return names without those that come twice, which are counted in a warning."""
     unique = list(dict.fromkeys(names))
     warn_counts(list_file, {TWICE: len(names) - len(unique)})
     return unique

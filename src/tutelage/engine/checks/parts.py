@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Batch, Distiller, FeatureTaps, Method, Task, Teacher
+from tutelage.core import Batch, Distiller, FeatureTaps, Method, Metrics, Task, Teacher
 from tutelage.core.modes import device_of, eval_mode
 from tutelage.core.taps import call
 from tutelage.engine.optim import make_optimizer
@@ -29,18 +29,8 @@ def check_layers(method: Method, student: nn.Module, teacher: Teacher) -> None:
         FeatureTaps(student, method.student_layers).remove()
     except UserError as error:
         raise UserError(f"a layer of the student: {error}") from error
-    if not method.uses_teacher:
-        return
-    models = teacher.models()
-    for name, model in models.items():
-        layers = method.teacher_layers
-        if len(models) > 1:
-            prefix = f"{name}/"
-            layers = [x.removeprefix(prefix) for x in layers if x.startswith(prefix)]
-        try:
-            FeatureTaps(model, layers).remove()
-        except UserError as error:
-            raise UserError(f"a layer of the {_role(name)}: {error}") from error
+    if method.uses_teacher:
+        teacher.with_taps(method.teacher_layers)
 
 
 def _role(name: str) -> str:
@@ -60,7 +50,12 @@ def blame_network(student: nn.Module, teacher: Teacher, task: Task, batch: Batch
     try:
         yield
     except Exception:
-        inputs = task.inputs(batch)
+        try:
+            inputs = task.inputs(batch)
+        except Exception:
+            inputs = None
+        if inputs is None:  # the error is about the batch, and no network's
+            raise
         with torch.no_grad(), eval_mode(student):
             run_once("student", student, inputs)
             for name, model in teacher.models().items():
@@ -74,17 +69,41 @@ def check_student(student: nn.Module, task: Task, batch: Batch, data: Any) -> No
     Raises:
         UserError: If they do not.
     """
+    _check_metrics(task)
+    try:
+        inputs = task.inputs(batch)
+    except Exception as error:
+        raise UserError(
+            f"the task ({type(task).__name__}) cannot use the batches of the data "
+            f"({type(data).__name__}): {reason(error)}; check that task and data belong together"
+        ) from error
     with torch.no_grad(), eval_mode(student):
-        output = call(student, task.inputs(batch))
+        output = call(student, inputs)
     try:
         task.validate(output, batch, data)
-    except UserError:
+    except UserError as error:
+        said = str(error)
+        if said.startswith("the network "):  # a task does not know which one it is
+            raise UserError(said.replace("the network", "the student", 1)) from error
         raise
     except Exception as error:
         raise UserError(
             f"the task cannot use what the student ({type(student).__name__}) gives, a "
             f"{type(output).__name__}: {reason(error)}; check student.model"
         ) from error
+
+
+def _check_metrics(task: Task) -> None:
+    """Refuse a task that could not be validated, which would show after an epoch only."""
+    name = type(task).__name__
+    if not isinstance(getattr(task, "monitor", None), str):
+        raise UserError(
+            f"the task ({name}) has no monitor, the metric by which the best epoch is chosen; set "
+            "it in the class, as in monitor = 'top1'"
+        )
+    uses_metrics = type(task).evaluate is Task.evaluate
+    if uses_metrics and not isinstance(task.metrics(), Metrics):
+        raise UserError(f"the task ({name}) must return running metrics, a Metrics, from metrics()")
 
 
 def checked_optimizer(distiller: Distiller, train: TrainConfig) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ are read with the facts of their own run, not with those of the data.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,11 @@ def read_student_facts(source: str | Path) -> StudentFacts | None:
         UserError: If the file is damaged.
     """
     weights, facts = STUDENT
-    folder = Path(source)
+    folder = Path(os.path.expanduser(source))
     if folder.name == weights:
         folder = folder.parent
     path = folder / facts
-    if not path.is_file():
+    if not os.path.isfile(path):  # `Path.is_file` raises for a name that is too long
         return None
     entries = read_json(path, FIX)
     classes = entries.get("classes")

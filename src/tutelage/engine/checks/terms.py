@@ -37,19 +37,23 @@ class TermScale:
     gradient: float
     ratio: float | None
 
-    def warning(self) -> str | None:
-        """Return a warning if the term drowns out the labels or has no gradient yet, else None."""
+    def warning(self, is_capped: bool = False) -> str | None:
+        """Return a warning if the term drowns out the labels or has no gradient yet, else None.
+
+        Args:
+            is_capped: whether a `GradientCap` keeps it from drowning out the labels.
+        """
         if self.gradient == 0.0:
             return (
                 f"the term '{self.term}' has no gradient yet, since the student starts with a "
                 "classifier of zeros or as its teacher's copy; it acts as soon as other terms move "
                 "the student, and hard: set train.max_grad_norm"
             )
-        if self.ratio is None or self.ratio <= MAX_RATIO or self.term == "task":
+        if is_capped or self.ratio is None or self.ratio <= MAX_RATIO or self.term == "task":
             return None
         return (
             f"the term '{self.term}' pulls {self.ratio:.0f}x harder on the student than the labels "
-            "at its full weight; if the run does not learn, ramp it in or lower its weight"
+            "at its full weight; set train.gradient_cap, or lower its weight"
         )
 
     def record(self) -> dict[str, Any]:

@@ -148,10 +148,11 @@ class OFA(Method):
         _check_stages(stages)
         _check_width(width)
         check_choice("layout", layout, Layout | None)
-        if prefix_tokens < 0:
+        if not isinstance(prefix_tokens, int) or prefix_tokens < 0:
             raise UserError(
-                f"prefix_tokens counts the tokens before the patch tokens; got {prefix_tokens}"
+                f"prefix_tokens counts the tokens before the patch tokens; got {prefix_tokens!r}"
             )
+        _check_grid(grid)
         self.stages = dict(stages or {})
         self.gamma = gamma
         self.temperature = temperature
@@ -251,11 +252,21 @@ def _check_stages(stages: object) -> None:
         return
     if not isinstance(stages, Mapping):
         raise UserError(message)
-    for number in stages.values():
+    for layer, number in stages.items():
+        if not isinstance(layer, str):
+            raise UserError(f"OFA names the layers of its stages by text, got {layer!r}")
         if isinstance(number, bool) or not isinstance(number, int):
             raise UserError(message)
         if not 1 <= number <= LAST_STAGE:
             raise UserError(message)
+
+
+def _check_grid(grid: object) -> None:
+    if grid is None:
+        return
+    is_pair = isinstance(grid, (list, tuple)) and len(grid) == 2
+    if not is_pair or not all(isinstance(side, int) and side > 0 for side in grid):  # type: ignore[attr-defined]
+        raise UserError(f"grid is (height, width) of the patch tokens, or None; got {grid!r}")
 
 
 def _check_width(width: object) -> None:

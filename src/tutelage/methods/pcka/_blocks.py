@@ -106,7 +106,7 @@ class BlockedAlignment(Function):
                 d_values = (_as_matrices(d_intra, part), _as_matrices(d_inter, part))
                 target = grad_patches[part]
                 target.copy_(slope.pull(y, x, d_values).view(target.shape))
-        return once(grad), None, None, None
+        return once(grad, student), None, None, None
 
 
 def _as_matrices(numbers: Tensor | None, part: slice) -> Tensor | None:

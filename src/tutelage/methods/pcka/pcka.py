@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from tutelage.core import Method, MethodInfo, Step, Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
+from tutelage.methods._layer_pairs import check_built, checked_pairs
 from tutelage.methods._projection import projection
 from tutelage.methods.pcka.agreement_map import agreement_map
 from tutelage.methods.pcka.alignment import PatchAlignment, patch_alignment
@@ -95,7 +96,7 @@ def pcka_loss(
         UserError: If the maps do not fit each other or there is nothing to relate, as in a single
             patch.
     """
-    check_weights("PCKA", intra_weight, inter_weight)
+    check_weights("PCKA", intra_weight, inter_weight, optional=True)
     weights = _weights(intra_weight, inter_weight)
     alignments = patch_alignment(
         student,
@@ -158,16 +159,14 @@ class PCKA(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_weights("PCKA", intra_weight, inter_weight, task_weight)
-        if not layer_pairs or not (intra_weight or inter_weight):
-            raise UserError(
-                "PCKA needs pairs of layers, such as layer_pairs={'layer3': 'layer3'}, and a "
-                "weight: intra_weight or inter_weight"
-            )
+        check_weights("PCKA", intra_weight, inter_weight, optional=True)
+        check_weights("PCKA", task_weight)
+        if not (intra_weight or inter_weight):
+            raise UserError("PCKA needs a weight: intra_weight or inter_weight")
         check_patches(patch_size, over)
         check_choice("scale", scale, Scale | None)
         check_choice("estimator", estimator, Estimator)
-        self.layer_pairs = dict(layer_pairs)
+        self.layer_pairs = checked_pairs("PCKA", layer_pairs)
         self.intra_weight = intra_weight
         self.inter_weight = inter_weight
         self.patch_size = patch_size
@@ -245,6 +244,7 @@ class PCKA(Method):
 
     def _maps(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Yield the student layer, the student's projected map and the teacher's of every pair."""
+        check_built("PCKA", self.projections, self.layer_pairs)
         pairs = zip(self.layer_pairs.items(), self.projections, strict=True)
         for (student_layer, teacher_layer), project in pairs:
             student_maps = project(step.student.feature(student_layer))

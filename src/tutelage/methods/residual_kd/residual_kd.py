@@ -38,6 +38,7 @@ from tutelage.core.distributed import is_distributed
 from tutelage.core.frozen import Unregistered
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
+from tutelage.methods._layer_pairs import checked_pairs
 from tutelage.methods._projection import pooled
 from tutelage.methods.residual_kd.joint_head import (
     JointHead,
@@ -53,7 +54,7 @@ from tutelage.methods.residual_kd.losses import (
     residual_kd_loss,
 )
 from tutelage.methods.residual_kd.network import ResidualNetwork, member_names
-from tutelage.methods.residual_kd.split import check_budget, split_student
+from tutelage.methods.residual_kd.split import check_budget, check_student_layers, split_student
 
 Pair = tuple[list[Tensor], Tensor]
 """Features of one pair of layers: those of all members, and the teacher's."""
@@ -124,12 +125,10 @@ class ResidualKD(Method):
     ) -> None:
         super().__init__()
         check_weights("ResidualKD", student_weight, assistant_weight, student_task_weight)
-        if not isinstance(layer_pairs, Mapping) or not layer_pairs:
-            raise UserError(f"give layer_pairs such as {{'stage3': 'stage3'}}, got {layer_pairs!r}")
         check_budget(share, num_assistants, channel_multiple, input_shape)
         check_choice("schedule", schedule, Schedule)
         check_choice("distance", distance, FeatureDistance)
-        self.layer_pairs = dict(layer_pairs)
+        self.layer_pairs = checked_pairs("ResidualKD", layer_pairs)
         self.share = share
         self.num_assistants = num_assistants
         self.channel_multiple = channel_multiple
@@ -159,6 +158,7 @@ class ResidualKD(Method):
 
     def build_student(self, student: nn.Module, teacher: Teacher) -> nn.Module:
         """Split the student into a narrower one and its assistants, with new weights."""
+        check_student_layers(student, list(self.layer_pairs))
         members = split_student(
             student,
             share=self.share,

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.modes import eval_mode
+from tutelage.core.taps import FeatureTaps
 from tutelage.errors import UserError
 from tutelage.methods.residual_kd.width import scale_width
 
@@ -37,6 +38,19 @@ class Cost(NamedTuple):
 
     parameters: int
     multiply_adds: int
+
+
+def check_student_layers(student: nn.Module, layers: Sequence[str]) -> None:
+    """Raise if a layer is not in the network that is split; its parts have other names.
+
+    >>> check_student_layers(nn.Sequential(nn.ReLU()), ["1"])
+    Traceback (most recent call last):
+    tutelage.errors.UserError: a layer of the student: no module '1' in Sequential; known are ['0']
+    """
+    try:
+        FeatureTaps(student, layers).remove()
+    except UserError as error:
+        raise UserError(f"a layer of the student: {error}") from error
 
 
 def check_budget(

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.core import IGNORE_INDEX, Method, MethodInfo, Step, Teacher
+from tutelage.core._arguments import check_layer_names
 from tutelage.core.distributed import all_gather_with_grad, mean_over_ranks
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
@@ -47,6 +48,7 @@ from tutelage.methods._checks import (
 )
 from tutelage.methods._deviations import deviations
 from tutelage.methods._projection import check_layer, connector, pooled
+from tutelage.methods._unlabeled import checked_shares
 from tutelage.methods.fitnet import fitnet_loss
 from tutelage.methods.kd import kd_loss
 from tutelage.methods.srd.teacher_head import TeacherHead, find_head
@@ -187,9 +189,11 @@ class SRD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_weights("SRD", weight, feature_weight, task_weight)
+        check_weights("SRD", weight, feature_weight, optional=True)
+        check_weights("SRD", task_weight)
         check_choice("distance", distance, LogitDistance)
         check_positive("the temperature of SRD", temperature)
+        check_layer_names("the layers of SRD", [student_layer, teacher_layer])
         self.student_layer = student_layer
         self.teacher_layer = teacher_layer
         self.classifier = classifier
@@ -199,7 +203,7 @@ class SRD(Method):
         self.temperature = temperature
         self.maps = maps
         self.relu = relu
-        self.unlabeled = dict(unlabeled or {})
+        self.unlabeled = checked_shares("SRD", {} if unlabeled is None else unlabeled)
         self.task_weight = task_weight
         self.student_layers = (student_layer,)
         self.teacher_layers = (teacher_layer,)

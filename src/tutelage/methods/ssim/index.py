@@ -76,7 +76,7 @@ def ssim_index(
     Raises:
         UserError: If an option is wrong, or a map is smaller than the border rule needs.
     """
-    check_window(window_size, sigma, border, exponents)
+    check_window(window_size, sigma, border, exponents, (k1, k2))
     _check_size(student.shape[2:], window_size, border)
     with full_precision(student.device):
         s, t = as_same_dtype(student, teacher)
@@ -106,7 +106,13 @@ def border_for(size: Sequence[int], window_size: int, border: Border) -> Border:
     return border
 
 
-def check_window(window_size: int, sigma: float, border: Border, exponents: Exponents) -> None:
+def check_window(
+    window_size: int,
+    sigma: float,
+    border: Border,
+    exponents: Exponents,
+    constants: tuple[float, float],
+) -> None:
     """Raise for options that are none of those of `ssim_index`.
 
     Raises:
@@ -119,10 +125,15 @@ def check_window(window_size: int, sigma: float, border: Border, exponents: Expo
             "11 and 1.5 are usual"
         )
     check_choice("border", border, Border)
-    if len(exponents) != 3 or not any(exponents) or not all(map(math.isfinite, exponents)):
+    is_list = isinstance(exponents, (list, tuple)) and len(exponents) == 3
+    are_numbers = is_list and all(isinstance(e, (int, float)) for e in exponents)
+    if not are_numbers or not any(exponents) or not all(map(math.isfinite, exponents)):
         raise UserError(
             f"exponents are three, of luminance, contrast and structure, not all 0, got {exponents}"
         )
+    for value in constants:
+        if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+            raise UserError(f"k1 and k2 of SSIM are finite numbers from 0 on, got {constants}")
 
 
 def _is_positive(value: object) -> bool:

@@ -7,6 +7,7 @@ It cancels the scale of the student's channels, so the gradient grows as 1 / ran
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -90,7 +91,9 @@ def check_normalization(normalize: Normalize, max_val: float | None, min_range: 
             "without normalization SSIM needs L, the range of the maps' values; "
             "give max_val (normalize='none')"
         )
-    if min_range is None or not 0 <= min_range <= 1 or not (max_val is None or max_val > 0):
+    is_share = isinstance(min_range, (int, float)) and 0 <= min_range <= 1
+    is_positive = max_val is None or (isinstance(max_val, (int, float)) and 0 < max_val < math.inf)
+    if not is_share or not is_positive:
         raise UserError(
             f"max_val must be positive and min_range within [0, 1], got {max_val} and {min_range}"
         )

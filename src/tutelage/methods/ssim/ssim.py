@@ -43,6 +43,7 @@ from tutelage.core import Method, MethodInfo, Step, Teacher
 from tutelage.core.precision import promote
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
+from tutelage.methods._layer_pairs import check_built, checked_pairs
 from tutelage.methods._projection import adapter as build_adapter
 from tutelage.methods.ssim.index import Border, Exponents, border_for, check_window, ssim_index
 from tutelage.methods.ssim.normalization import (
@@ -114,7 +115,7 @@ def ssim_loss(
         UserError: If the maps do not fit each other, the window or the normalization, or if an
             option is none of the choices.
     """
-    check_window(window_size, sigma, border, exponents)
+    check_window(window_size, sigma, border, exponents, (k1, k2))
     check_normalization(normalize, max_val, min_range)
     check_maps(student, teacher, normalize)
     fitting_border = border_for(student.shape[2:], window_size, border)
@@ -207,15 +208,11 @@ class SSIM(Method):
     ) -> None:
         super().__init__()
         check_weights("SSIM", weight, task_weight)
-        if not layer_pairs:
-            raise UserError(
-                "SSIM needs at least one pair of layers, such as layer_pairs={'layer3': 'layer3'}"
-            )
         check_choice("adapter", adapter, Adapter)
         check_choice("resize", resize, Resize)
-        check_window(window_size, sigma, border, exponents)
+        check_window(window_size, sigma, border, exponents, (k1, k2))
         check_normalization(normalize, max_val, min_range)
-        self.layer_pairs = dict(layer_pairs)
+        self.layer_pairs = checked_pairs("SSIM", layer_pairs)
         self.weight = weight
         self.adapter = adapter
         self.resize = resize
@@ -283,6 +280,7 @@ class SSIM(Method):
 
     def _levels(self, step: Step) -> Iterator[tuple[str, Tensor, Tensor, Border]]:
         """Yield the student layer, both maps in one shape, and the fitting border of every pair."""
+        check_built("SSIM", self.adapters, self.layer_pairs)
         pairs = zip(self.layer_pairs.items(), self.adapters, strict=True)
         for (student_layer, teacher_layer), adapter in pairs:
             student = adapter(step.student.feature(student_layer))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from tutelage.tasks.classification.calibration import fit_temperature, fold_temperature
 from tutelage.tasks.classification.metrics import ClassificationMetrics
 from tutelage.tasks.classification.task import Classification
 
-__all__ = ["Classification", "ClassificationMetrics"]
+__all__ = ["Classification", "ClassificationMetrics", "fit_temperature", "fold_temperature"]

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from tutelage.core import Batch, Metrics
 from tutelage.core.distributed import is_distributed, sum_over_ranks
 from tutelage.errors import UserError
-from tutelage.tasks._checks import num_undefined, refuse_undefined
+from tutelage.tasks._checks import num_undefined, refuse_labels, refuse_undefined
 
 NUM_BINS = 15
 
@@ -68,9 +68,9 @@ class ClassificationMetrics(Metrics):
         # torchmetrics takes seconds to import, and only evaluation needs it.
         from torchmetrics import MeanMetric, SumMetric
         from torchmetrics.classification import MulticlassAccuracy
-        from torchmetrics.regression import KLDivergence
 
         self._logits = logits
+        self._num_classes = num_classes
         top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         # In the order in which `compute` returns them.
         self._supervised: dict[str, Any] = {"top1": top1}
@@ -83,7 +83,7 @@ class ClassificationMetrics(Metrics):
         self._calibration = CalibrationError()
         self._compared: dict[str, Any] = {
             "agreement": MeanMetric(),
-            "teacher_kl": KLDivergence(log_prob=True),
+            "teacher_kl": MeanMetric(nan_strategy="disable"),
         }
         self._num_samples = SumMetric()
         self._num_compared = SumMetric()
@@ -98,6 +98,7 @@ class ClassificationMetrics(Metrics):
         labels = batch.labels[labeled]
         if not len(labels):
             return
+        refuse_labels(labels, self._num_classes)
         self._num_samples.update(float(len(labels)))
         count = float(num_undefined(logits))
         self._undefined["network"].update(count)
@@ -117,9 +118,8 @@ class ClassificationMetrics(Metrics):
                 return
             equal = logits.argmax(1) == teacher_logits.argmax(1)
             self._compared["agreement"].update(equal.float())
-            self._compared["teacher_kl"].update(
-                teacher_logits.log_softmax(1), logits.log_softmax(1)
-            )
+            divergence = _divergence(teacher_logits.log_softmax(1), logits.log_softmax(1))
+            self._compared["teacher_kl"].update(divergence)
             self._num_compared.update(float(len(labels)))
 
     def compute(self) -> dict[str, float]:
@@ -154,3 +154,17 @@ class ClassificationMetrics(Metrics):
         sums = (self._num_samples, self._num_compared, *self._undefined.values())
         for metric in (*self._supervised.values(), *self._compared.values(), *sums):
             metric.to(device)
+
+
+def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
+    """Return KL(teacher ‖ student) (N,) of log-probabilities (N, C).
+
+    A class that the teacher rules out, with a logit of -∞, adds nothing; torchmetrics gives NaN.
+
+    >>> ruled_out = torch.tensor([[0.0, float("-inf")]])
+    >>> _divergence(ruled_out, torch.tensor([[0.5, 0.5]]).log()).tolist()
+    [0.6931471824645996]
+    """
+    probabilities = teacher.exp()
+    terms = probabilities * (teacher - student)
+    return terms.where(probabilities > 0, 0.0).sum(1)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from tutelage.core import IGNORE_INDEX, Batch, Metrics, Task
-from tutelage.core.distributed import mean_over_ranks
+from tutelage.core.distributed import gather_lists, mean_over_ranks
+from tutelage.core.modes import eval_mode
+from tutelage.core.taps import call
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
+from tutelage.tasks.classification.calibration import at_temperature, fit_temperature
 from tutelage.tasks.classification.metrics import ClassificationMetrics
 
 
@@ -40,8 +45,8 @@ class Classification(Task):
     monitor = "top1"
 
     def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
-        if num_classes < 2:
-            raise UserError(f"num_classes must be at least 2, got {num_classes}")
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise UserError(f"num_classes must be at least 2, got {num_classes!r}")
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing is a share in [0, 1), got {label_smoothing}")
         self.num_classes = num_classes
@@ -57,8 +62,8 @@ class Classification(Task):
         Under several ranks, with gradient, it is the mean over the labeled items of all ranks.
 
         Raises:
-            UserError: If the logits are not (N, num_classes) with one label an item, or a label is
-                out of range.
+            UserError: If the logits are not (N, num_classes) with one label an item of int64, or a
+                label is out of range.
         """
         logits = self.logits(output)
         labels = batch.labels
@@ -78,6 +83,10 @@ class Classification(Task):
                 reduction="sum",
             )
         except (IndexError, RuntimeError):
+            if labels.dtype not in (torch.int64, torch.uint8):
+                raise UserError(
+                    f"the labels are {labels.dtype}, but classes are int64; use labels.long()"
+                ) from None
             # The CPU says at once that a label is out of range, an accelerator only later.
             self._check_range(labels)
             raise
@@ -115,6 +124,26 @@ class Classification(Task):
     def metrics(self) -> Metrics:
         """Return new running metrics."""
         return ClassificationMetrics(self.num_classes, self.logits)
+
+    def fit_temperature(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """Return the temperature that fits a network's logits to the labels of these batches.
+
+        Under several ranks it is that of all their batches.
+        """
+        logits = []
+        labels = []
+        with torch.no_grad(), eval_mode(model):
+            for batch in batches:
+                logits.append(self.logits(call(model, self.inputs(batch))).float().cpu())
+                labels.append(batch.labels.cpu())
+        logits, labels = gather_lists([logits, labels])
+        if not logits:
+            raise UserError("a temperature needs validation data with labels, got none")
+        return fit_temperature(torch.cat(logits), torch.cat(labels))
+
+    def at_temperature(self, model: nn.Module, temperature: float) -> AbstractContextManager[None]:
+        """Return a context in which the network's logits are divided by a temperature."""
+        return at_temperature(model, temperature)
 
     def chance_level(self) -> float:
         """Return the accuracy of a guess."""

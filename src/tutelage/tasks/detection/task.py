@@ -54,9 +54,9 @@ class Detection(Task):
         transform: str | None = "transform",
         backbone: str = "backbone",
     ) -> None:
-        if num_classes < 2:
+        if not isinstance(num_classes, int) or num_classes < 2:
             raise UserError(
-                f"num_classes counts the background, so it is at least 2, got {num_classes}"
+                f"num_classes counts the background, so it is at least 2, got {num_classes!r}"
             )
         self.num_classes = num_classes
         self.names = tuple(names)

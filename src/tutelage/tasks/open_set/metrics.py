@@ -196,9 +196,9 @@ class OpenSetMetrics(Metrics):
             metric.to(batch.labels.device)
         # Only the kind of an image is needed: 0 for all known classes, or a negative label.
         self._labels.update(batch.labels.clamp(max=0))
-        self._student_scores.update(self._score(self._logits(output).float()))
+        self._student_scores.update(self._scores(output))
         if teacher is not None:
-            self._teacher_scores.update(self._score(self._logits(teacher).float()))
+            self._teacher_scores.update(self._scores(teacher))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics by name.
@@ -215,6 +215,11 @@ class OpenSetMetrics(Metrics):
         if self._teacher_scores.update_called:
             metrics |= self._separation("teacher_", self._teacher_scores.compute(), labels)
         return metrics
+
+    def _scores(self, output: Any) -> Tensor:
+        """Return the outlier scores, NaN where logits have no softmax."""
+        logits = self._logits(output).float()
+        return self._score(logits).where(logits.amax(1).isfinite(), math.nan)
 
     def _separation(self, prefix: str, scores: Tensor, labels: Tensor) -> dict[str, float]:
         role = "teacher" if prefix else "network"

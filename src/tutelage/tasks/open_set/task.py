@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.core import Batch, Metrics, Task
 from tutelage.errors import UserError, near_misses
@@ -74,6 +75,14 @@ class OpenSetClassification(Task):
             kinds=self.kinds,
             score=SCORES[self.score],
         )
+
+    def fit_temperature(self, model: nn.Module, batches: Iterable[Batch]) -> float:
+        """Return the temperature that fits a network's logits to the labels of known classes."""
+        return self._known.fit_temperature(model, batches)
+
+    def at_temperature(self, model: nn.Module, temperature: float) -> AbstractContextManager[None]:
+        """Return a context in which the network's logits are divided by a temperature."""
+        return self._known.at_temperature(model, temperature)
 
     def chance_level(self) -> float:
         """Return the accuracy of a guess."""

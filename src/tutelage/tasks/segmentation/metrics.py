@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tutelage.core import Batch, Metrics
 from tutelage.errors import UserError
-from tutelage.tasks._checks import num_undefined, refuse_undefined, warn_once
+from tutelage.tasks._checks import num_undefined, refuse_labels, refuse_undefined, warn_once
 
 
 class SegmentationMetrics(Metrics):
@@ -55,6 +55,7 @@ class SegmentationMetrics(Metrics):
     def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
         """Add one batch."""
         masks = batch.labels
+        refuse_labels(masks, len(self._confusion.confmat))
         logits = self._logits(output, batch)
         prediction = logits.argmax(1)
         self._to(prediction.device)

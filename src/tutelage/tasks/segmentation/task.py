@@ -49,8 +49,8 @@ class Segmentation(Task):
     def __init__(
         self, num_classes: int, aux_weight: float = 0.5, names: Sequence[str] = ()
     ) -> None:
-        if num_classes < 2:
-            raise UserError(f"num_classes must be at least 2, got {num_classes}")
+        if not isinstance(num_classes, int) or num_classes < 2:
+            raise UserError(f"num_classes must be at least 2, got {num_classes!r}")
         if names and len(set(names)) != num_classes:
             raise UserError(
                 f"names are one for each of the {num_classes} classes, all different, "

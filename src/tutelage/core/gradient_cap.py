@@ -1,0 +1,150 @@
+"""Keep a method from pulling harder on the student than the labels do.
+
+The weight of a loss that is right for one setting is wrong for the next: with more labels or a
+smaller student the same term turns from help to harm. What harms a student that cannot follow its
+teacher is gradient across the labels' own, and methods are loudest in their first steps. So both
+gradients on the student's parameters are measured now and then, and
+
+    loss = L_task + λ Σ L_method,     λ = min(1, limit · n_task / n_method),
+
+where n ← 0.9 n + 0.1 ‖∂L/∂θ‖ follows each of the two norms from one look to the next. Weights that
+a recipe or a paper gives are upper limits, then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.core.distributed import mean_of_ranks
+from tutelage.errors import UserError
+
+FIRST_STEPS = 5  # of a run: all of them are looked at
+MOMENTUM = 0.9
+
+
+class GradientCap(nn.Module):
+    """The loss of a step, with the method's terms weighed so that they do not drown out the labels.
+
+    It looks at the gradients in the first five steps and then in every `every`-th one, which costs
+    two more backward passes. Nothing waits for a value on an accelerator.
+
+    >>> student = nn.Linear(4, 1)
+    >>> cap = GradientCap(student.parameters())
+    >>> out = student(torch.ones(2, 4)).sum()
+    >>> loss = cap({"task": out, "kd": 100 * out})
+    >>> cap.weight, torch.isclose(loss, 2 * out).item()
+    (tensor(0.0100), True)
+
+    Args:
+        parameters: of the student; frozen ones are passed over.
+        limit: how many times as long as the labels' gradient the method's may be.
+        every: steps from one look to the next.
+        scale: of a loss before its gradient is taken, as `torch.amp.GradScaler().scale`, where
+            gradients are too small for float16.
+
+    Attributes:
+        weight: λ of the last step, a scalar.
+        ratio: n_method / n_task, without λ.
+        cosine: of the angle between the two gradients, with the same moving average.
+
+    Raises:
+        UserError: If the limit is not positive, `every` is below 1, or no parameter is trained.
+    """
+
+    weight: Tensor
+    ratio: Tensor
+    cosine: Tensor
+    _norms: Tensor
+    _step: Tensor
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        limit: float = 1.0,
+        every: int = 20,
+        scale: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if not limit > 0:
+            raise UserError(f"the limit of a gradient cap must be positive, got {limit}")
+        if every < 1:
+            raise UserError(f"a gradient cap takes every of 1 or more steps, got {every}")
+        self.limit = limit
+        self.every = every
+        self._scale = scale
+        self._trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if not self._trained:
+            raise UserError("a gradient cap needs parameters that are trained, got none")
+        device = self._trained[0].device
+        for name, value in (("weight", 1.0), ("ratio", 0.0), ("cosine", 0.0)):
+            self.register_buffer(name, torch.tensor(value, device=device))
+        self.register_buffer("_norms", torch.zeros(2, device=device))
+        self.register_buffer("_step", torch.zeros((), dtype=torch.long))
+
+    def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of one step.
+
+        Args:
+            terms: weighted scalars by name, as a `Distiller` returns them; `task` is the labels'.
+                Without it, or with nothing else, the loss is the sum of all.
+        """
+        of_method = [term for name, term in terms.items() if name != "task"]
+        if "task" not in terms or not of_method:
+            return torch.stack(list(terms.values())).sum()
+        task = terms["task"]
+        method = torch.stack(of_method).sum()
+        step = int(self._step)
+        if step < FIRST_STEPS or step % self.every == 0:
+            self._look(task, method)
+        self._step += 1
+        return task + self.weight * method
+
+    def _look(self, task: Tensor, method: Tensor) -> None:
+        """Measure both gradients, and set the weight from their averages."""
+        gradients = [self._gradient(task), self._gradient(method)]
+        norms = torch.stack([_norm(gradient) for gradient in gradients])
+        cosine = _dot(*gradients) / norms.prod()
+        # A method that is silent for now, or overflows in half precision, keeps its weight.
+        counts = norms.isfinite().all() & (norms > 0).all()
+        step = torch.where(self._norms[0] > 0, 1 - MOMENTUM, 1.0) * counts
+        self._norms = torch.where(counts, self._norms.lerp(norms, step), self._norms)
+        self.cosine = torch.where(counts, self.cosine.lerp(cosine, step), self.cosine)
+        self.ratio = torch.where(counts, self._norms[1] / self._norms[0], self.ratio)
+        self.weight = torch.where(counts, (self.limit / self.ratio).clamp(max=1.0), self.weight)
+
+    def record(self) -> dict[str, float]:
+        """Return weight, ratio and cosine as numbers, rounded for a log."""
+        values = {"weight": self.weight, "ratio": self.ratio, "cosine": self.cosine}
+        return {name: float(f"{float(value):.4g}") for name, value in values.items()}
+
+    def _gradient(self, loss: Tensor) -> Sequence[Tensor]:
+        """Return the gradient on every trained parameter, of all ranks together."""
+        if not loss.requires_grad:
+            return mean_of_ranks([torch.zeros_like(parameter) for parameter in self._trained])
+        one = loss.new_ones(())
+        scale = one if self._scale is None else self._scale(one)
+        # The graph is kept: the backward pass of the step is still to come.
+        gradients = torch.autograd.grad(
+            scale * loss,
+            self._trained,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        if self._scale is not None:
+            gradients = tuple(gradient / scale for gradient in gradients)
+        return mean_of_ranks(gradients)
+
+
+def _norm(gradient: Sequence[Tensor]) -> Tensor:
+    norms = torch._foreach_norm(list(gradient))
+    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
+    return total
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    products = torch._foreach_mul(list(a), list(b))
+    return torch.stack([product.sum().float() for product in products]).sum()

