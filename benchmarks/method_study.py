@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.studies import (
     STUDY_DIR,
@@ -28,7 +29,7 @@ from benchmarks.studies import (
     run_share,
     study_result,
 )
-from benchmarks.timing import write_result
+from benchmarks.timing import result_path, write_result
 from tutelage.analysis.study import BASELINE
 
 FASHION = "classification/fashion-mnist"
@@ -162,7 +163,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = range(arguments.first, arguments.first + (arguments.seeds or num_seeds))
     overrides = [f"--{pair}" for pair in arguments.set]
     studies = {
-        STUDY_DIR / f"methods-{name}": available[name].changed(arguments.only, overrides)
+        STUDY_DIR / f"methods-{name}": replace(
+            available[name].changed(arguments.only, overrides),
+            result=result_path(f"methods_{name}", arguments.out),
+        )
         for name in names
     }
     if not arguments.collect:

@@ -24,7 +24,7 @@ from benchmarks.studies import (
     run_share,
     study_result,
 )
-from benchmarks.timing import write_result
+from benchmarks.timing import result_path, write_result
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -70,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     variants = recipes_as_they_are(*arguments.methods)
     for text in arguments.variant:
         variants |= parse_variant(text)
-    study = Study(arguments.folder, variants, arguments.option)
     name = arguments.name or PurePosixPath(arguments.folder).name
+    result = result_path(name, arguments.out)
+    study = Study(arguments.folder, variants, arguments.option, result)
     out = STUDY_DIR / name
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     if arguments.collect:

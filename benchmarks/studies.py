@@ -46,11 +46,14 @@ class Study:
         folder: of shipped recipes, such as "classification/digits".
         variants: what is compared.
         overrides: of all variants.
+        result: a result of the same study, whose runs are not repeated, since they may have been
+            made on another machine; None if there is none.
     """
 
     folder: str
     variants: Variants
     overrides: list[str] = field(default_factory=list)
+    result: Path | None = None
 
     def changed(self, names: Sequence[str] | None, overrides: Sequence[str] = ()) -> Study:
         """Return the study with fewer variants and further overrides.
@@ -73,6 +76,22 @@ class Study:
             f"{self.folder}/{name}", [*self.overrides, *overrides, f"--seed={seed}"]
         )
 
+    def stored_runs(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """Return the runs in the result, by variant and seed, that were made as they would be now.
+
+        Runs of a variant with other recipes or overrides do not count.
+        """
+        if self.result is None or not self.result.exists():
+            return {}
+        content = json.loads(self.result.read_text())
+        if [content["recipes"], content["options"]] != [self.folder, self.overrides]:
+            return {}
+        return {
+            name: {int(seed): run for seed, run in content["runs"].get(name, {}).items()}
+            for name, (recipe, own) in self.variants.items()
+            if content["variants"].get(name) == [recipe, *own]
+        }
+
     @property
     def monitor(self) -> str:
         """The metric by which the best epoch is chosen and variants are compared."""
@@ -91,11 +110,13 @@ def run_share(studies: Mapping[Path, Study], seeds: range, share: str = "0/1") -
         KeyboardInterrupt: If a run was interrupted; it can be resumed.
     """
     first, step = map(int, share.split("/"))
+    stored = {out: study.stored_runs() for out, study in studies.items()}
     runs = [
         (out, variant, seed)
         for seed in seeds
         for out, study in studies.items()
         for variant in study.variants
+        if seed not in stored[out].get(variant, {})
     ]
     for out, variant, seed in runs[first::step]:
         study = studies[out]
@@ -136,6 +157,11 @@ def study_result(study: Study, out: Path, seeds: range) -> dict[str, Any]:
         seeds: the last one is the last that is read.
     """
     runs = collect(out, list(study.variants), seeds.stop)
+    for name, by_seed in runs.items():
+        for seed, run in by_seed.items():
+            run["commit"] = _commit(out / name / f"seed{seed}")
+        stored = study.stored_runs().get(name, {})
+        by_seed |= {seed: run for seed, run in stored.items() if seed not in by_seed}
     summary = summarize(runs, study.monitor)
     print(study_table_text(summary, study.monitor))
     return {
@@ -146,10 +172,7 @@ def study_result(study: Study, out: Path, seeds: range) -> dict[str, Any]:
         "variants": {name: [recipe, *own] for name, (recipe, own) in study.variants.items()},
         "teachers": teacher_metrics(study.recipe(name, seed=0) for name in study.variants),
         "runs": {
-            name: {
-                seed: run | {"commit": _commit(out / name / f"seed{seed}")}
-                for seed, run in sorted(by_seed.items())
-            }
+            name: {seed: run for seed, run in sorted(by_seed.items())}
             for name, by_seed in runs.items()
         },
     }

@@ -83,6 +83,11 @@ def peak_mib() -> float:
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
 
+def result_path(name: str, out: str | None = None) -> Path:
+    """Return the file of a result: `out`, or `name` in benchmarks/results."""
+    return RESULTS / f"{name}.json" if out is None else Path(out)
+
+
 def write_result(name: str, content: Mapping[str, Any], out: str | None = None) -> Path:
     """Write a result with its provenance, and return its path.
 
@@ -91,7 +96,7 @@ def write_result(name: str, content: Mapping[str, Any], out: str | None = None) 
         content: what was measured.
         out: another file.
     """
-    path = RESULTS / f"{name}.json" if out is None else Path(out)
+    path = result_path(name, out)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps({"provenance": provenance(), **content}, indent=1) + "\n")

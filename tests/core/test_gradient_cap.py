@@ -6,14 +6,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage import UserError
-from tutelage.core import GradientCap
+from tutelage import KD, Classification, Distiller, FrozenTeacher, GradientCap, UserError
 
 
 @pytest.fixture
 def student() -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(6, 3)
+
+
+def around(student: nn.Module, task_weight: float = 1.0) -> Distiller:
+    """Return a distiller of the student."""
+    method = KD(task_weight=task_weight)
+    return Distiller(student, FrozenTeacher(nn.Linear(6, 3)), method, Classification(3))
 
 
 def terms_of(student: nn.Module, factor: float = 1.0) -> dict[str, Tensor]:
@@ -37,26 +42,48 @@ def test_the_gradient_of_a_loud_method_is_as_long_as_the_limit_says(
     student: nn.Linear, limit: float
 ) -> None:
     terms = terms_of(student, 50.0)
-    cap = GradientCap(student.parameters(), limit)
+    cap = GradientCap(around(student), limit)
     loss = cap(terms)
     labels = gradient(terms["task"], student)
     method = gradient(loss - terms["task"], student)
-    assert method.norm().item() == pytest.approx(limit * labels.norm().item(), rel=1e-5)
     raw = gradient(terms["a"] + terms["b"], student)
+    across = 1 - max(0.0, torch.cosine_similarity(raw, labels, dim=0).item())
+    longest = limit * labels.norm().item() / across
+    assert method.norm().item() == pytest.approx(longest, rel=1e-5)
     assert cap.ratio.item() == pytest.approx((raw.norm() / labels.norm()).item(), rel=1e-5)
     expected = torch.cosine_similarity(raw, labels, dim=0).item()
     assert cap.cosine.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_method_that_pulls_along_may_pull_hard(student: nn.Linear) -> None:
+    task = terms_of(student)["task"]
+    cap = GradientCap(around(student))
+    assert cap({"task": task, "along": 90 * task}).item() == pytest.approx(91 * task.item())
+    assert cap.cosine.item() == pytest.approx(1.0)
+    opposite = GradientCap(around(student))
+    opposite({"task": task, "against": -500 * task})
+    assert opposite.weight.item() == pytest.approx(1 / 500)
+
+
+def test_the_labels_count_as_at_weight_1(student: nn.Linear) -> None:
+    terms = terms_of(student, 50.0)
+    full = GradientCap(around(student))
+    full(terms)
+    tenth = GradientCap(around(student, task_weight=0.1))
+    loss = tenth({**terms, "task": 0.1 * terms["task"]})
+    assert torch.isclose(tenth.weight, full.weight)
+    assert torch.isclose(loss, 0.1 * terms["task"] + full.weight * (terms["a"] + terms["b"]))
+
+
 def test_a_quiet_method_is_left_as_it_is(student: nn.Linear) -> None:
     terms = terms_of(student, 1e-3)
-    cap = GradientCap(student.parameters())
+    cap = GradientCap(around(student))
     assert cap(terms).item() == pytest.approx(sum(term.item() for term in terms.values()))
     assert cap.weight.item() == 1.0
 
 
 def test_the_norms_are_moving_averages_of_the_looks(student: nn.Linear) -> None:
-    cap = GradientCap(student.parameters(), every=10)
+    cap = GradientCap(around(student), every=10)
     ratios = []
     for step in range(12):
         cap(terms_of(student, 2.0 if step < 1 else 20.0))
@@ -70,7 +97,7 @@ def test_the_norms_are_moving_averages_of_the_looks(student: nn.Linear) -> None:
 
 
 def test_a_method_that_is_silent_or_overflows_keeps_its_weight(student: nn.Linear) -> None:
-    cap = GradientCap(student.parameters(), every=1)
+    cap = GradientCap(around(student), every=1)
     cap(terms_of(student, 50.0))
     before = {name: value.clone() for name, value in cap.state_dict().items()}
     loud = terms_of(student)
@@ -82,7 +109,7 @@ def test_a_method_that_is_silent_or_overflows_keeps_its_weight(student: nn.Linea
 
 
 def test_without_labels_or_method_the_loss_is_the_sum(student: nn.Linear) -> None:
-    cap = GradientCap(student.parameters())
+    cap = GradientCap(around(student))
     terms = terms_of(student, 50.0)
     task = terms.pop("task")
     assert torch.isclose(cap(terms), terms["a"] + terms["b"])
@@ -91,10 +118,10 @@ def test_without_labels_or_method_the_loss_is_the_sum(student: nn.Linear) -> Non
 
 
 def test_its_state_goes_on_where_it_was(student: nn.Linear) -> None:
-    cap = GradientCap(student.parameters(), every=7)
+    cap = GradientCap(around(student), every=7)
     for _ in range(6):
         cap(terms_of(student, 5.0))
-    other = GradientCap(student.parameters(), every=7)
+    other = GradientCap(around(student), every=7)
     other.load_state_dict(cap.state_dict())
     for _ in range(9):
         assert torch.equal(cap(terms_of(student, 50.0)), other(terms_of(student, 50.0)))
@@ -102,8 +129,8 @@ def test_its_state_goes_on_where_it_was(student: nn.Linear) -> None:
 
 
 def test_gradients_too_small_for_half_precision_are_scaled(student: nn.Linear) -> None:
-    plain = GradientCap(student.parameters())
-    scaled = GradientCap(student.parameters(), scale=lambda loss: 1024 * loss)
+    plain = GradientCap(around(student))
+    scaled = GradientCap(around(student), scale=lambda loss: 1024 * loss)
     terms = terms_of(student, 50.0)
     assert torch.isclose(plain(terms), scaled(terms))
     assert torch.allclose(plain._norms, scaled._norms)
@@ -112,7 +139,8 @@ def test_gradients_too_small_for_half_precision_are_scaled(student: nn.Linear) -
 def test_frozen_parameters_and_those_out_of_reach_do_not_count(student: nn.Linear) -> None:
     student.bias.requires_grad_(False)
     beside = nn.Parameter(torch.ones(5))
-    cap = GradientCap([*student.parameters(), beside])
+    student.register_parameter("beside", beside)
+    cap = GradientCap(around(student))
     terms = terms_of(student, 50.0)
     cap(terms)
     labels, method = (
@@ -124,8 +152,8 @@ def test_frozen_parameters_and_those_out_of_reach_do_not_count(student: nn.Linea
 
 def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:
     with pytest.raises(UserError, match="must be positive, got 0"):
-        GradientCap(student.parameters(), 0)
+        GradientCap(around(student), 0)
     with pytest.raises(UserError, match="every of 1 or more"):
-        GradientCap(student.parameters(), every=0)
+        GradientCap(around(student), every=0)
     with pytest.raises(UserError, match="parameters that are trained"):
-        GradientCap(student.requires_grad_(False).parameters())
+        GradientCap(around(student.requires_grad_(False)))

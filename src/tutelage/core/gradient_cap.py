@@ -1,57 +1,67 @@
-"""Keep a method from pulling harder on the student than the labels do.
+"""Keep a method from pulling the student away from the labels.
 
 The weight of a loss that is right for one setting is wrong for the next: with more labels or a
 smaller student the same term turns from help to harm. What harms a student that cannot follow its
-teacher is gradient across the labels' own, and methods are loudest in their first steps. So both
+teacher is gradient across that of the labels, and methods are loudest in their first steps. So both
 gradients on the student's parameters are measured now and then, and
 
-    loss = L_task + λ Σ L_method,     λ = min(1, limit · n_task / n_method),
+    loss = w L_task + λ Σ L_method
+    λ = min(1, limit · n_task / (n_method · (1 - max(0, c))))
 
-where n ← 0.9 n + 0.1 ‖∂L/∂θ‖ follows each of the two norms from one look to the next. Weights that
-a recipe or a paper gives are upper limits, then.
+where n ← 0.9 n + 0.1 ‖∂L/∂θ‖ follows the norms of both gradients from one look to the next, and c
+follows the cosine of the angle between them in the same way. A method that pulls across the labels
+(c near 0) may pull `limit` times as hard as they do; one that pulls along with them, as KD does,
+much harder. n_task is that of the labels at weight 1, whatever w is. So the weights that a recipe
+or a paper gives are upper limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.distiller import Distiller
 from tutelage.core.distributed import mean_of_ranks
 from tutelage.errors import UserError
 
 FIRST_STEPS = 5  # of a run: all of them are looked at
 MOMENTUM = 0.9
+SMALLEST = 1e-2  # of 1 - c
 
 
 class GradientCap(nn.Module):
-    """The loss of a step, with the method's terms weighed so that they do not drown out the labels.
+    """The loss of a step, with the method's terms weighed so that they do not outdo the labels.
 
     It looks at the gradients in the first five steps and then in every `every`-th one, which costs
     two more backward passes. Nothing waits for a value on an accelerator.
 
-    >>> student = nn.Linear(4, 1)
-    >>> cap = GradientCap(student.parameters())
-    >>> out = student(torch.ones(2, 4)).sum()
-    >>> loss = cap({"task": out, "kd": 100 * out})
-    >>> cap.weight, torch.isclose(loss, 2 * out).item()
-    (tensor(0.0100), True)
+    >>> import tutelage
+    >>> student, teacher = nn.Linear(4, 3), tutelage.FrozenTeacher(nn.Linear(4, 3))
+    >>> method, task = tutelage.RCKA(feature_weight=None), tutelage.Classification(num_classes=3)
+    >>> distiller = tutelage.Distiller(student, teacher, method, task)
+    >>> cap = GradientCap(distiller)
+    >>> batch = torch.randn(16, 4), torch.randint(3, (16,))
+    >>> cap(distiller(batch)).backward()
+    >>> 0 < cap.weight.item() <= 1
+    True
 
     Args:
-        parameters: of the student; frozen ones are passed over.
-        limit: how many times as long as the labels' gradient the method's may be.
+        distiller: student and method.
+        limit: how many times as hard as the labels a method may pull across them.
         every: steps from one look to the next.
         scale: of a loss before its gradient is taken, as `torch.amp.GradScaler().scale`, where
             gradients are too small for float16.
 
     Attributes:
         weight: λ of the last step, a scalar.
-        ratio: n_method / n_task, without λ.
-        cosine: of the angle between the two gradients, with the same moving average.
+        ratio: n_method / n_task.
+        cosine: c.
 
     Raises:
-        UserError: If the limit is not positive, `every` is below 1, or no parameter is trained.
+        UserError: If the limit is not positive, `every` is below 1, or no parameter of the student
+            is trained.
     """
 
     weight: Tensor
@@ -62,7 +72,7 @@ class GradientCap(nn.Module):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        distiller: Distiller,
         limit: float = 1.0,
         every: int = 20,
         scale: Callable[[Tensor], Tensor] | None = None,
@@ -75,7 +85,8 @@ class GradientCap(nn.Module):
         self.limit = limit
         self.every = every
         self._scale = scale
-        self._trained = [parameter for parameter in parameters if parameter.requires_grad]
+        self._task_weight = distiller.method.task_weight
+        self._trained = [p for p in distiller.student.parameters() if p.requires_grad]
         if not self._trained:
             raise UserError("a gradient cap needs parameters that are trained, got none")
         device = self._trained[0].device
@@ -98,7 +109,7 @@ class GradientCap(nn.Module):
         method = torch.stack(of_method).sum()
         step = int(self._step)
         if step < FIRST_STEPS or step % self.every == 0:
-            self._look(task, method)
+            self._look(task / self._task_weight, method)
         self._step += 1
         return task + self.weight * method
 
@@ -113,7 +124,9 @@ class GradientCap(nn.Module):
         self._norms = torch.where(counts, self._norms.lerp(norms, step), self._norms)
         self.cosine = torch.where(counts, self.cosine.lerp(cosine, step), self.cosine)
         self.ratio = torch.where(counts, self._norms[1] / self._norms[0], self.ratio)
-        self.weight = torch.where(counts, (self.limit / self.ratio).clamp(max=1.0), self.weight)
+        across = (1 - self.cosine).clamp(SMALLEST, 1.0)
+        weight = (self.limit / (self.ratio * across)).clamp(max=1.0)
+        self.weight = torch.where(counts, weight, self.weight)
 
     def record(self) -> dict[str, float]:
         """Return weight, ratio and cosine as numbers, rounded for a log."""

@@ -279,11 +279,8 @@ def _gradient_cap(
     if train.gradient_cap is None or not distiller.method.uses_teacher:
         return None
     scaler = accelerator.scaler
-    return GradientCap(
-        distiller.student.parameters(),
-        train.gradient_cap,
-        scale=None if scaler is None else scaler.scale,
-    )
+    scale = None if scaler is None else scaler.scale
+    return GradientCap(distiller, train.gradient_cap, scale=scale)
 
 
 def _first(loader: Iterable[Any]) -> Batch:
