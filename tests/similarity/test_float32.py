@@ -86,6 +86,20 @@ def test_zero_rows_beside_short_ones_still_contribute_nothing() -> None:
     assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("size", [1e-10, 1e-16, 1e-18, 1e-19, 1e-20, 1e-22, 1e-30])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 30)], ids=str)
+def test_the_debiased_alignment_of_tiny_features_is_right_or_zero(
+    shape: tuple[int, int], size: float
+) -> None:
+    x, y = torch.randn(shape), torch.randn(6, 5)
+    expected = alignment(x, y, estimator="debiased").item()
+    leaf = (x * size).requires_grad_()
+    value = alignment(leaf, y, estimator="debiased")
+    counts = 0.0 if size < 1e-18 else 1.0
+    assert value.item() == pytest.approx(counts * expected, abs=1e-6)
+    assert torch.autograd.grad(value, leaf)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_rows_and_columns_of_zeros_may_meet(dtype: torch.dtype) -> None:
     for seed in range(20):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from tutelage.analysis import (
     compare_layers,
@@ -29,7 +30,7 @@ from tutelage.engine.checks.parts import run_once
 from tutelage.errors import UserError
 from tutelage.recipes import Recipe, load_recipe
 from tutelage.report import write_picture, write_report
-from tutelage.similarity import CKAResult, SimilarityWarning
+from tutelage.similarity import CKAResult, ReliabilityReport, SimilarityWarning
 
 BATCH_SIZE = 128
 MIN_BATCH = 4  # items that debiased CKA needs
@@ -76,7 +77,7 @@ def compare_networks(arguments: argparse.Namespace, out: Path) -> str:
             f"{count} samples are compared, for the {arguments.split} part holds no more",
             file=sys.stderr,
         )
-    reports = reliability_matrix(networks, layers, split_inputs(inputs, RELIABILITY_ITEMS)[0])
+    reports = _reliability(networks, layers, split_inputs(inputs, RELIABILITY_ITEMS)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimilarityWarning)  # the verdicts say it
         result = matrix.compute()
@@ -93,6 +94,19 @@ def compare_networks(arguments: argparse.Namespace, out: Path) -> str:
     if result.batches < 2:
         table += f"\nno intervals: {count} samples are one batch; take at least 8"
     return table
+
+
+def _reliability(
+    networks: Sequence[nn.Module], layers: Sequence[Sequence[str]], inputs: tuple[Any, ...]
+) -> list[list[ReliabilityReport]]:
+    """Return the reports of all pairs of layers, with a bar on a terminal."""
+    count = len(layers[0]) * len(layers[1])
+    with tqdm(total=count, desc="reliability", unit="pair", leave=False, disable=None) as bar:
+
+        def show(done: int, count: int) -> None:
+            bar.update(done - bar.n)
+
+        return reliability_matrix(networks, layers, inputs, progress=show)
 
 
 def batch_size(count: int) -> int:

@@ -30,7 +30,7 @@ def check_finite(example: Step) -> None:
                 )
 
 
-def check_rows(step: Step, inputs: tuple[Any, ...]) -> None:
+def check_rows(step: Step, inputs: tuple[Any, ...], other_rows: Sequence[str] = ()) -> None:
     """Raise if the first axis of an output or a feature does not count the items of the batch.
 
     Losses relate and compare rows. Recurrent networks and encoders that give time first would have
@@ -39,6 +39,7 @@ def check_rows(step: Step, inputs: tuple[Any, ...]) -> None:
     Args:
         step: what both networks gave.
         inputs: the positional arguments of the forward passes.
+        other_rows: layers that are not looked at, see `Teacher`.
 
     Raises:
         UserError: The message names the network and the output or layer.
@@ -46,8 +47,11 @@ def check_rows(step: Step, inputs: tuple[Any, ...]) -> None:
     counts = item_counts(step.batch, inputs)
     if not counts:
         return
+    exempt = {f"feature {layer!r}" for layer in other_rows}
     for role, output in (("student", step.student), ("teacher", step.teacher)):
         for name, value in _named_tensors(output):
+            if name in exempt:
+                continue
             # A network may return its loss; but a layer that gives a number is none to distill.
             if value.ndim == 0 and not name.startswith("feature"):
                 continue

@@ -160,7 +160,7 @@ class Distiller(nn.Module):
         teacher = self.teacher(batch, inputs, student)
         student = Output(student.output, student.features, "student")
         step = Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
-        check_rows(step, inputs)
+        check_rows(step, inputs, self.teacher.other_rows)
         if torch.is_grad_enabled():
             check_gradients(step, self.method.student_layers, self._taps.without_gradients)
         return step

@@ -36,9 +36,12 @@ class Teacher(ABC):
     Attributes:
         student_layers: addresses of student outputs that it needs before it can answer; they are
             in the `student` that it is called with.
+        other_rows: addresses of layers, in both networks, whose rows are not the items of the
+            batch, such as a detector's proposals.
     """
 
     student_layers: Sequence[str] = ()
+    other_rows: Sequence[str] = ()
 
     @abstractmethod
     def with_taps(self, layers: Sequence[str]) -> Teacher:

@@ -43,6 +43,7 @@ from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_labels, check_positive, check_weights
+from tutelage.methods._logits import check_logits_layer, logits_of
 from tutelage.similarity._checks import as_same_dtype, check_tensors
 from tutelage.similarity._products import matmul
 
@@ -130,7 +131,7 @@ class CKD(Method):
 
     >>> CKD(weight=100.0)
     CKD(weight=100.0, temperature=1.0, eps=1e-12, mask_same_class=False, gather_distributed=True, \
-task_weight=1.0)
+task_weight=1.0, logits_layer=None)
 
     Args:
         weight: factor of the term.
@@ -140,6 +141,9 @@ task_weight=1.0)
             which -100 is no class.
         gather_distributed: contrast the items of all processes, not of each one alone.
         task_weight: factor of the supervised loss.
+        logits_layer: layer of both networks that gives the logits; None takes their outputs. With
+            `roi_heads.box_predictor[0]` of a Faster R-CNN they are those of the student's
+            proposals, the background first.
 
     Raises:
         UserError: If the temperature or ε is not positive.
@@ -148,7 +152,7 @@ task_weight=1.0)
     info = MethodInfo(
         paper="W. Zhu et al., CKD: Contrastive Knowledge Distillation from A Sample-Wise "
         "Perspective, arXiv 2404.14109",
-        tasks="classification",
+        tasks="classification, two-stage detection",
         needs="logits of the same shape from both networks; batches of 8 or more; "
         "the teacher may be cached",
     )
@@ -162,6 +166,7 @@ task_weight=1.0)
         mask_same_class: bool = False,
         gather_distributed: bool = True,
         task_weight: float = 1.0,
+        logits_layer: str | None = None,
     ) -> None:
         super().__init__()
         check_weights("CKD", weight, task_weight)
@@ -173,11 +178,13 @@ task_weight=1.0)
         self.mask_same_class = mask_same_class
         self.gather_distributed = gather_distributed
         self.task_weight = task_weight
+        self.logits_layer = logits_layer
+        self.student_layers = check_logits_layer("CKD", logits_layer)
+        self.teacher_layers = self.student_layers
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term `ckd`."""
-        student = self._gathered(step.student.logits)
-        teacher = self._gathered(step.teacher.logits)
+        student, teacher = map(self._gathered, logits_of(step, self.logits_layer))
         # On an accelerator reading values makes a step wait, so there only `setup` warns.
         if student.device.type == "cpu" or not student.requires_grad:
             _warn_of_weak_rows(student)

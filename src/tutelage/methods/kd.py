@@ -23,6 +23,7 @@ from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
 from tutelage.methods._checks import check_logits, check_positive, check_weights
 from tutelage.methods._divergence import HIGH, divergence_terms, softened
+from tutelage.methods._logits import check_logits_layer, logits_of
 from tutelage.similarity._checks import as_same_dtype
 
 
@@ -94,12 +95,15 @@ class KD(Method):
     """Hinton's knowledge distillation; one term, `kd`.
 
     >>> KD(temperature=2.0)
-    KD(temperature=2.0, weight=0.9, task_weight=0.1, hard=False)
+    KD(temperature=2.0, weight=0.9, task_weight=0.1, hard=False, logits_layer=None)
 
     Args:
         temperature: T of both softmaxes; has no effect with `hard`.
         weight: factor of the distillation term.
         task_weight: factor of the supervised loss; 0 trains without labels.
+        logits_layer: layer of both networks that gives the logits; None takes their outputs. With
+            `roi_heads.box_predictor[0]` of a Faster R-CNN they are those of the student's
+            proposals, the background first.
         hard: learn the teacher's most likely class instead of its probabilities.
 
     Raises:
@@ -109,7 +113,7 @@ class KD(Method):
     info = MethodInfo(
         paper="G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015, "
         "arXiv 1503.02531",
-        tasks="classification, segmentation",
+        tasks="classification, segmentation, two-stage detection",
         needs="logits of the same shape from both networks; the teacher may be cached",
     )
 
@@ -120,6 +124,7 @@ class KD(Method):
         weight: float = 0.9,
         task_weight: float = 0.1,
         hard: bool = False,
+        logits_layer: str | None = None,
     ) -> None:
         super().__init__()
         check_weights("KD", weight, task_weight)
@@ -128,11 +133,13 @@ class KD(Method):
         self.weight = weight
         self.task_weight = task_weight
         self.hard = hard
+        self.logits_layer = logits_layer
+        self.student_layers = check_logits_layer("KD", logits_layer)
+        self.teacher_layers = self.student_layers
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term `kd`."""
-        student = step.student.logits
-        teacher = step.teacher.logits
+        student, teacher = logits_of(step, self.logits_layer)
         if self.hard:
             loss = kd_hard_loss(student, teacher)
         else:

@@ -110,6 +110,7 @@ def faster_rcnn(
     longest: int = 1333,
     *,
     strides: Sequence[int] = (4, 8, 16, 32, 64),
+    proposals: int = 512,
 ) -> nn.Module:
     """Return a Faster R-CNN with a feature pyramid (S. Ren et al., NeurIPS 2015; arXiv 1506.01497).
 
@@ -122,6 +123,8 @@ def faster_rcnn(
             evaluation it is the last.
         longest: upper limit of the longer side in pixels.
         strides: strides of the backbone's maps.
+        proposals: of an image, on which the box head trains; torchvision's and the paper's 512 take
+            most of a small detector's time.
     """
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator

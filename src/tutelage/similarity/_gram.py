@@ -89,7 +89,7 @@ def unit_rows(x: Tensor) -> Tensor:
 
 def factor(x: Tensor) -> Factor:
     """Return x (..., N, P) as a factor."""
-    return Factor(x, inverse(_detached_norm(x)))
+    return Factor(x, _inverse_norm(_detached_norm(x)))
 
 
 def centered(x: Tensor) -> Factor:
@@ -111,7 +111,12 @@ def centered(x: Tensor) -> Factor:
     if not may_read(data) or not _exceeds(size, limit, _detached_norm(mean)):
         data = _without_constant_columns(data, mean)
         size = _detached_norm(data)
-    return Factor(data, inverse(size))
+    return Factor(data, _inverse_norm(size))
+
+
+def _inverse_norm(size: Tensor) -> Tensor:
+    """Return 1 / size of a factor, and 0 where its square would leave the dtype's range."""
+    return inverse(size, floor=16 * torch.finfo(size.dtype).tiny ** 0.5)
 
 
 def _without_constant_columns(data: Tensor, mean: Tensor) -> Tensor:

@@ -63,6 +63,9 @@ def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "cat" / "._0.png").write_bytes(b"junk")
     (tmp_path / ".cache").mkdir()
     assert len(ImageFolder(str(tmp_path)).raw_splits()[0]) == 20
+    write(tmp_path / "cat" / ".0.png", (9, 9, 9))
+    with pytest.warns(UserWarning, match="1 hidden images"):
+        assert len(ImageFolder(str(tmp_path)).raw_splits()[0]) == 20
 
 
 def test_bad_trees_are_named(tmp_path: Path) -> None:

@@ -111,6 +111,9 @@ class ImageTree:
         if key in above:  # a link to a folder that holds it
             self.passed_over["links in a circle"] += 1
             return
+        hidden = [path for path in folder.iterdir() if _is_hidden_image(path)]
+        if hidden:
+            self.passed_over["hidden images"] += len(hidden)
         for path in _visible(folder):
             if path.is_dir():
                 self._walk(path, found, (*above, key))
@@ -187,6 +190,11 @@ def _part_of(name: str) -> str | None:
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in ENDINGS
+
+
+def _is_hidden_image(path: Path) -> bool:
+    """Return whether this is an image whose name begins with a dot; macOS's `._` files are none."""
+    return path.name.startswith(".") and not path.name.startswith("._") and _is_image(path)
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -91,8 +91,8 @@ class ImageFolder(ImageData):
     Missing parts are cut: test 20 %, validation 10 % of what is left for training. Images that are
     in the training part twice, or in another part too, are told in a warning.
 
-    Images lie at any depth below their class, and links to folders are followed. Hidden files and
-    folders are ignored; what else is not read is counted in one warning. Images are put upright as
+    Images lie at any depth below their class, and links to folders are followed. Hidden folders
+    are ignored; what else is not read is counted in one warning. Images are put upright as
     their EXIF orientation says. Transparent ones are put on white, gray ones become RGB, 16-bit
     ones are scaled to 8 bits from their whole range, and of an animation the first frame is taken.
 

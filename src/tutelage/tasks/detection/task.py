@@ -27,8 +27,9 @@ class Detection(Task):
     `boxes`, `labels` and `scores` in eval mode.
 
     In training the teacher's backbone is fed with the images that the student's transform made, so
-    that the maps of both have the same sizes whatever sizes the student draws; neither the
-    teacher's head nor its box code runs.
+    that the maps of both have the same sizes whatever sizes the student draws. The teacher's heads
+    do not run, unless a method reads a layer of `roi_heads`, as of Faster R-CNN: then they classify
+    the proposals on which the student trains.
 
     >>> Detection(num_classes=91)
     Detection(num_classes=91, names=(), transform='transform', backbone='backbone')
@@ -110,7 +111,7 @@ class Detection(Task):
         if self.transform is None or not isinstance(teacher, FrozenTeacher):
             return teacher
         check_transforms(student, teacher.model, self.transform)
-        return BackboneTeacher(teacher, self.backbone, self.transform)
+        return BackboneTeacher(teacher, self.backbone, self.transform, student)
 
     def detections(self, output: Any, batch: Batch) -> list[dict[str, Tensor]]:
         """Return one dict an image: `boxes`, `labels`, `scores`.

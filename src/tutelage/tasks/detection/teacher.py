@@ -10,6 +10,7 @@ from torch import nn
 from tutelage.core import Batch, FrozenTeacher, Output, Teacher
 from tutelage.core.taps import Address, find_module
 from tutelage.errors import UserError
+from tutelage.tasks.detection.proposals import HEADS, ProposalTeacher, reads_heads
 
 SHARED_SETTINGS = ("image_mean", "image_std", "size_divisible")
 
@@ -25,33 +26,43 @@ class BackboneTeacher(Teacher):
         teacher: the detector.
         backbone: address of the part to run in training; the layers to record lie within it.
         transform: module of the student whose first output is an image list with `tensors`.
+        student: the student, whose proposals are taken if layers of the heads are recorded.
 
     Raises:
         UserError: If the teacher has no such module.
     """
 
-    def __init__(self, teacher: FrozenTeacher, backbone: str, transform: str) -> None:
+    def __init__(
+        self, teacher: FrozenTeacher, backbone: str, transform: str, student: nn.Module
+    ) -> None:
         self.teacher = teacher
+        self.student = student
         self.backbone = backbone
         self.transform = transform
         self.student_layers = (f"{transform}[0][tensors]",)
         self._backbone = teacher.module(backbone)
 
-    def with_taps(self, layers: Sequence[str]) -> BackboneTeacher:
+    def with_taps(self, layers: Sequence[str]) -> Teacher:
         """Return a teacher that records these layers of the backbone.
 
+        With layers of `roi_heads` it is one whose box head runs on the student's proposals, too.
+
         Raises:
-            UserError: If a layer lies outside of the backbone.
+            UserError: If a layer lies outside of both.
         """
+        if reads_heads(layers):
+            with_heads = ProposalTeacher(self.teacher, self.student, self.backbone, self.transform)
+            return with_heads.with_taps(layers)
         for layer in layers:
             module = Address.parse(layer).module
             if module != self.backbone and not module.startswith(f"{self.backbone}."):
                 raise UserError(
                     f"the layer {layer!r} of the teacher lies outside of its {self.backbone!r}, "
-                    f"the only part that runs in training; use {self.backbone!r}, or set "
-                    "task.backbone to the part that holds it"
+                    f"the only part that runs in training beside {HEADS!r}; use {self.backbone!r}, "
+                    "or set task.backbone to the part that holds it"
                 )
-        return BackboneTeacher(self.teacher.with_taps(layers), self.backbone, self.transform)
+        teacher = self.teacher.with_taps(layers)
+        return BackboneTeacher(teacher, self.backbone, self.transform, self.student)
 
     def __call__(
         self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
