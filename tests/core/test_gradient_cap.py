@@ -103,9 +103,34 @@ def test_a_method_that_is_silent_or_overflows_keeps_its_weight(student: nn.Linea
     loud = terms_of(student)
     cap({"task": loud["task"], "a": 0 * loud["a"]})
     cap({"task": loud["task"], "a": torch.tensor(3.0)})
-    cap({"task": loud["task"], "a": loud["a"] * torch.tensor(1e30) * 1e30})
+    cap({"task": loud["task"], "a": loud["a"] * torch.tensor(torch.inf)})
     for name in ("weight", "ratio", "cosine", "_norms"):
         assert torch.equal(cap.state_dict()[name], before[name]), name
+
+
+@pytest.mark.parametrize("factor", [1e20, 1e-24])
+def test_gradients_whose_squares_leave_float32(student: nn.Linear, factor: float) -> None:
+    terms = terms_of(student, 50.0)
+    plain = GradientCap(around(student))
+    plain(terms)
+    far = GradientCap(around(student))
+    far({name: factor * term for name, term in terms.items()})
+    for name in ("weight", "ratio", "cosine"):
+        assert torch.allclose(getattr(far, name), getattr(plain, name), rtol=1e-5), name
+
+
+def test_a_method_has_no_weight_until_it_was_seen(student: nn.Linear) -> None:
+    cap = GradientCap(around(student), every=7)
+    for step in range(8):
+        terms = terms_of(student, 0.0 if step < 5 else 1000.0)
+        assert torch.isclose(cap(terms), terms["task"]) == (step < 7)
+    assert 0 < cap.weight.item() < 0.1
+    silent = GradientCap(around(student), every=1)
+    silent_terms = terms_of(student, 0.0)
+    for _ in range(10):
+        silent(silent_terms)
+    with pytest.warns(UserWarning, match="had no gradient"):
+        silent(silent_terms)
 
 
 def test_without_labels_or_method_the_loss_is_the_sum(student: nn.Linear) -> None:
@@ -151,9 +176,14 @@ def test_frozen_parameters_and_those_out_of_reach_do_not_count(student: nn.Linea
 
 
 def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:
-    with pytest.raises(UserError, match="must be positive, got 0"):
+    with pytest.raises(UserError, match="the limit of a gradient cap is a positive number, got 0"):
         GradientCap(around(student), 0)
-    with pytest.raises(UserError, match="every of 1 or more"):
+    with pytest.raises(UserError, match="every is a whole number of steps, at least 1, got 0"):
         GradientCap(around(student), every=0)
-    with pytest.raises(UserError, match="parameters that are trained"):
+    with pytest.raises(UserError, match="a student with parameters that are trained"):
         GradientCap(around(student.requires_grad_(False)))
+    with pytest.raises(UserError, match="what is capped must be a Distiller"):
+        GradientCap(student)  # type: ignore[arg-type]
+    for terms in ({}, [torch.ones(())], {"task": 1.0}, {"task": torch.ones(2)}):
+        with pytest.raises(UserError, match="a gradient cap takes"):
+            GradientCap(around(nn.Linear(6, 3)))(terms)  # type: ignore[arg-type]

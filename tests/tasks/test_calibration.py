@@ -32,15 +32,50 @@ def test_logits_of_true_probabilities_times_a_factor_get_that_factor(factor: flo
 
 def test_items_without_label_do_not_count_and_wrong_input_is_a_sentence() -> None:
     torch.manual_seed(0)
-    logits, labels = torch.randn(100, 3), torch.randint(3, (100,))
-    expected = fit_temperature(logits[:60], labels[:60])
-    labels[60:] = -100
+    logits, labels = torch.randn(200, 3), torch.randint(3, (200,))
+    logits[torch.arange(200), labels] += 1.0
+    expected = fit_temperature(logits[:160], labels[:160])
+    labels[160:] = -100
     assert fit_temperature(logits, labels) == expected
     with pytest.raises(UserError, match="items with labels, got none"):
-        fit_temperature(logits[60:], labels[60:])
+        fit_temperature(logits[160:], labels[160:])
     logits[0] = float("nan")
     with pytest.raises(UserError, match="finite logits"):
         fit_temperature(logits, labels)
+
+
+def test_where_no_temperature_is_right_it_stays_at_1() -> None:
+    labels = torch.arange(300) % 3
+    for logits in (5 * torch.eye(3)[labels], torch.ones(300, 3)):
+        with pytest.warns(UserWarning, match="fit no temperature; it stays at 1"):
+            assert fit_temperature(logits, labels) == 1.0
+    torch.manual_seed(0)
+    with pytest.warns(UserWarning, match="at its limit of 50"):
+        fit_temperature(torch.randn(300, 3), labels)
+    with pytest.warns(UserWarning, match="fitted on 30 items"):
+        fit_temperature(torch.randn(30, 3) + torch.eye(3)[labels[:30]], labels[:30])
+
+
+WRONG = [
+    (torch.randn(4, 3).numpy(), torch.zeros(4, dtype=torch.int64), "the logits must be a Tensor"),
+    (torch.randn(4, 3), torch.zeros(4), "labels .N,. of int64"),
+    (torch.randn(4, 3), torch.zeros(4, 1, dtype=torch.int64), "labels .N,. of int64"),
+    (torch.randn(4, 3), torch.full((4,), 3), "the label 3 is none of 3 classes"),
+]
+
+
+@pytest.mark.parametrize(("logits", "labels", "message"), WRONG)
+def test_what_is_no_logits_or_labels_is_a_sentence(
+    logits: torch.Tensor, labels: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit_temperature(logits, labels)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), "2"])
+def test_a_temperature_is_a_positive_number(temperature: float) -> None:
+    with pytest.raises(UserError, match="the temperature is a positive number"):
+        fold_temperature(nn.Linear(3, 2), temperature, torch.ones(1, 3))
 
 
 def test_a_temperature_is_folded_into_the_last_layer_or_refused() -> None:
@@ -65,7 +100,8 @@ def test_a_mapping_with_logits_is_divided_too() -> None:
     assert torch.equal(output["logits"], pixels / 2)
     assert torch.equal(output["hidden"], pixels)
     batch = Batch.of((pixels, torch.tensor([0, 1, 2, 0])))
-    assert task.fit_temperature(network, [batch, batch]) > 0
+    with pytest.warns(UserWarning, match="fitted on 8 items"):
+        assert task.fit_temperature(network, [batch, batch]) > 0
 
 
 def test_a_run_says_what_the_temperature_does(tmp_path: Path) -> None:

@@ -43,6 +43,18 @@ in nn.Linear(8, 3)
     raise UserError(f"{what} must be a {kind.__name__}, such as {example}; got {shown_kind(value)}")
 
 
+def check_positive_number(what: str, value: object) -> None:
+    """Raise unless a value is a finite number above 0.
+
+    >>> check_positive_number("the temperature", 0.0)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: the temperature is a positive number, got 0.0
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
+        raise UserError(f"{what} is a positive number, got {shown_kind(value)}")
+
+
 def shown_kind(value: object) -> str:
     """Return what a value is, for messages.
 

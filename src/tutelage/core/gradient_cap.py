@@ -17,11 +17,13 @@ or a paper gives are upper limits.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.core._arguments import check_kind, check_positive_number, shown_kind
 from tutelage.core.distiller import Distiller
 from tutelage.core.distributed import mean_of_ranks
 from tutelage.errors import UserError
@@ -29,6 +31,7 @@ from tutelage.errors import UserError
 FIRST_STEPS = 5  # of a run: all of them are looked at
 MOMENTUM = 0.9
 SMALLEST = 1e-2  # of 1 - c
+PATIENCE = 10  # looks without any gradient, before that is said
 
 
 class GradientCap(nn.Module):
@@ -55,7 +58,7 @@ class GradientCap(nn.Module):
             gradients are too small for float16.
 
     Attributes:
-        weight: λ of the last step, a scalar.
+        weight: λ of the last step, a scalar; 0 until a look has seen the method.
         ratio: n_method / n_task.
         cosine: c.
 
@@ -78,21 +81,25 @@ class GradientCap(nn.Module):
         scale: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        if not limit > 0:
-            raise UserError(f"the limit of a gradient cap must be positive, got {limit}")
-        if every < 1:
-            raise UserError(f"a gradient cap takes every of 1 or more steps, got {every}")
+        example = "tutelage.Distiller(student, teacher, method, task)"
+        check_kind("what is capped", distiller, Distiller, example)
+        check_positive_number("the limit of a gradient cap", limit)
+        if not isinstance(every, int) or every < 1:
+            raise UserError(f"every is a whole number of steps, at least 1, got {every!r}")
         self.limit = limit
         self.every = every
         self._scale = scale
         self._task_weight = distiller.method.task_weight
         self._trained = [p for p in distiller.student.parameters() if p.requires_grad]
         if not self._trained:
-            raise UserError("a gradient cap needs parameters that are trained, got none")
+            raise UserError("a gradient cap needs a student with parameters that are trained")
         device = self._trained[0].device
-        for name, value in (("weight", 1.0), ("ratio", 0.0), ("cosine", 0.0)):
-            self.register_buffer(name, torch.tensor(value, device=device))
-        self.register_buffer("_norms", torch.zeros(2, device=device))
+        # Sums of squares leave float32's range where gradients do not; MPS has no float64.
+        self._dtype = torch.float32 if device.type == "mps" else torch.float64
+        for name in ("weight", "ratio", "cosine"):
+            # A method that no look has seen yet has no weight.
+            self.register_buffer(name, torch.zeros((), device=device))
+        self.register_buffer("_norms", torch.zeros(2, dtype=self._dtype, device=device))
         self.register_buffer("_step", torch.zeros((), dtype=torch.long))
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
@@ -101,37 +108,61 @@ class GradientCap(nn.Module):
         Args:
             terms: weighted scalars by name, as a `Distiller` returns them; `task` is the labels'.
                 Without it, or with nothing else, the loss is the sum of all.
+
+        Raises:
+            UserError: In the first step, if they are no named scalars.
         """
+        step = int(self._step)
+        if step == 0:
+            _check_terms(terms)
+        self._step += 1
         of_method = [term for name, term in terms.items() if name != "task"]
         if "task" not in terms or not of_method:
             return torch.stack(list(terms.values())).sum()
         task = terms["task"]
         method = torch.stack(of_method).sum()
-        step = int(self._step)
         if step < FIRST_STEPS or step % self.every == 0:
             self._look(task / self._task_weight, method)
-        self._step += 1
+        if step == PATIENCE * self.every:
+            self._warn_if_silent()
         return task + self.weight * method
 
     def _look(self, task: Tensor, method: Tensor) -> None:
         """Measure both gradients, and set the weight from their averages."""
         gradients = [self._gradient(task), self._gradient(method)]
-        norms = torch.stack([_norm(gradient) for gradient in gradients])
-        cosine = _dot(*gradients) / norms.prod()
+        norms = torch.stack([self._dot(gradient, gradient).sqrt() for gradient in gradients])
+        cosine = self._dot(*gradients) / norms.prod()
         # A method that is silent for now, or overflows in half precision, keeps its weight.
         counts = norms.isfinite().all() & (norms > 0).all()
         step = torch.where(self._norms[0] > 0, 1 - MOMENTUM, 1.0) * counts
-        self._norms = torch.where(counts, self._norms.lerp(norms, step), self._norms)
-        self.cosine = torch.where(counts, self.cosine.lerp(cosine, step), self.cosine)
-        self.ratio = torch.where(counts, self._norms[1] / self._norms[0], self.ratio)
-        across = (1 - self.cosine).clamp(SMALLEST, 1.0)
-        weight = (self.limit / (self.ratio * across)).clamp(max=1.0)
-        self.weight = torch.where(counts, weight, self.weight)
+        norms = self._norms.lerp(norms, step.to(self._dtype))
+        cosine = self.cosine.lerp(cosine.float(), step)
+        ratio = norms[1] / norms[0]
+        weight = self.limit / (ratio * (1 - cosine).clamp(SMALLEST, 1.0))
+        self._norms = torch.where(counts, norms, self._norms)
+        self.cosine = torch.where(counts, cosine, self.cosine)
+        self.ratio = torch.where(counts, ratio.float(), self.ratio)
+        self.weight = torch.where(counts, weight.clamp(max=1.0).float(), self.weight)
+
+    def _warn_if_silent(self) -> None:
+        if not float(self.ratio):
+            warnings.warn(
+                "the terms of the method, or the labels, had no gradient on the student's "
+                "parameters at any look so far, so the method has no weight yet",
+                stacklevel=3,
+            )
 
     def record(self) -> dict[str, float]:
         """Return weight, ratio and cosine as numbers, rounded for a log."""
         values = {"weight": self.weight, "ratio": self.ratio, "cosine": self.cosine}
         return {name: float(f"{float(value):.4g}") for name, value in values.items()}
+
+    def _dot(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        products = [
+            (one.detach().to(self._dtype) * other.to(self._dtype)).sum()
+            for one, other in zip(a, b, strict=True)
+        ]
+        return torch.stack(products).sum()
 
     def _gradient(self, loss: Tensor) -> Sequence[Tensor]:
         """Return the gradient on every trained parameter, of all ranks together."""
@@ -152,12 +183,13 @@ class GradientCap(nn.Module):
         return mean_of_ranks(gradients)
 
 
-def _norm(gradient: Sequence[Tensor]) -> Tensor:
-    norms = torch._foreach_norm(list(gradient))
-    total: Tensor = torch.linalg.vector_norm(torch.stack([norm.float() for norm in norms]))
-    return total
-
-
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    products = torch._foreach_mul(list(a), list(b))
-    return torch.stack([product.sum().float() for product in products]).sum()
+def _check_terms(terms: object) -> None:
+    if not isinstance(terms, Mapping) or not terms:
+        raise UserError(
+            f"a gradient cap takes the terms of a step by name, got {shown_kind(terms)}; "
+            "call cap(distiller(batch))"
+        )
+    for name, term in terms.items():
+        if not isinstance(term, Tensor) or term.ndim:
+            kind = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else shown_kind(term)
+            raise UserError(f"the term {name!r} is {kind}; a gradient cap takes scalar tensors")

@@ -38,6 +38,7 @@ from tutelage.engine.checks.parts import (
     checked_optimizer,
 )
 from tutelage.engine.checks.student_facts import check_classes, normalized, read_student_facts
+from tutelage.engine.compiled import compile_networks
 from tutelage.engine.evaluate import EvalLoading, to_device
 from tutelage.engine.loader import EpochSampler, training_loader
 from tutelage.engine.ranks import check_devices, check_launch, end_group_at_exit, needs_cpu
@@ -208,9 +209,7 @@ class TrainingSetup:
             optimizer = checked_optimizer(distiller, train)
         cap = _gradient_cap(distiller, train, accelerator)
         if train.compile:
-            distiller.student.compile()
-            for model in setup.teacher.models().values():
-                model.compile()
+            compile_networks(distiller.student, *setup.teacher.models().values())
         # Dropout differs between ranks; the weights above do not.
         set_seed(recipe.seed + rank)
         loading = setup.eval_loading(device, rank, world)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from tutelage.core._arguments import check_kind, check_positive_number
 from tutelage.core.modes import eval_mode
 from tutelage.core.taps import call
-from tutelage.errors import UserError
+from tutelage.errors import UserError, reason
 
 LOWEST, HIGHEST = 0.02, 50.0
 PRECISION = 1e-4  # of log T
+FEW = 100  # items
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
@@ -40,18 +43,29 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
         labels: (N,) int64; below 0 is none.
 
     Returns:
-        T, from 0.02 to 50.
+        T, from 0.02 to 50. It is 1, with a warning, where the labels do not say which one is right:
+        if all items are classified correctly, or no logits differ.
 
     Raises:
-        UserError: If no item has a label, or logits are NaN or infinite.
+        UserError: If shapes, dtypes or labels do not fit, no item has a label, or logits are NaN or
+            infinite.
     """
-    labeled = labels >= 0
-    logits = logits[labeled].double()
-    labels = labels[labeled]
-    if not len(labels):
-        raise UserError("a temperature needs items with labels, got none")
-    if not bool(logits.isfinite().all()):
-        raise UserError("a temperature needs finite logits; check the network and the data")
+    logits, labels = _labeled(logits, labels)
+    own = logits.gather(1, labels[:, None])
+    if bool((own >= logits).all()):
+        what = "all items correctly" if bool((own > logits).any()) else "no item"
+        warnings.warn(
+            f"the network classifies {what}, so its {len(labels)} labels fit no temperature; it "
+            "stays at 1",
+            stacklevel=2,
+        )
+        return 1.0
+    if len(labels) < FEW:
+        warnings.warn(
+            f"the temperature is fitted on {len(labels)} items, so it is uncertain; "
+            f"validate on {FEW} or more",
+            stacklevel=2,
+        )
 
     def loss(log_temperature: float) -> float:
         return float(cross_entropy(logits * math.exp(-log_temperature), labels))
@@ -70,7 +84,37 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
             inner_low, loss_low = inner_high, loss_high
             inner_high = low + GOLDEN * (high - low)
             loss_high = loss(inner_high)
-    return math.exp((low + high) / 2)
+    temperature = math.exp((low + high) / 2)
+    if temperature > HIGHEST * (1 - 2 * PRECISION):
+        warnings.warn(
+            "the network's confidence says nothing about the labels: the temperature is at its "
+            f"limit of {HIGHEST:g}",
+            stacklevel=2,
+        )
+    return temperature
+
+
+def _labeled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits, in float64, and the labels of the items that have one."""
+    check_kind("the logits", logits, Tensor, "torch.randn(8, 3)")
+    check_kind("the labels", labels, Tensor, "torch.tensor([0, 2, 1])")
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype != torch.int64:
+        raise UserError(
+            "a temperature needs logits (N, C) and labels (N,) of int64, got "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)} of {labels.dtype}"
+        )
+    labeled = labels >= 0
+    logits = logits[labeled].double()
+    labels = labels[labeled]
+    if not len(labels):
+        raise UserError("a temperature needs items with labels, got none")
+    if int(labels.max()) >= logits.shape[1]:
+        raise UserError(
+            f"the label {int(labels.max())} is none of {logits.shape[1]} classes; check the data"
+        )
+    if not bool(logits.isfinite().all()):
+        raise UserError("a temperature needs finite logits; check the network and the data")
+    return logits, labels
 
 
 @contextmanager
@@ -113,12 +157,20 @@ def fold_temperature(network: nn.Module, temperature: float, inputs: tuple[Any, 
         network: its logits come from its last linear layer or convolution, with nothing after it
             but what commutes with a factor, such as pooling.
         temperature: positive.
-        inputs: of one batch, on which the result is checked.
+        inputs: of one batch, on which the result is checked; a single one need be no tuple.
 
     Raises:
         UserError: If the logits of the copy are not those of the network, divided.
     """
-    folded = copy.deepcopy(network)
+    check_positive_number("the temperature", temperature)
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    try:
+        folded = copy.deepcopy(network)
+    except RuntimeError as error:
+        raise UserError(
+            f"the temperature cannot be folded into {type(network).__name__}, which cannot be "
+            f"copied ({reason(error)})"
+        ) from error
     layers = [m for m in folded.modules() if isinstance(m, (nn.Linear, nn.Conv2d))]
     if layers:
         with torch.no_grad():
