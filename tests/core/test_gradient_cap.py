@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tutelage import KD, Classification, Distiller, FrozenTeacher, GradientCap, UserError
 
@@ -187,3 +188,9 @@ def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:
     for terms in ({}, [torch.ones(())], {"task": 1.0}, {"task": torch.ones(2)}):
         with pytest.raises(UserError, match="a gradient cap takes"):
             GradientCap(around(nn.Linear(6, 3)))(terms)  # type: ignore[arg-type]
+
+
+def test_reentrant_checkpointing_is_a_sentence(student: nn.Linear) -> None:
+    out = checkpoint(nn.Linear(3, 3), student(torch.ones(2, 6)), use_reentrant=True).sum()
+    with pytest.raises(UserError, match="use_reentrant=False"):
+        GradientCap(around(student))({"task": out, "a": 2 * out})

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tutelage import FeatureTaps, UserError
+from tutelage import FeatureTaps, FrozenTeacher, UserError
 from tutelage.core.taps import Address, find_module, remove_taps
 
 
@@ -216,7 +216,7 @@ def test_a_later_operation_in_place_does_not_reach_a_feature(
 
 def test_only_what_is_changed_is_copied() -> None:
     seen: list[Tensor] = []
-    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2))
+    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2), nn.Linear(2, 2))
     net[2].register_forward_hook(lambda module, args, output: seen.append(output))
     taps = FeatureTaps(net, ["0", "2"])
     for _ in range(2):
@@ -326,3 +326,23 @@ def test_removed_taps_say_so() -> None:
     taps.remove()
     with pytest.raises(UserError, match=r"the taps on \['0'\] were removed, as Distiller.deploy"):
         taps(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_what_the_caller_does_to_the_output_does_not_reach_a_feature(gradients: bool) -> None:
+    network, x = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), torch.randn(5, 4)
+    taps = FeatureTaps(network, ["1"])
+    with torch.set_grad_enabled(gradients):
+        for _ in range(2):
+            output = taps(x)
+            output.output.zero_()
+            assert torch.equal(output.features["1"], network(x))
+            assert output.features["1"].requires_grad == gradients
+
+
+def test_an_exported_network_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(4, 3))
+    exported = torch.export.export(network, (torch.ones(2, 4),)).module()
+    for make in (FeatureTaps, FrozenTeacher):
+        with pytest.raises(UserError, match=r"as it was before torch.export"):
+            make(exported, ["0"])

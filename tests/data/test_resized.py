@@ -44,7 +44,7 @@ def test_parts_that_are_cut_stay_cut() -> None:
     assert len(parts["train"]) == len(Digits().splits()["train"])
     assert torch.equal(parts["train"][0].inputs, parts["train"][5, 0].inputs)
     with pytest.raises(
-        UserError, match=r"data\.size is the side of the images in pixels, at least 1, got 0"
+        UserError, match=r"data\.size is the side of the images in whole pixels, at least 1, got 0"
     ):
         Resized(Digits(), size=0)
 

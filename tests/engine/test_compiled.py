@@ -15,7 +15,6 @@ from tutelage.engine import fit
 from tutelage.engine.compiled import compile_networks
 from tutelage.engine.run_folder import RunFolder
 
-
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
 

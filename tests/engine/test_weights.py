@@ -246,3 +246,33 @@ def test_what_is_no_name_or_no_state_dict_is_one_sentence(tmp_path: Path) -> Non
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), str(tmp_path / "w.pt"))
         with pytest.raises(UserError, match="holds a TorchScript network"):
             load_weights(nn.Linear(2, 2), tmp_path / "w.pt")
+
+
+def test_which_of_several_networks_is_read_is_said(tmp_path: Path) -> None:
+    plain, averaged = nn.Linear(3, 2), nn.Linear(3, 2)
+    states = {"ema": averaged.state_dict(), "model": plain.state_dict()}
+    torch.save({**states, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "both.pt")
+    target = nn.Linear(3, 2)
+    with pytest.warns(UserWarning, match=r"'model' is read, and \['ema'\] is not"):
+        load_weights(target, tmp_path / "both.pt")
+    assert torch.equal(target.weight, plain.weight)
+
+
+def test_integers_are_no_weights_of_a_float_network(tmp_path: Path) -> None:
+    source, target = nn.Linear(3, 2), nn.Linear(3, 2)
+    state = {name: (100 * value).to(torch.int8) for name, value in source.state_dict().items()}
+    torch.save(state, tmp_path / "int8.pt")
+    before = target.weight.clone()
+    with pytest.raises(UserError, match=r"'weight' as torch.int8, but .* torch.float32"):
+        load_weights(target, tmp_path / "int8.pt")
+    assert torch.equal(target.weight, before)
+
+
+def test_an_average_inside_of_another_module_is_read(tmp_path: Path) -> None:
+    holder = nn.Module()
+    source = nn.Linear(3, 2)
+    holder.ema_model = AveragedModel(source)
+    torch.save(holder.state_dict(), tmp_path / "ema.pt")
+    target = nn.Linear(3, 2)
+    load_weights(target, tmp_path / "ema.pt")
+    assert torch.equal(target.weight, source.weight)

@@ -73,6 +73,43 @@ def test_both_forms_of_the_divergence_agree(temperature: float, scale: float) ->
     assert torch.allclose(*slopes, rtol=1e-7, atol=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 4.0, HIGH - 1])
+@pytest.mark.parametrize("size", [1e-3, 1e-6])
+def test_kd_and_dkd_of_logits_near_zero(temperature: float, size: float) -> None:
+    student, teacher = size * torch.randn(2, 6, 5)
+    leaf = student.clone().requires_grad_()
+    found = kd_loss(leaf, teacher, temperature=temperature)
+    gap = (teacher - student).double()
+    gap = gap - gap.mean(1, keepdim=True)
+    assert found.item() == pytest.approx(gap.square().mean(1).mean().item() / 2, rel=3e-3)
+    error = torch.autograd.grad(found, leaf)[0].double() + gap / gap.numel()
+    assert error.norm() <= 3e-3 * gap.norm() / gap.numel()
+    single = dkd_loss(leaf, teacher, LABELS, temperature=temperature)
+    wide = student.double().requires_grad_()
+    double = dkd_loss(wide, teacher.double(), LABELS, temperature=temperature)
+    for name, term in single.items():
+        assert term.item() == pytest.approx(double[name].item(), rel=1e-5)
+        slope, wide_slope = (
+            torch.autograd.grad(value, x, retain_graph=True)[0].double()
+            for value, x in ((term, leaf), (double[name], wide))
+        )
+        assert (slope - wide_slope).norm() <= 1e-5 * wide_slope.norm()
+
+
+def test_a_student_that_nearly_is_its_teacher() -> None:
+    teacher = 3 * torch.randn(6, 5)
+    student = (teacher + 1e-5 * torch.randn(6, 5)).requires_grad_()
+    value = kd_loss(student, teacher, temperature=HIGH - 1)
+    wide = student.detach().double().requires_grad_()
+    expected = kd_loss(wide, teacher.double(), temperature=HIGH - 1)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    slope, wide_slope = (
+        torch.autograd.grad(value, student)[0],
+        torch.autograd.grad(expected, wide)[0],
+    )
+    assert (slope - wide_slope).norm() <= 1e-5 * wide_slope.norm()
+
+
 @pytest.mark.parametrize("temperature", [100.0, 1e3, 1e4])
 def test_dkd_and_dist_at_a_high_temperature(temperature: float) -> None:
     student, teacher = 3 * torch.randn(2, 6, 20)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage.core.batch import Batch, first_tensor, num_items, tensors_in
 from tutelage.core.output import LOGITS, Output, Step
@@ -106,10 +106,10 @@ def item_counts(batch: Batch, inputs: tuple[Any, ...]) -> list[int]:
     rows = num_items(inputs)
     if labeled is None or rows is None or labeled == rows:
         return [count for count in (labeled, rows) if count is not None][:1]
-    return [labeled] if _is_time_first(inputs, labeled) else [labeled, rows]
+    return [labeled] if is_time_first(inputs, labeled) else [labeled, rows]
 
 
-def _is_time_first(inputs: tuple[Any, ...], count: int) -> bool:
+def is_time_first(inputs: tuple[Any, ...], count: int) -> bool:
     """Return whether inputs are sequences (T, N) of tokens or (T, N, C), for `count` items."""
     first = first_tensor(inputs)
     if first is None:
@@ -147,6 +147,32 @@ def check_gradients(step: Step, layers: Sequence[str], without: Sequence[str]) -
         f"the student's layer {lost[0]!r} is detached or frozen with all before it, so a term on "
         "it would not reach the student; leave the layer out, or let it train (requires_grad)"
     )
+
+
+def blame_reentrant(error: Exception) -> UserError | None:
+    """Return why gradients of single terms failed, if it is reentrant checkpointing; else None.
+
+    Such a block knows `backward()` into all parameters alone, and no `torch.autograd.grad`.
+
+    Args:
+        error: what `torch.autograd` raised.
+    """
+    if "use_reentrant" not in str(error):
+        return None
+    return UserError(
+        "the student uses reentrant checkpointing, which lets no gradient of a single term be "
+        "taken; use torch.utils.checkpoint with use_reentrant=False"
+    )
+
+
+def refuse_frozen(student: nn.Module) -> None:
+    """Raise if no parameter of a student is trained, as in a copy of a teacher."""
+    parameters = list(student.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        raise UserError(
+            f"the student ({type(student).__name__}) has no trainable parameters; call "
+            "student.requires_grad_(True), as the copy of a frozen teacher is frozen too"
+        )
 
 
 Versions = list[tuple[Tensor, int]]

@@ -25,8 +25,10 @@ from tutelage.core._checks import (
     check_gradients,
     check_rows,
     refuse_changed_inputs,
+    refuse_frozen,
     versions_of,
 )
+from tutelage.core._second_pass import buffers_of, check_second_pass
 from tutelage.core._shared import refuse_shared
 from tutelage.core.batch import Batch
 from tutelage.core.combined import CombinedMethod
@@ -141,47 +143,33 @@ class Distiller(nn.Module):
         """
         batch = Batch.of(batch)
         self.method.on_step_start(progress)
-        try:
-            inputs = self.task.inputs(batch)
-        except UserError:
-            raise
-        except Exception as error:
-            raise blame_batch(self.task, batch, error) from error
-        versions = versions_of(inputs) if self.method.uses_teacher else []
-        # The student runs first: a teacher may need what the student's layers made of the inputs.
-        try:
-            student = self._taps(*inputs)
-        except Exception as error:
-            blamed = blame_inputs("the student", self.student, inputs, error)
-            if blamed is None:
-                raise
-            raise blamed from error
-        refuse_changed_inputs("the student", versions)
-        teacher = self.teacher(batch, inputs, student)
-        student = Output(student.output, student.features, "student")
-        step = Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
-        check_rows(step, inputs, self.teacher.other_rows)
-        if torch.is_grad_enabled():
-            check_gradients(step, self.method.student_layers, self._taps.without_gradients)
-        return step
+        return self._step(batch, self._inputs(batch), progress)
 
     def setup(self, batch: Any) -> None:
         """Let the method build its trainable parts from one real batch, and try it once.
 
         Call it before making the optimizer. The student runs in eval mode without gradient, so its
-        batch-norm statistics stay as they are. New parts land on the student's device; they are
+        batch-norm statistics stay as they are. A second pass, without the last item, tells whether
+        rows are items and the teacher is fixed. New parts land on the student's device; they are
         float32, and float64 for a student in float64.
 
         Raises:
-            UserError: If an output is NaN or infinite, if the method cannot use the outputs or has
-                no term left, if it trains parts beside a student in half precision, or if the whole
-                student is frozen.
+            UserError: If an output is NaN or infinite or has no row for each item, if the teacher
+                gives other outputs or buffers in each pass, if the method cannot use the outputs or
+                has no term left, if it trains parts beside a student in half precision, or if the
+                whole student is frozen.
         """
         refuse_shared(self.student, self.teacher.models())  # parts may have been exchanged since
-        _refuse_frozen(self.student)
+        refuse_frozen(self.student)
+        batch = Batch.of(batch)
+        self.method.on_step_start(1.0)
         with torch.no_grad(), eval_mode(self.student):
-            example = self.step(batch)
-        check_finite(example)
+            inputs = self._inputs(batch)
+            before = buffers_of(self.teacher)
+            example = self._step(batch, inputs, 1.0)
+            check_finite(example)
+            if self.method.uses_teacher or self._taps.layers:
+                check_second_pass(example, inputs, self._taps, self.teacher, before)
         self.method.setup(example, self.teacher)
         parameter = next(self.student.parameters(), None)
         if parameter is not None:
@@ -207,6 +195,33 @@ class Distiller(nn.Module):
         self._taps.remove()
         # The hooks of the tapped teacher go with it; the network may have other students.
         self.teacher = self._untapped_teacher
+
+    def _inputs(self, batch: Batch) -> tuple[Any, ...]:
+        try:
+            return self.task.inputs(batch)
+        except UserError:
+            raise
+        except Exception as error:
+            raise blame_batch(self.task, batch, error) from error
+
+    def _step(self, batch: Batch, inputs: tuple[Any, ...], progress: float) -> Step:
+        versions = versions_of(inputs) if self.method.uses_teacher else []
+        # The student runs first: a teacher may need what the student's layers made of the inputs.
+        try:
+            student = self._taps(*inputs)
+        except Exception as error:
+            blamed = blame_inputs("the student", self.student, inputs, error)
+            if blamed is None:
+                raise
+            raise blamed from error
+        refuse_changed_inputs("the student", versions)
+        teacher = self.teacher(batch, inputs, student)
+        student = Output(student.output, student.features, "student")
+        step = Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
+        check_rows(step, inputs, self.teacher.other_rows)
+        if torch.is_grad_enabled():
+            check_gradients(step, self.method.student_layers, self._taps.without_gradients)
+        return step
 
     def _task_loss(self, step: Step) -> Tensor:
         """Return the supervised loss."""
@@ -283,13 +298,3 @@ def _single_methods(method: Method) -> Iterator[Method]:
 
 def _rebuilds_student(method: Method) -> bool:
     return type(method).build_student is not Method.build_student
-
-
-def _refuse_frozen(student: nn.Module) -> None:
-    """Raise if no parameter of a student is trained, as in a copy of a teacher."""
-    parameters = list(student.parameters())
-    if parameters and not any(parameter.requires_grad for parameter in parameters):
-        raise UserError(
-            f"the student ({type(student).__name__}) has no trainable parameters; call "
-            "student.requires_grad_(True), as the copy of a frozen teacher is frozen too"
-        )

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core._arguments import check_kind, check_positive_number, shown_kind
+from tutelage.core._checks import blame_reentrant
 from tutelage.core.distiller import Distiller
 from tutelage.core.distributed import mean_of_ranks
 from tutelage.errors import UserError
@@ -170,14 +171,17 @@ class GradientCap(nn.Module):
             return mean_of_ranks([torch.zeros_like(parameter) for parameter in self._trained])
         one = loss.new_ones(())
         scale = one if self._scale is None else self._scale(one)
-        # The graph is kept: the backward pass of the step is still to come.
-        gradients = torch.autograd.grad(
-            scale * loss,
-            self._trained,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
+        try:
+            # The graph is kept: the backward pass of the step is still to come.
+            gradients = torch.autograd.grad(
+                scale * loss,
+                self._trained,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        except RuntimeError as error:
+            raise blame_reentrant(error) or error from error
         if self._scale is not None:
             gradients = tuple(gradient / scale for gradient in gradients)
         return mean_of_ranks(gradients)

@@ -45,7 +45,12 @@ def normalize_inputs(network: nn.Module, mean: Sequence[float], std: Sequence[fl
         UserError: If the lengths differ or a standard deviation is not positive; when called, if
             the images have another number of channels.
     """
-    if len(mean) != len(std) or not mean:
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, (Sequence, Tensor)):
+            raise UserError(
+                f"{name} has one number per channel, such as [0.5, 0.5, 0.5], got {values!r}"
+            )
+    if len(mean) != len(std) or not len(mean):
         raise UserError(
             f"mean has {len(mean)} channels and std {len(std)}; give one number per channel to both"
         )

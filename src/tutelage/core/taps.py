@@ -10,9 +10,10 @@ A *tap* is a forward hook that records what a submodule returned. Its address is
     transform[0][tensors]       attribute of an object
     encoder:1[hidden_states][2] all of it together
 
-What is recorded is the module's own output, also where a later layer changes it in place. Hooks are
-set when `FeatureTaps` is made, so make it *before* `torch.compile`: hooks that are added after the
-first compiled call are silently never called. A tap that does not fire raises.
+What is recorded is the module's own output, also where a later layer changes it in place, or
+whoever gets the network's output. Hooks are set when `FeatureTaps` is made, so make it *before*
+`torch.compile`: hooks that are added after the first compiled call are silently never called. A tap
+that does not fire raises.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from tutelage.core._address import Address
 from tutelage.core._arguments import check_kind, check_layer_names
 from tutelage.core._recorder import ChangedInPlaceError, Recorder, remove_hooks
+from tutelage.core.batch import tensors_in
 from tutelage.core.output import Output
 from tutelage.errors import UserError, near_misses
 
@@ -58,8 +60,9 @@ class FeatureTaps:
             needs less memory. Default: the tensor.
 
     Raises:
-        UserError: If an address names no submodule (the message has the nearest names). When
-            called: if a tap did not fire or did not lead to a tensor.
+        UserError: If an address names no submodule (the message has the nearest names), or if
+            `torch.export` made the network. When called: if a tap did not fire or did not lead to
+            a tensor.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class FeatureTaps:
     ) -> None:
         check_kind("the network to tap", network, nn.Module, "torch.nn.Linear(8, 3)")
         check_layer_names("the layers to tap", layers)
+        _refuse_exported(network)
         self.network = network
         self.layers = tuple(layers)
         self.transform = transform
@@ -133,6 +137,11 @@ class FeatureTaps:
         finally:
             for recorder in self._recorders:
                 recorder.stop()
+        # What the caller does with the output in place must not reach a feature.
+        returned = list(tensors_in(output)) if features else []
+        for name, feature in features.items():
+            if any(feature is tensor for tensor in returned):
+                features[name] = feature.clone()
         return Output(output, features)
 
     def remove(self) -> None:
@@ -144,6 +153,15 @@ class FeatureTaps:
         """Copy or pickle the network and what to tap of it; the copy sets its own hooks."""
         layers = self.layers if self._finalizer.alive else ()
         return FeatureTaps, (self.network, layers, self.transform)
+
+
+def _refuse_exported(network: nn.Module) -> None:
+    """Raise if `torch.export` made a network: it has one mode, and calls none of its modules."""
+    if any(kind.__module__.startswith("torch.export.") for kind in type(network).__mro__):
+        raise UserError(
+            "the network is what torch.export made, which calls no modules that could be tapped "
+            "and has no eval mode; give the network as it was before torch.export"
+        )
 
 
 def _remove(handles: Sequence[RemovableHandle]) -> None:

@@ -116,10 +116,10 @@ class FrozenTeacher(Teacher):
         check_kind("the teacher's network", model, nn.Module, "torch.nn.Linear(8, 3)")
         check_layer_names("the teacher's layers", layers)
         check_initialized("the teacher", model)
+        self._taps = FeatureTaps(model, layers)
         self.model = model.eval()
         for parameter in model.parameters():  # a scripted module has no requires_grad_ of its own
             parameter.requires_grad_(False)
-        self._taps = FeatureTaps(model, layers)
 
     def with_taps(self, layers: Sequence[str]) -> FrozenTeacher:
         """Return a teacher with the same network that records these layers.

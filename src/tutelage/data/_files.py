@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.data._settings import check_root
 from tutelage.data._text import is_file
 from tutelage.errors import UserError
 
@@ -44,8 +45,9 @@ def require_folder(root: str | Path, name: str, advice: str) -> Path:
         advice: how to get it, for the message.
 
     Raises:
-        UserError: If there is no such folder.
+        UserError: If there is no such folder, or if the root is no path.
     """
+    check_root(root)
     folder = Path(root).expanduser()
     if not folder.is_dir():
         raise UserError(f"{name} is not at {folder}: there is no such folder; {advice}")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tutelage.core.normalization import normalization, normalize_inputs
+from tutelage.data._settings import check_share
 from tutelage.data.base import Data
 from tutelage.data.image_set import ImageSet
 from tutelage.data.splits import label_subset, stratified
@@ -70,10 +71,7 @@ class ImageData(Data):
         if test is None:
             train, test = _cut(train, 0.2)
         if validation is None:
-            if not 0 < self.validation < 1:
-                raise UserError(
-                    f"data.validation is a share between 0 and 1, got {self.validation}"
-                )
+            check_share("data.validation", self.validation)
             train, validation = _cut(train, self.validation)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
             self._check_not_empty(name, part)

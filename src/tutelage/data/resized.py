@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._augmentation import resized_crop
+from tutelage.data._settings import check_side
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet, ImageSet
@@ -31,10 +32,7 @@ class Resized(ImageData):
         augment: bool | nn.Module = True,
         smallest: float = 0.08,
     ) -> None:
-        if size < 1:
-            raise UserError(
-                f"data.size is the side of the images in pixels, at least 1, got {size}"
-            )
+        check_side(size)
         self.data = data
         self.size = size
         self.augment = augment

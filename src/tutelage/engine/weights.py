@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapp
 INNER_WRAPPERS = WRAPPERS[1:]  # `module` in the middle may be a child of that name
 SECTIONS = ("state_dict", "model", "model_state_dict", "net")  # of a checkpoint
 EXTRA = "_extra_state"  # end of the names of what is no tensor in a state dict of torch's
+AVERAGED = "ema_model."
 NUM_AVERAGED = "n_averaged"  # what `torch.optim.swa_utils.AveragedModel` adds
 UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError, ValueError)
 
@@ -27,18 +29,21 @@ UNREADABLE = (SafetensorError, OSError, RuntimeError, EOFError, ValueError)
 def load_weights(network: nn.Module, source: str | Path) -> None:
     """Load weights into `network`, in place; if they do not fit, it stays as it was.
 
-    Whatever torch loads strictly is loaded. Beyond that, the names that data parallelism,
-    `torch.compile`, checkpointing and weight averaging put around a network are removed where the
-    network does not have them itself, and weights that it ties may be stored once.
+    Whatever torch loads strictly is loaded, except integers as the weights of a float network.
+    Beyond that, the names that data parallelism, `torch.compile`, checkpointing and weight
+    averaging put around a network are removed where the network does not have them itself, and
+    weights that it ties may be stored once.
 
     Args:
         network: the module to fill.
         source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint
-            with a state dict (alone or under `state_dict`, `model`, `model_state_dict` or `net`);
+            with a state dict (alone or under `state_dict`, `model`, `model_state_dict` or `net`,
+            the first of these, which a warning says where the file has another network's, too);
             `~` is the home folder. Pickled objects are refused.
 
     Raises:
-        UserError: If the file is missing, unreadable or truncated, or a key or shape does not fit.
+        UserError: If the file is missing, unreadable or truncated, or if a key, a shape or a type
+            does not fit.
     """
     path = weights_file(source)
     own = network.state_dict()
@@ -46,8 +51,10 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
     for name, value in own.items():
         if not is_lazy(value):
             before[name] = value.clone() if isinstance(value, Tensor) else value
+    parameters = [name for name, _ in network.named_parameters(remove_duplicate=False)]
     problems: list[UserError] = []
     for state in _by_fit(_read(path), own):
+        _refuse_integers(path, state, own, parameters)
         try:
             missing, unexpected = network.load_state_dict(state, strict=False)
         except RuntimeError as error:  # a shape
@@ -98,6 +105,10 @@ def _by_fit(state: Mapping[str, Any], own: Mapping[str, Any]) -> Sequence[dict[s
         state: what the file holds.
         own: the network's.
     """
+    # A module that holds the average beside other things; what is around its name goes next.
+    is_around = bool(state) and all(name.startswith(AVERAGED) for name in state)
+    if is_around and not any(name.startswith(AVERAGED) for name in own):
+        state = {name.removeprefix(AVERAGED): value for name, value in state.items()}
     candidates = [dict(state)]
     if NUM_AVERAGED in state and NUM_AVERAGED not in own:
         candidates = [{name: state[name] for name in state if name != NUM_AVERAGED}]
@@ -153,6 +164,21 @@ def _memory(value: Any) -> tuple[Any, ...] | None:
     return value.data_ptr(), value.shape, value.stride(), value.dtype
 
 
+def _refuse_integers(
+    path: Path, state: Mapping[str, Any], own: Mapping[str, Any], parameters: Sequence[str]
+) -> None:
+    """Raise if a parameter of floats would be filled with integers, as of a quantized network."""
+    for name in parameters:
+        value = state.get(name)
+        if not isinstance(value, Tensor) or value.is_floating_point() or name not in own:
+            continue
+        if own[name].is_floating_point():
+            raise UserError(
+                f"{path} holds {name!r} as {value.dtype}, but the network's is {own[name].dtype}; "
+                "save the weights as floats (of a quantized network, those before quantization)"
+            )
+
+
 def _shape_error(
     path: Path, network: nn.Module, state: Mapping[str, Any], own: Mapping[str, Any]
 ) -> UserError:
@@ -194,17 +220,30 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} holds more than tensors and is refused; save its state_dict() as safetensors"
         ) from error
-    loaded = _unpacked(loaded)
+    loaded = _unpacked(loaded, path)
     if not _is_state_dict(loaded):
         raise UserError(f"{path} holds no state dict of tensors; save the network's state_dict()")
     return dict(loaded)
 
 
-def _unpacked(loaded: Any) -> Any:
+def _unpacked(loaded: Any, path: Path) -> Any:
     """Return the mapping below `state_dict`, `model` and the like, in any order."""
     for key in SECTIONS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
-            return _unpacked(loaded[key])
+            inner = _unpacked(loaded[key], path)
+            # Beside it may be the average of the same weights, or those of another network.
+            others = [
+                other
+                for other, value in loaded.items()
+                if other != key and _is_state_dict(value) and len(value) >= len(inner) / 2
+            ]
+            if others and _is_state_dict(inner):
+                warnings.warn(
+                    f"{path} holds several networks; {key!r} is read, and {others} is not; save "
+                    "the state dict that is meant alone",
+                    stacklevel=2,
+                )
+            return inner
     return loaded
 
 

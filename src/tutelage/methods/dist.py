@@ -39,7 +39,8 @@ from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
 from tutelage.methods._checks import check_logits, check_positive, check_weights
 from tutelage.methods._deviations import deviations
-from tutelage.methods._divergence import softened
+from tutelage.methods._divergence import HIGH, softened
+from tutelage.methods._probabilities import about_their_constants
 from tutelage.similarity._checks import as_same_dtype
 from tutelage.similarity._gram import dot, norm
 
@@ -83,13 +84,16 @@ def dist_loss(
     check_logits("DIST", student, teacher, min_classes=2)
     with full_precision(student.device):
         student, teacher = as_same_dtype(student, teacher)
-        student_probs = softened(_rows(student), temperature).softmax(1)
-        teacher_probs = softened(_rows(teacher), temperature).softmax(1)
+        precise = temperature > HIGH
+        student_probs = softened(_rows(student), temperature, precise).softmax(1)
+        teacher_probs = softened(_rows(teacher), temperature, precise).softmax(1)
         terms = {}
         if beta and student.shape[1] > 2:
             correlation = _mean_correlation(student_probs, teacher_probs, eps)
             terms["inter"] = beta * temperature**2 * (1.0 - correlation)
         if gamma:
+            student_probs = about_their_constants(student_probs)
+            teacher_probs = about_their_constants(teacher_probs)
             correlation = _mean_correlation(student_probs.mT, teacher_probs.mT, eps)
             terms["intra"] = gamma * temperature**2 * (1.0 - correlation)
         return {name: term.to(student.dtype) for name, term in terms.items()}

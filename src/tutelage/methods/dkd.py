@@ -42,7 +42,7 @@ from tutelage.methods._checks import (
     check_positive,
     check_weights,
 )
-from tutelage.methods._divergence import divergence_terms, softened
+from tutelage.methods._divergence import HIGH, divergence_terms, softened, too_small
 from tutelage.methods._ramp import Ramp, check_ramp, fade_in
 from tutelage.similarity._checks import as_same_dtype
 
@@ -87,15 +87,20 @@ def dkd_loss(
         labeled = labels != IGNORE_INDEX
         index = labels.clamp(min=0).unsqueeze(1)
         student, teacher = as_same_dtype(student, teacher)
-        student_binary, student_rest = _decoupled(softened(student, temperature), index)
-        teacher_binary, teacher_rest = _decoupled(softened(teacher, temperature), index)
+        wanted = (bool(alpha), bool(beta and student.shape[1] > 2))
+        precise = temperature > HIGH
+        tckd, nckd = _divergences(student, teacher, index, temperature, wanted, precise)
+        if not precise and any(
+            too_small(kl.detach().sum(), kl.shape[0]) for kl in (tckd, nckd) if kl is not None
+        ):
+            again = _divergences(student, teacher, index, temperature, wanted, True)
+            # Other ranks may not need this: what is summed over ranks has one dtype.
+            tckd, nckd = (kl if kl is None else kl.to(student.dtype) for kl in again)
         terms = {}
-        if alpha:
-            kl = divergence_terms(student_binary, teacher_binary, temperature).sum(1)
-            terms["tckd"] = alpha * temperature**2 * _masked_mean(kl, labeled)
-        if beta and student.shape[1] > 2:
-            kl = divergence_terms(student_rest, teacher_rest, temperature).sum(1)
-            terms["nckd"] = beta * temperature**2 * _masked_mean(kl, labeled)
+        if alpha and tckd is not None:
+            terms["tckd"] = alpha * temperature**2 * _masked_mean(tckd, labeled)
+        if beta and nckd is not None:
+            terms["nckd"] = beta * temperature**2 * _masked_mean(nckd, labeled)
         return {name: term.to(student.dtype) for name, term in terms.items()}
 
 
@@ -154,6 +159,25 @@ class DKD(Method):
         )
         factor = fade_in(step.progress, self.ramp)
         return {f"dkd/{name}": factor * term for name, term in terms.items()}
+
+
+def _divergences(
+    student: Tensor,
+    teacher: Tensor,
+    index: Tensor,
+    temperature: float,
+    wanted: tuple[bool, bool],
+    precise: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return TCKD and NCKD of each item, (N,), or None where one is not wanted."""
+    student_sides = _decoupled(softened(student, temperature, precise), index)
+    teacher_sides = _decoupled(softened(teacher, temperature, precise), index)
+    tckd = nckd = None
+    if wanted[0]:
+        tckd = divergence_terms(student_sides[0], teacher_sides[0], precise).sum(1)
+    if wanted[1]:
+        nckd = divergence_terms(student_sides[1], teacher_sides[1], precise).sum(1)
+    return tckd, nckd
 
 
 def _decoupled(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
 from tutelage.methods._checks import check_logits, check_positive, check_weights
-from tutelage.methods._divergence import HIGH, divergence_terms, softened
+from tutelage.methods._divergence import HIGH, divergence_terms, softened, too_small
 from tutelage.methods._logits import check_logits_layer, logits_of
 from tutelage.similarity._checks import as_same_dtype
 
@@ -30,8 +30,8 @@ from tutelage.similarity._checks import as_same_dtype
 def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Tensor:
     """Return T² · KL(softmax(teacher / T) ‖ softmax(student / T)), averaged over the batch.
 
-    It is built on log-softmax, so logit gaps of 1000 are safe. Above T = 32 it is computed in
-    float64: the divergence shrinks as 1 / T².
+    It is built on log-softmax, so logit gaps of 1000 are safe. Above T = 32, where the
+    divergence shrinks as 1 / T², it is computed in float64, and so are small ones on a CPU.
 
     >>> import torch
     >>> student = torch.tensor([[0.0, 0.0]])
@@ -55,13 +55,10 @@ def kd_loss(student: Tensor, teacher: Tensor, *, temperature: float = 4.0) -> Te
     check_positive("the temperature of KD", temperature)
     with full_precision(student.device):
         student, teacher = as_same_dtype(student, teacher)
-        student_log_probs = F.log_softmax(softened(student, temperature), dim=1)
-        teacher_log_probs = F.log_softmax(softened(teacher, temperature), dim=1)
-        if temperature > HIGH:
-            terms = divergence_terms(student_log_probs, teacher_log_probs, temperature)
-            total = terms.sum()
-        else:
-            total = F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True)
+        precise = temperature > HIGH
+        total = _total(student, teacher, temperature, precise)
+        if not precise and too_small(total, student.numel() // student.shape[1]):
+            total = _total(student, teacher, temperature, True)
         # The mean is over items and positions, of which there are numel / C.
         return (total * (temperature**2 * student.shape[1] / student.numel())).to(student.dtype)
 
@@ -145,3 +142,12 @@ class KD(Method):
         else:
             loss = kd_loss(student, teacher, temperature=self.temperature)
         return {"kd": self.weight * loss}
+
+
+def _total(student: Tensor, teacher: Tensor, temperature: float, precise: bool) -> Tensor:
+    """Return KL(teacher ‖ student), summed over items and positions."""
+    student_log_probs = F.log_softmax(softened(student, temperature, precise), dim=1)
+    teacher_log_probs = F.log_softmax(softened(teacher, temperature, precise), dim=1)
+    if precise:
+        return divergence_terms(student_log_probs, teacher_log_probs, precise).sum()
+    return F.kl_div(student_log_probs, teacher_log_probs, reduction="sum", log_target=True)

@@ -32,12 +32,10 @@ Cost: both logit terms at (64, 1000) take about 1 ms on one core; the official f
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from tutelage.core.distributed import all_gather_with_grad
@@ -53,9 +51,9 @@ from tutelage.methods._checks import (
     check_weights,
 )
 from tutelage.methods._layer_pairs import checked_pairs
+from tutelage.methods._probabilities import Softened
 from tutelage.methods._ramp import Ramp, check_ramp, fade_in
 from tutelage.similarity._gram import factor, product, unit_rows
-from tutelage.similarity._products import may_read
 from tutelage.similarity.alignment import Estimator, Scale, alignment, alignment_pair
 
 Gram = Literal["plain", "normalized"]
@@ -112,11 +110,22 @@ def rcka_loss(
     inter_s, inter_t = _rows(student), _rows(teacher)
     intra_s, intra_t = inter_s, inter_t
     if soften is not None:
-        intra_s = _rows(_probabilities(student, temperature))
-        intra_t = _rows(_probabilities(teacher, temperature))
-    if soften == "both":
-        inter_s, inter_t = intra_s, intra_t
-    if intra_weight and inter_weight and intra_s is inter_s:
+        debiased = estimator == "debiased"
+        # Softened only once, so that uncentered kernels can share their products.
+        soft_s, soft_t = Softened(student, temperature), Softened(teacher, temperature)
+        if soften == "both":
+            hollow = debiased and scale is None
+            inter_s = _rows(soft_s.for_classes(hollow=hollow))
+            inter_t = _rows(soft_t.for_classes(hollow=hollow))
+        if center or debiased:
+            intra_s = _rows(soft_s.for_items(scaled=scale is not None))
+            intra_t = _rows(soft_t.for_items(scaled=scale is not None))
+        elif soften == "both":
+            intra_s, intra_t = inter_s, inter_t
+        else:
+            intra_s, intra_t = _rows(soft_s.for_classes()), _rows(soft_t.for_classes())
+    same_inputs = intra_s is inter_s and intra_t is inter_t
+    if intra_weight and inter_weight and same_inputs:
         # Of the same inputs both terms come from shared matrix products.
         intra, inter = align_both(intra_t, intra_s)
         return {"intra": intra_weight * (1.0 - intra), "inter": inter_weight * (1.0 - inter)}
@@ -276,22 +285,6 @@ class RCKA(Method):
 
 def _rows(x: Tensor) -> Tensor:
     return x.flatten(1) if x.ndim > 2 else x
-
-
-def _probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Return softmax(logits / T), in which no class is too improbable to be related.
-
-    Kernels between classes divide by a class's length over the items, which float32 loses below
-    1e-22. A class below ε² in all items is raised to ε²: the kernels do not change by it.
-    """
-    logits = promote(logits) / temperature
-    probabilities = logits.softmax(1)
-    smallest = torch.finfo(logits.dtype).eps ** 2
-    if may_read(logits) and bool(probabilities.detach().amax(0).amin() > smallest):
-        return probabilities
-    log_probabilities = logits.log_softmax(1)
-    largest = log_probabilities.detach().amax(0)
-    return (log_probabilities + (math.log(smallest) - largest).clamp_min(0.0)).exp()
 
 
 def _unit_gram(features: Tensor) -> Tensor:

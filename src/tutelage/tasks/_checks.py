@@ -9,6 +9,7 @@ import os
 import sys
 from functools import cache
 
+import torch
 from torch import Tensor
 
 from tutelage.errors import UserError
@@ -46,15 +47,22 @@ def refuse_undefined(role: str, count: int, total: str) -> None:
 
 
 def refuse_labels(labels: Tensor, num_classes: int) -> None:
-    """Raise if labels count more classes than the task has.
+    """Raise if labels are no classes, or count more of them than the task has.
 
     Args:
         labels: of any shape; those below 0 are none.
         num_classes: of the task.
 
     Raises:
-        UserError: The message has the largest label.
+        UserError: The message has the data type or the largest label.
     """
+    if not isinstance(labels, Tensor):
+        raise UserError(
+            f"the labels of the batch are a {type(labels).__name__}; make them a tensor, as in "
+            "torch.as_tensor(labels)"
+        )
+    if labels.dtype not in (torch.int64, torch.uint8):
+        raise UserError(f"the labels are {labels.dtype}, but classes are int64; use labels.long()")
     highest = int(labels.max()) if labels.numel() else 0
     if highest >= num_classes:
         raise UserError(

@@ -63,8 +63,9 @@ def test_another_size_is_decoded_once(root: Path, augment: bool) -> None:
 
 
 def test_what_is_wrong_is_said(root: Path) -> None:
-    with pytest.raises(UserError, match="height and width in pixels, at least 1"):
-        CamVid(str(root), size=(0, 9))
+    for size in ((0, 9), 360, (1.5, 9)):
+        with pytest.raises(UserError, match="height and width in pixels, at least 1"):
+            CamVid(str(root), size=size)
     with pytest.raises(UserError, match="train holds no images"):
         CamVid(str(root / "train")).splits()
     write(root, "val", "more", range(1, 13))

@@ -326,3 +326,19 @@ def test_areas_are_floats_whatever_the_file_has(tmp_path: Path) -> None:
     train = Coco(str(write_coco(tmp_path, content)), augment=False).raw_splits()[0]
     area = train[0].labels[0]["area"]
     assert (area.dtype, area.tolist()) == (torch.float32, [720.0, 2400.0])
+
+
+def test_an_annotation_that_is_there_twice_is_read_once(tmp_path: Path) -> None:
+    content = changed(lambda c: c["annotations"].append(dict(ANNOTATIONS[0])))
+    content["annotations"].append({**ANNOTATIONS[0], "bbox": [1, 2, 30, 24]})
+    with pytest.warns(UserWarning, match="1 annotations that are there twice") as told:
+        train = Coco(str(write_coco(tmp_path, content)), test=None).raw_splits()[0]
+    assert "1 annotations whose id another one has, too" in str(told[0].message)
+    assert len(train.images[0].boxes) == 3
+
+
+def test_an_area_of_zero_is_that_of_the_box(tmp_path: Path) -> None:
+    content = changed(lambda c: c["annotations"][0].update(area=0))
+    with pytest.warns(UserWarning, match="1 boxes whose 'area' is 0"):
+        train = Coco(str(write_coco(tmp_path, content)), augment=False, test=None).raw_splits()[0]
+    assert train[0].labels[0]["area"].tolist() == [30 * 24, 60 * 40]

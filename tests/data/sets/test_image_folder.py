@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -230,3 +231,21 @@ def test_small_images_are_decoded_once_and_cropped_as_those_of_cifar(
     monkeypatch.setattr(image_folder, "decode_image", None)  # not called again
     assert torch.equal(train.batch([(0, 0), (0, 1)]).inputs, first)
     assert train.subset([1]).batch([(3, 0)]).inputs.shape == (1, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("root", None, "data.root is the path of a folder, got None"),
+        ("size", 12.5, "data.size is .* whole pixels, at least 1, got 12.5"),
+        ("size", 0, "got 0"),
+        ("mean", 0.5, r"data.mean has one number per channel.*got 0.5"),
+        ("std", "0.5", r"data.std has one number per channel.*got the text '0.5'"),
+        ("validation", 2.0, "data.validation is a share between 0 and 1, got 2.0"),
+        ("validation", None, "data.validation is a share between 0 and 1, got None"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(name: str, value: object, message: str) -> None:
+    settings: dict[str, Any] = {"root": "images", name: value}
+    with pytest.raises(UserError, match=message):
+        ImageFolder(**settings)

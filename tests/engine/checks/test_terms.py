@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tutelage import (
     DIST,
@@ -18,6 +19,7 @@ from tutelage import (
     Step,
     UserError,
 )
+from tutelage.core import Batch
 from tutelage.core.method import MethodInfo
 from tutelage.engine.checks.teacher import state_hash
 from tutelage.engine.checks.terms import check_terms
@@ -117,3 +119,17 @@ def test_a_loud_term_is_warned_of() -> None:
     assert own.ratio > 10
     assert "pulls" in (own.warning() or "")
     assert task.warning() is None
+
+
+class Reentrant(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = checkpoint(self[1], self[0](x), use_reentrant=True)
+        logits: Tensor = self[2](hidden)
+        return logits
+
+
+def test_reentrant_checkpointing_is_told_from_a_fault() -> None:
+    student = Reentrant(nn.Linear(8, 6), nn.Linear(6, 6), nn.Linear(6, 3))
+    whole = Distiller(student, FrozenTeacher(net()), KD(), Classification(num_classes=3))
+    with pytest.raises(UserError, match=r"reentrant checkpointing.*use_reentrant=False"):
+        check_terms(whole, Batch.of(BATCH))

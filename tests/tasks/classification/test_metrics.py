@@ -88,3 +88,18 @@ def test_a_class_that_is_ruled_out_has_a_meaning() -> None:
 def test_a_label_out_of_range_is_named() -> None:
     with pytest.raises(UserError, match="there is a label 3, but the task has 3 classes"):
         figures(torch.zeros(2, 3), torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.rand(4), r"float32, but classes are int64; use labels.long\(\)"),
+        (torch.eye(3, dtype=torch.int64)[[0, 1, 2, 0]], r"\(4, 3\) labels .*labels.argmax\(1\)"),
+        (torch.eye(3)[[0, 1, 2, 0]], "float32, but classes are int64"),
+        (torch.zeros(4, 1, dtype=torch.int64), r"\(4, 1\) labels for \(4, 3\) logits"),
+        ([0, 1, 2, 0], r"are a list; make them a tensor"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(labels: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Classification(num_classes=3).metrics().update(torch.randn(4, 3), Batch.of((None, labels)))

@@ -94,6 +94,9 @@ def test_outliers_let_in_are_counted_at_a_bar_for_known_images() -> None:
     scores, outliers = torch.cat((known, strange)), torch.arange(104) >= 100
     assert accepted_outliers(scores, outliers) == 0.5  # 95 known images score 94 or less
     assert accepted_outliers(scores, outliers, accepted=1.0) == 0.75
+    for accepted in (2.0, 0.0, float("nan"), "all"):
+        with pytest.raises(UserError, match="accepted is the share of the known images"):
+            accepted_outliers(scores, outliers, accepted=accepted)
     with pytest.raises(UserError, match="0 of 100 images are outliers; give both"):
         accepted_outliers(known, torch.zeros(100, dtype=torch.bool))
     with pytest.raises(UserError, match="4 of 4 images are outliers; give both"):

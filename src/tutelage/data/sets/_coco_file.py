@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ LEFT_OUT = "boxes without area in their image left out"
 CUT = "boxes cut at the edge of their image"
 TINY = "boxes smaller than a pixel"
 NO_AREA = "boxes whose 'area' is null, which get that of the box"
+ZERO_AREA = "boxes whose 'area' is 0, which get that of the box"
+REPEATED = "annotations that are there twice, of which one is read"
+SAME_ID = "annotations whose id another one has, too"
 OTHER_CASE = "file names that are written in another case than their files"
 ALIKE = "categories whose names differ in case at most"
 
@@ -98,9 +101,10 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
         by_image[image_id] = []
     for annotation in content["annotations"]:
         check_annotation(annotation, by_image, labels, path)
-        by_image[annotation["image_id"]].append(annotation)
     check_in_pixels(content["annotations"], path)
     instances = Instances(path, classes, [])
+    for annotation in _unrepeated(content["annotations"], instances.skipped):
+        by_image[annotation["image_id"]].append(annotation)
     instances.skipped[ALIKE] = num_alike([classes[label] for label in labels.values()])
     for image in content["images"]:
         annotations = by_image[image["id"]]
@@ -150,6 +154,22 @@ def write_instances(path: Path, images: Sequence[CocoImage], classes: Sequence[s
     write_json(path, content)
 
 
+def _unrepeated(
+    annotations: Sequence[Mapping[str, Any]], skipped: Counter[str]
+) -> Iterator[Mapping[str, Any]]:
+    """Give each annotation once, and count in `skipped` those whose id is not their own."""
+    seen: dict[int, list[tuple[Any, ...]]] = {}
+    for annotation in annotations:
+        content = (annotation["image_id"], annotation["category_id"], *annotation["bbox"])
+        same_id = seen.setdefault(annotation["id"], [])
+        if content in same_id:
+            skipped[REPEATED] += 1
+            continue
+        skipped[SAME_ID] += bool(same_id)
+        same_id.append(content)
+        yield annotation
+
+
 def _image(
     entry: Mapping[str, Any],
     annotations: Sequence[Mapping[str, Any]],
@@ -185,8 +205,10 @@ def _image(
     for annotation in annotations:
         own_area = read_area(annotation, path)
         _, _, box_width, box_height = annotation["bbox"]
-        area.append(box_width * box_height if own_area is None else own_area)
+        box_area = box_width * box_height
+        area.append(own_area or box_area)
         instances.skipped[NO_AREA] += "area" in annotation and own_area is None
+        instances.skipped[ZERO_AREA] += own_area == 0 and min(box_width, box_height) > 0
     crowd = [read_crowd(annotation, path) for annotation in annotations]
     classes = [labels[a["category_id"]] for a in annotations]
     return CocoImage(

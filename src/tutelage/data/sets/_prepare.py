@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from tqdm import tqdm
 
+from tutelage.data._settings import check_root
 from tutelage.data.image_data import ImageData
 from tutelage.errors import UserError
 from tutelage.io import read_json, write_json
@@ -54,6 +55,7 @@ class PreparedData(ImageData):
     @property
     def folder(self) -> Path:
         """Where the files of these settings are."""
+        check_root(self.root)
         return Path(self.root).expanduser() / f"{self.name}-{settings_key(self.settings)}"
 
 

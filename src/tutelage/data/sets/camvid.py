@@ -60,8 +60,8 @@ class CamVid(ImageData):
         size: tuple[int, int] | None = None,
         augment: bool | nn.Module = True,
     ) -> None:
-        if size is not None and min(size) < 1:
-            raise UserError(f"data.size is height and width in pixels, at least 1, got {size}")
+        if size is not None and not _is_size(size):
+            raise UserError(f"data.size is height and width in pixels, at least 1, got {size!r}")
         self.root = root
         self.size = size
         self.augment = augment
@@ -100,3 +100,11 @@ class CamVid(ImageData):
         )
         check_mask_classes(masks, self.classes, str(root / f"{name}annot"), name == "train")
         return masks
+
+
+def _is_size(size: object) -> bool:
+    return (
+        isinstance(size, (tuple, list))
+        and len(size) == 2
+        and all(isinstance(side, int) and side >= 1 for side in size)
+    )

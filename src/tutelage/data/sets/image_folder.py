@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tutelage.data._augmentation import PaddedCrop, resized_crop
 from tutelage.data._files import check_image_files, decode_image, require_folder
 from tutelage.data._overlap import warn_repeated, warn_shared
+from tutelage.data._settings import check_root, check_share, check_side, check_statistics
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ImageSet
 from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
@@ -105,6 +106,9 @@ class ImageFolder(ImageData):
             eighth of the size, crops and mirrors, as for CIFAR.
         mean: per channel, of [0, 1] pixels; the default is ImageNet's.
         std: per channel, of [0, 1] pixels; the default is ImageNet's.
+
+    Raises:
+        UserError: If one of them is of another kind or out of range.
     """
 
     def __init__(
@@ -116,10 +120,11 @@ class ImageFolder(ImageData):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
-        if size < 1:
-            raise UserError(
-                f"data.size is the side of the images in pixels, at least 1, got {size}"
-            )
+        check_root(root)
+        check_side(size)
+        check_share("data.validation", validation, zero=True)
+        check_statistics("data.mean", mean)
+        check_statistics("data.std", std)
         self.root = root
         self.size = size
         self.validation = validation

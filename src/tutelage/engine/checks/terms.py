@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Distiller
+from tutelage.core._checks import blame_reentrant
 from tutelage.errors import NonFiniteError, UserError, reason
 
 MAX_RATIO = 10.0
@@ -71,7 +72,7 @@ def check_terms(distiller: Distiller, batch: Batch) -> list[TermScale]:
     Raises:
         NonFiniteError: If a term is NaN or infinite.
         UserError: If a term sends no gradient to the student, neither at the weights nor beside
-            them, or if all terms are silent.
+            them, if all terms are silent, or if the student uses reentrant checkpointing.
     """
     parameters = [p for p in distiller.student.parameters() if p.requires_grad]
     with _restored(distiller), torch.enable_grad():
@@ -178,6 +179,12 @@ def _gradient_norm(term: Tensor, parameters: list[nn.Parameter]) -> float:
     if not term.requires_grad:
         return 0.0
     # The graph is retained: the other terms share the student's forward pass.
-    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        blamed = blame_reentrant(error)
+        if blamed is None:
+            raise
+        raise blamed from error
     norms = [g.float().norm() for g in gradients if g is not None]
     return float(torch.stack(norms).norm()) if norms else 0.0

@@ -90,15 +90,25 @@ class ClassificationMetrics(Metrics):
         self._undefined = {"network": SumMetric(), "teacher": SumMetric()}
 
     def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
-        """Add one batch."""
+        """Add one batch.
+
+        Raises:
+            UserError: If labels are not (N,) int64, or count more classes than the task has.
+        """
         logits = self._logits(output).float()
         self._to(logits.device)
-        labeled = batch.labels >= 0
+        labels = batch.labels
+        refuse_labels(labels, self._num_classes)
+        if labels.shape != logits.shape[:1]:
+            raise UserError(
+                f"there are {tuple(labels.shape)} labels for {tuple(logits.shape)} logits; give "
+                "one class for each item (N,), of one-hot labels labels.argmax(1)"
+            )
+        labeled = labels >= 0
         logits = logits[labeled]
-        labels = batch.labels[labeled]
+        labels = labels[labeled]
         if not len(labels):
             return
-        refuse_labels(labels, self._num_classes)
         self._num_samples.update(float(len(labels)))
         count = float(num_undefined(logits))
         self._undefined["network"].update(count)

@@ -146,11 +146,18 @@ def accepted_outliers(scores: Tensor, outliers: Tensor, accepted: float = 0.95) 
     Args:
         scores: as in `auroc`.
         outliers: as in `auroc`.
-        accepted: share of the known images.
+        accepted: share of the known images, above 0 and at most 1.
 
     Raises:
-        UserError: If there are no outliers, or nothing else, or if a score is NaN.
+        UserError: If there are no outliers, or nothing else, if a score is NaN, or if `accepted` is
+            out of range.
     """
+    is_number = isinstance(accepted, (int, float)) and not isinstance(accepted, bool)
+    if not is_number or not 0 < accepted <= 1:
+        raise UserError(
+            f"accepted is the share of the known images that pass, above 0 and at most 1, got "
+            f"{accepted!r}"
+        )
     _refuse_nan(scores)
     _count_outliers(outliers)
     known = scores[~outliers].sort().values
