@@ -24,7 +24,8 @@ READERS = (
     "tutelage.similarity._gram",
     "tutelage.similarity._fused",
     "tutelage.similarity._alignment_by_autograd",
-    "tutelage.methods.rcka",
+    "tutelage.methods._probabilities",
+    "tutelage.methods._divergence",
     "tutelage.methods._attention_maps",
 )
 

@@ -36,7 +36,7 @@ class Plan:
         pairs: (student layer, teacher layer, CKA) of the layers that agree best now; empty without
             a teacher.
         steps: optimizer steps of the run.
-        step_seconds: median time of one step on this machine.
+        step_seconds: median time of one step on this machine, with the loading of its batch.
     """
 
     num_samples: dict[str, int]
@@ -76,7 +76,7 @@ def plan(recipe: Recipe) -> Plan:
         terms=terms,
         pairs=_pairs(ready),
         steps=len(ready.sampler) * recipe.train.epochs,
-        step_seconds=_step_seconds(ready, accelerator),
+        step_seconds=_with_loading(ready, _step_seconds(ready, accelerator)),
     )
 
 
@@ -155,3 +155,18 @@ def _step_seconds(ready: TrainingSetup, accelerator: Accelerator) -> float:
         loss.item()  # waits for the device
         seconds.append(time.perf_counter() - start)
     return median(seconds)
+
+
+def _with_loading(ready: TrainingSetup, step_seconds: float) -> float:
+    """Return the time of a step with that of loading a batch, which processes do meanwhile."""
+    batches = iter(ready.training_batches())
+    next(batches)  # starts the processes
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        start = time.perf_counter()
+        if next(batches, None) is None:
+            break
+        seconds.append(time.perf_counter() - start)
+    loading = median(seconds) if seconds else 0.0
+    in_processes = ready.setup.recipe.train.num_workers > 0
+    return max(step_seconds, loading) if in_processes else step_seconds + loading

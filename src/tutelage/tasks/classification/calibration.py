@@ -34,8 +34,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     A golden-section search on log T: the likelihood has one maximum, since it is concave in 1/T.
 
-    >>> confident = torch.tensor([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]])
-    >>> round(fit_temperature(confident, torch.tensor([0, 0, 0, 1])), 2)  # 4 / log 3
+    >>> confident = torch.tensor([[4.0, 0.0]]).repeat(400, 1)  # and one label in four is the other
+    >>> round(fit_temperature(confident, torch.tensor([0, 0, 0, 1] * 100)), 2)  # 4 / log 3
     3.64
 
     Args:
