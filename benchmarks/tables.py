@@ -134,6 +134,28 @@ def settings_tables() -> str:
     return "\n".join(parts)
 
 
+def cap_table() -> str:
+    """Return differences to the baseline with the recipes' weights and with the gradient cap."""
+    columns = []
+    header = [""]
+    names: dict[str, None] = {}
+    for setting, rows in settings().items():
+        capped = summary(f"{setting}-capped")
+        if not capped:
+            continue
+        header += [f"{SETTINGS[setting]}: as they are", "capped", "ECE", "ECE, capped"]
+        columns.append((rows, capped))
+        names |= dict.fromkeys(by_gain(capped))
+    lines = []
+    for name in names:
+        cells = []
+        for rows, capped in columns:
+            for make in (difference, ece):
+                cells += [make(of[name]) if name in of else MISSING for of in (rows, capped)]
+        lines.append([title(name), *cells])
+    return markdown_table(header, lines)
+
+
 def balance_table() -> str:
     """Return what it is worth to choose how much the labels weigh.
 
@@ -226,6 +248,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_tables,
     "cost": cost_table,
     "balance": balance_table,
+    "cap": cap_table,
     "outliers": outliers_table,
 }
 
