@@ -136,24 +136,17 @@ def settings_tables() -> str:
 
 def cap_table() -> str:
     """Return differences to the baseline with the recipes' weights and with the gradient cap."""
-    columns = []
-    header = [""]
-    names: dict[str, None] = {}
+    parts = []
     for setting, rows in settings().items():
         capped = summary(f"{setting}-capped")
-        if not capped:
-            continue
-        header += [f"{SETTINGS[setting]}: as they are", "capped", "ECE", "ECE, capped"]
-        columns.append((rows, capped))
-        names |= dict.fromkeys(by_gain(capped))
-    lines = []
-    for name in names:
-        cells = []
-        for rows, capped in columns:
-            for make in (difference, ece):
-                cells += [make(of[name]) if name in of else MISSING for of in (rows, capped)]
-        lines.append([title(name), *cells])
-    return markdown_table(header, lines)
+        lines = []
+        for name in by_gain(capped):
+            cells = [make(of[name]) for make in (difference, ece) for of in (rows, capped)]
+            lines.append([title(name), *cells])
+        if lines:
+            header = [SETTINGS[setting], "weights as they are", "capped", "ECE", "ECE, capped"]
+            parts.append(markdown_table(header, lines))
+    return "\n".join(parts)
 
 
 def balance_table() -> str:
