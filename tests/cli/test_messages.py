@@ -46,7 +46,7 @@ def test_a_command_without_options_says_so(refuse: Run) -> None:
 
 @pytest.mark.filterwarnings("default:CKD has almost no signal")
 def test_a_warning_is_one_line_and_said_once(run: Run) -> None:
-    recipe = write_recipe("mine.yaml", teacher=TEACHER, method=part("methods.CKD"))
+    recipe = write_recipe("own.yaml", teacher=TEACHER, method=part("methods.CKD"))
     answer = run("plan", recipe, "--train.batch_size", "4")
     assert answer.code == 0
     assert answer.err == (
@@ -57,16 +57,16 @@ def test_a_warning_is_one_line_and_said_once(run: Run) -> None:
 def test_an_error_of_a_plan_comes_alone(refuse: Run) -> None:
     method = part("methods.RCKA", layer_pairs={"stage2": "stage9"})
     says = ("a layer of the teacher: no module 'stage9'",)
-    refuse("plan", write_recipe("mine.yaml", teacher=TEACHER, method=method), says=says)
+    refuse("plan", write_recipe("own.yaml", teacher=TEACHER, method=method), says=says)
 
 
 def test_missing_weights_and_wrong_statistics_say_of_which_network(refuse: Run) -> None:
     teacher = {**TEACHER, "weights": "nowhere"}
-    recipe = write_recipe("mine.yaml", teacher=teacher, method=part("methods.KD"))
+    recipe = write_recipe("own.yaml", teacher=teacher, method=part("methods.KD"))
     refuse("plan", recipe, says=("teacher: there are no weights at nowhere",))
     student = {**network(), "mean": [0.5], "std": [0.0]}
     says = ("student: std must be positive",)
-    refuse("plan", write_recipe("mine.yaml", student=student), says=says)
+    refuse("plan", write_recipe("own.yaml", student=student), says=says)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_of_structure_is_one_sentence(name: str, refuse: Run) -> None:
     sections, says = MISTAKES[name]
-    refuse("plan", write_recipe("mine.yaml", **sections), says=("mine.yaml: ", *says))
+    refuse("plan", write_recipe("own.yaml", **sections), says=("own.yaml: ", *says))
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_a_mistake_of_structure_is_one_sentence(name: str, refuse: Run) -> None:
     ],
 )
 def test_a_key_with_nothing_behind_it_is_named(key: str, says: str, refuse: Run) -> None:
-    Path("mine.yaml").write_text(yaml.safe_dump({**BASE, key: None}))
-    refuse("plan", "mine.yaml", says=(f"mine.yaml: {says}",))
+    Path("own.yaml").write_text(yaml.safe_dump({**BASE, key: None}))
+    refuse("plan", "own.yaml", says=(f"own.yaml: {says}",))
 
 
 @pytest.mark.parametrize(
@@ -133,11 +133,11 @@ def test_a_key_with_nothing_behind_it_is_named(key: str, says: str, refuse: Run)
 def test_a_mistake_of_structure_on_the_line_is_one_sentence(
     words: list[str], says: str, refuse: Run
 ) -> None:
-    refuse("plan", write_recipe("mine.yaml"), *words, says=("on the command line: ", says))
+    refuse("plan", write_recipe("own.yaml"), *words, says=("on the command line: ", says))
 
 
 def test_a_key_of_a_teacher_that_is_not_there_gets_the_known_ones(refuse: Run) -> None:
-    recipe = write_recipe("mine.yaml", teachers={"large": TEACHER}, method=KD)
+    recipe = write_recipe("own.yaml", teachers={"large": TEACHER}, method=KD)
     says = ("--teachers.larg.weights: the recipe has no teacher 'larg'; did you mean ['large']?",)
     refuse("plan", recipe, "--teachers.larg.weights", "x", says=says)
 
@@ -156,19 +156,19 @@ def test_a_layer_of_teachers_says_which_network_lacks_it(
 ) -> None:
     method = part("methods.RCKA", layer_pairs={"stage2": layer})
     teachers = {name: TEACHER for name in names}
-    refuse("plan", write_recipe("mine.yaml", teachers=teachers, method=method), says=(says,))
+    refuse("plan", write_recipe("own.yaml", teachers=teachers, method=method), says=(says,))
 
 
 def test_one_teacher_by_name_can_be_tapped(run: Run) -> None:
     method = part("methods.RCKA", layer_pairs={"stage2": "a/stage2"})
-    recipe = write_recipe("mine.yaml", teachers={"a": TEACHER}, method=method)
+    recipe = write_recipe("own.yaml", teachers={"a": TEACHER}, method=method)
     assert run("plan", recipe).code == 0
 
 
 def test_a_layer_of_a_split_student_is_named_as_in_the_recipe(refuse: Run) -> None:
     method = part("methods.ResidualKD", layer_pairs={"stage9": "stage3"})
     says = ("a layer of the student: no module 'stage9' in SmallCNN; did you mean ['stage3'",)
-    refuse("plan", write_recipe("mine.yaml", teacher=TEACHER, method=method), says=says)
+    refuse("plan", write_recipe("own.yaml", teacher=TEACHER, method=method), says=says)
 
 
 def test_own_functions_and_tasks_that_are_not_complete_are_named(
@@ -190,7 +190,7 @@ def test_own_functions_and_tasks_that_are_not_complete_are_named(
 def test_a_task_of_other_data_is_named(refuse: Run) -> None:
     task = part("tasks.Detection", num_classes=10)
     says = ("the task (Detection) cannot use the batches of the data (Digits)",)
-    refuse("plan", write_recipe("mine.yaml", task=task), says=says)
+    refuse("plan", write_recipe("own.yaml", task=task), says=says)
 
 
 def test_half_precision_of_a_gpu_is_refused_on_a_cpu(
@@ -198,7 +198,7 @@ def test_half_precision_of_a_gpu_is_refused_on_a_cpu(
 ) -> None:
     monkeypatch.setattr("tutelage.engine.setup.needs_cpu", lambda: True)
     says = ("train.precision fp16 needs a GPU",)
-    refuse("plan", write_recipe("mine.yaml"), "--train.precision", "fp16", says=says)
+    refuse("plan", write_recipe("own.yaml"), "--train.precision", "fp16", says=says)
 
 
 def test_a_folder_in_place_of_a_recipe_says_what_to_give(refuse: Run) -> None:

@@ -134,9 +134,9 @@ def _agree(answer: Output, other: Output | None) -> bool:
     """Return whether two answers are the same but for rounding."""
     if other is None:
         return False
-    ours = list(tensors_in((answer.output, dict(answer.features))))
-    theirs = list(tensors_in((other.output, dict(other.features))))
-    return len(ours) == len(theirs) and all(map(_are_close, ours, theirs))
+    values = list(tensors_in((answer.output, dict(answer.features))))
+    others = list(tensors_in((other.output, dict(other.features))))
+    return len(values) == len(others) and all(map(_are_close, values, others))
 
 
 def _are_close(value: Tensor, other: Tensor) -> bool:
@@ -149,10 +149,10 @@ def _are_close(value: Tensor, other: Tensor) -> bool:
         or value.dtype != torch.float32
         or torch.is_autocast_enabled(value.device.type)
     )
-    ours, theirs = value.double(), other.double()
-    scale = ours.where(ours.isfinite(), 0.0).abs().amax() if ours.numel() else ours.new_zeros(())
-    apart = (ours - theirs).abs().where(ours != theirs, 0.0)
-    apart = apart.where(~(ours.isnan() & theirs.isnan()), 0.0)
+    this, that = value.double(), other.double()
+    scale = this.where(this.isfinite(), 0.0).abs().amax() if this.numel() else this.new_zeros(())
+    apart = (this - that).abs().where(this != that, 0.0)
+    apart = apart.where(~(this.isnan() & that.isnan()), 0.0)
     return bool((apart <= (COARSE_TOLERANCE if is_coarse else TOLERANCE) * scale).all())
 
 

@@ -23,7 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from tutelage.core._arguments import check_kind, check_positive_number, shown_kind
+from tutelage.core._arguments import (
+    check_kind,
+    check_positive_number,
+    check_scalar,
+    shown_kind,
+)
 from tutelage.core._checks import blame_reentrant
 from tutelage.core.distiller import Distiller
 from tutelage.core.distributed import mean_of_ranks
@@ -194,6 +199,4 @@ def _check_terms(terms: object) -> None:
             "call cap(distiller(batch))"
         )
     for name, term in terms.items():
-        if not isinstance(term, Tensor) or term.ndim:
-            kind = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else shown_kind(term)
-            raise UserError(f"the term {name!r} is {kind}; a gradient cap takes scalar tensors")
+        check_scalar(f"a gradient cap takes scalars: the term {name!r}", term)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -56,6 +56,19 @@ def warn_repeated(images: Sequence[Path], where: str) -> None:
             "are better than they should be: take them out",
             stacklevel=3,
         )
+
+
+def warn_copies(parts: Mapping[str, Sequence[Path]], root: Path | str) -> None:
+    """Warn of images that are in the training part twice, or in another part, too.
+
+    Args:
+        parts: images by the name of their part, the training part first.
+        root: names the data set, for the messages.
+    """
+    (train, images), *others = parts.items()
+    warn_repeated(images, f"{train} of {root}")
+    for name, paths in others:
+        warn_shared(images, paths, f"{train} and {name} of {root}")
 
 
 def _equal_files(

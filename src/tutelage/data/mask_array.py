@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.core.batch import IGNORE_INDEX, Batch
+from tutelage.core.batch import Batch
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_set import to_float
-from tutelage.data.masks import VOID, MaskSet
+from tutelage.data.masks import MaskSet, mask_labels
 from tutelage.data.samples import Key
 
 
@@ -52,7 +52,7 @@ class MaskArray(DenseSet):
 
     def plain_target(self, target: Any) -> Tensor:
         """Return the mask as int64, -100 for no class."""
-        return _labels(target.as_subclass(Tensor))
+        return mask_labels(target.as_subclass(Tensor))
 
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> MaskArray:
         """Return the samples at these positions, with another augmentation."""
@@ -69,7 +69,7 @@ class MaskArray(DenseSet):
         if self.augment is not None:
             return super().batch(keys)
         positions = [position for _, position in keys]
-        labels = _labels(self.masks[positions])
+        labels = mask_labels(self.masks[positions])
         return self._with_ids(keys, to_float(self.images[positions]), labels)
 
 
@@ -93,8 +93,3 @@ def resized_masks(masks: MaskSet, size: tuple[int, int]) -> MaskArray:
         images[position] = functional.resize(masks.image(position), list(size), antialias=True)
         classes[position] = functional.resize(target[None], list(size), nearest)[0]
     return MaskArray(images, classes, masks.ids)
-
-
-def _labels(masks: Tensor) -> Tensor:
-    labels = masks.long()
-    return labels.masked_fill_(labels == VOID, IGNORE_INDEX)

@@ -135,6 +135,11 @@ class MaskSet(DenseSet):
         self.pairs = pairs
         self.mask_format = mask_format
 
+    @property
+    def images(self) -> list[Path]:
+        """The image files of all pairs."""
+        return [image for image, _ in self.pairs]
+
     def image(self, position: int) -> Tensor:
         """Decode one image; it is put upright only if its mask is."""
         image_file, mask_file = self.pairs[int(self.ids[position])]
@@ -149,8 +154,7 @@ class MaskSet(DenseSet):
 
     def plain_target(self, target: Any) -> Tensor:
         """Return the mask as int64, -100 for no class."""
-        mask: Tensor = target.as_subclass(Tensor).long()
-        return mask.masked_fill_(mask == VOID, IGNORE_INDEX)
+        return mask_labels(target.as_subclass(Tensor))
 
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> MaskSet:
         """Return the samples at these positions, with another augmentation."""
@@ -170,6 +174,12 @@ class MaskSet(DenseSet):
             torch.stack([padded(image, 0) for image in images]),
             torch.stack([padded(mask, IGNORE_INDEX) for mask in labels]),
         )
+
+
+def mask_labels(masks: Tensor) -> Tensor:
+    """Return masks of classes, 255 for none, as int64 labels, -100 for none."""
+    labels = masks.long()
+    return labels.masked_fill_(labels == VOID, IGNORE_INDEX)
 
 
 def checked_mask_set(pairs: Sequence[tuple[Path, Path]], mask_format: MaskFormat) -> MaskSet:

@@ -9,7 +9,7 @@ from torch import nn
 from tutelage.data._augmentation import mirror
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_repeated, warn_shared
+from tutelage.data._overlap import warn_copies
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.mask_array import resized_masks
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, value_table
@@ -74,15 +74,16 @@ class CamVid(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the parts."""
         root = require_folder(self.root, "CamVid", ADVICE)
-        parts = [self._part(root, name) for name in ("train", "val", "test")]
-        paths = [[image for image, _ in part.pairs] for part in parts]
-        warn_repeated(paths[0], f"train of {root}")
-        warn_shared(paths[0], paths[1], f"train and val of {root}")
-        warn_shared(paths[0], paths[2], f"train and test of {root}")
+        parts = {name: self._part(root, name) for name in ("train", "val", "test")}
+        warn_copies({name: part.images for name, part in parts.items()}, root)
+        train, validation, test = parts.values()
         if self.size is None:
-            return parts[0], parts[1], parts[2]
-        train, validation, test = (resized_masks(part, self.size) for part in parts)
-        return train, validation, test
+            return train, validation, test
+        return (
+            resized_masks(train, self.size),
+            resized_masks(validation, self.size),
+            resized_masks(test, self.size),
+        )
 
     def standard_augmentation(self) -> nn.Module:
         """Mirror half of the images."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_repeated, warn_shared
+from tutelage.data._overlap import warn_copies
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, scaled_crop
 from tutelage.errors import UserError
@@ -91,12 +91,8 @@ class Cityscapes(ImageData):
         train = self._part(self.train)
         validation = None if self.val is None else self._part(self.val)
         test = None if self.test is None else self._part(self.test)
-        images = [image for image, _ in train.pairs]
-        warn_repeated(images, f"{self.train} of {self.root}")
-        for part, name in ((validation, self.val), (test, self.test)):
-            if part is not None:
-                others = [image for image, _ in part.pairs]
-                warn_shared(images, others, f"{self.train} and {name} of {self.root}")
+        named = ((self.train, train), (self.val, validation), (self.test, test))
+        warn_copies({str(name): part.images for name, part in named if part is not None}, self.root)
         return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:

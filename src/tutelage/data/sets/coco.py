@@ -17,7 +17,7 @@ from tutelage.data._files import (
     num_left_as_stored,
     require_folder,
 )
-from tutelage.data._overlap import warn_repeated, warn_shared
+from tutelage.data._overlap import warn_copies
 from tutelage.data._text import warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
@@ -179,10 +179,10 @@ class Coco(ImageData):
         train = self._part(self.train, self.keep_empty)
         validation = None if self.val is None else self._part(self.val, keep_empty=True)
         test = None if self.test is None else self._part(self.test, keep_empty=True)
-        warn_repeated(_paths(train), f"{self.train} of {self.root}")
-        for part, name in ((validation, self.val), (test, self.test)):
-            if part is not None:
-                warn_shared(_paths(train), _paths(part), f"{self.train} and {name} of {self.root}")
+        named = ((self.train, train), (self.val, validation), (self.test, test))
+        warn_copies(
+            {str(name): _paths(part) for name, part in named if part is not None}, self.root
+        )
         return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
