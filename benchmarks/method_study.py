@@ -37,7 +37,7 @@ TO_VIT = "classification/fashion-mnist-vit"
 FROM_VIT = "classification/fashion-mnist-from-vit"
 TO_MIXER = "classification/fashion-mnist-mixer"
 OPEN_SET = "classification/fashion-mnist-open"
-RESNET = "classification/fashion-mnist-resnet"
+RESNET = "classification/cifar10/resnet8x4"
 
 # AFD is compared with KD, as in its paper; RCKA + KD has a study of its own.
 METHODS = all_recipes(FASHION, without=["afd", "rcka_kd"])

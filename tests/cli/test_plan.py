@@ -48,3 +48,14 @@ def test_it_refuses_what_train_would_refuse(refuse: Run) -> None:
         "run",
         says=("--out is no option and no key of the recipe",),
     )
+
+
+def test_a_term_that_pulls_hard_is_warned_of_where_no_cap_holds_it(run: Run) -> None:
+    method = part("methods.KD", weight=500.0)
+    recipe = write_recipe("mine.yaml", method=method, teacher=network(width=8))
+    capped = run("plan", recipe)
+    assert "train.gradient_cap 1: the method's terms together" in capped.out
+    assert "warning" not in capped.out
+    free = run("plan", recipe, "--train.gradient_cap", "null")
+    assert "warning: the term 'kd' pulls" in free.out
+    assert "gradient_cap 1" not in free.out

@@ -21,7 +21,7 @@ def describe(plan: Plan) -> str:
     if plan.connectors:
         rows = [[name, _shape(shape), f"{math.prod(shape):,}"] for name, shape in plan.connectors]
         sections.append(text_table(["connector to be made", "shape", "parameters"], rows))
-    sections.append(_terms(plan.terms))
+    sections.append(_terms(plan.terms, plan.gradient_cap))
     if plan.pairs:
         sections.append(_pairs(plan.pairs))
     sections.append(
@@ -31,17 +31,26 @@ def describe(plan: Plan) -> str:
     return "\n\n".join(sections)
 
 
-def _terms(scales: Sequence[TermScale]) -> str:
+def _terms(scales: Sequence[TermScale], cap: float | None) -> str:
     rows = []
     for scale in scales:
         ratio = "" if scale.ratio is None else f"{scale.ratio:.2g}"
         rows.append([scale.term, f"{scale.value:.4g}", f"{scale.gradient:.3g}", ratio])
     lines = [text_table(["term at full weight", "value", "gradient", "× task"], rows)]
+    if cap is not None:
+        lines.append(
+            f"train.gradient_cap {cap:g}: the method's terms together pull at most {_times(cap)} "
+            "as the labels, and harder only in their direction"
+        )
     for scale in scales:
-        warning = scale.warning()
+        warning = scale.warning(is_capped=cap is not None)
         if warning:
             lines.append(f"warning: {warning}")
     return "\n".join(lines)
+
+
+def _times(limit: float) -> str:
+    return "as hard" if limit == 1 else f"{limit:g} times as hard"
 
 
 def _pairs(pairs: Sequence[tuple[str, str, float]]) -> str:

@@ -37,6 +37,8 @@ class Plan:
             a teacher.
         steps: optimizer steps of the run.
         step_seconds: median time of one step on this machine, with the loading of its batch.
+        gradient_cap: how many times as hard as the labels the terms may pull across them; None
+            without a limit.
     """
 
     num_samples: dict[str, int]
@@ -47,6 +49,7 @@ class Plan:
     pairs: list[tuple[str, str, float]]
     steps: int
     step_seconds: float
+    gradient_cap: float | None
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -77,6 +80,7 @@ def plan(recipe: Recipe) -> Plan:
         pairs=_pairs(ready),
         steps=len(ready.sampler) * recipe.train.epochs,
         step_seconds=_with_loading(ready, _step_seconds(ready, accelerator)),
+        gradient_cap=None if ready.cap is None else ready.cap.limit,
     )
 
 
