@@ -9,9 +9,8 @@ import pytest
 from benchmarks.method_study import FULL_STUDIES, METHODS, RCKA, STUDIES, main
 from benchmarks.recipe_study import parse_variant
 
-from tests.helpers.commands import network, part, write_fashion_mnist, write_recipe
+from tests.helpers.commands import network, part, write_cifar10, write_recipe
 
-REAL = Path("/usr/share/datasets/fashion-mnist")
 SMALL = [
     "train.epochs=1",
     "train.milestones=[]",
@@ -21,17 +20,16 @@ SMALL = [
 ]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="needs dataset-fashion-mnist")
 def test_the_full_profile_runs_every_method_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    data = write_fashion_mnist(tmp_path / "data", REAL, 80)
+    data = write_cifar10(tmp_path / "data", 2)
     train = {"epochs": 1, "batch_size": 50, "num_threads": 1}
     teacher = write_recipe(
         tmp_path / "teacher.yaml",
-        data=part("data.FashionMNIST", root=str(data)),
-        student=network("models.resnet32", channels=1, num_classes=10),
+        data=part("data.CIFAR10", root=str(data)),
+        student=network("models.resnet32", num_classes=10),
         train=train,
         num_labels=None,
     )
@@ -47,11 +45,11 @@ def test_the_full_profile_runs_every_method_small(
     main([*command, "--collect", "--out", "result.json"])
     result = json.loads(Path("result.json").read_text())
     assert list(result["summary"]) == list(FULL_STUDIES["resnet"].variants)
-    assert all(row["test"]["num_samples"]["mean"] == 80 for row in result["summary"].values())
+    assert all(row["test"]["num_samples"]["mean"] == 20 for row in result["summary"].values())
     assert result["runs"]["rcka"]["0"]["parameters"]["student"] > 1e6
     assert "difference" in result["summary"]["kd"]
     (teacher_metrics,) = result["teachers"].values()
-    assert teacher_metrics["test"]["num_samples"] == 80
+    assert teacher_metrics["test"]["num_samples"] == 20
     assert (
         result["summary"]["kd"]["validation"]["top1"]["mean"]
         == result["runs"]["kd"]["0"]["validation"]["top1"]

@@ -11,9 +11,11 @@ from torch import nn
 
 from tests.helpers.runs import make_recipe
 from tutelage import KD, RCKA, CombinedMethod
+from tutelage.core.taps import FeatureTaps
 from tutelage.engine import fit
 from tutelage.engine.compiled import compile_networks
 from tutelage.engine.run_folder import RunFolder
+from tutelage.models import small_cnn
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -30,6 +32,17 @@ def test_several_gradients_of_one_compiled_pass() -> None:
     ]
     total = torch.autograd.grad(first + second, weight)[0]
     assert torch.allclose(gradients[0] + gradients[1], total)
+
+
+@needs_compiler
+def test_the_taps_of_a_second_network_of_the_same_class_fire() -> None:
+    torch._dynamo.reset()
+    images = torch.rand(2, 1, 8, 8)
+    for layers in ([], ["stage1"], ["stage2"]):
+        network = small_cnn(width=2)
+        taps = FeatureTaps(network, layers)
+        compile_networks(network)
+        assert list(taps(images).features) == layers
 
 
 @needs_compiler
