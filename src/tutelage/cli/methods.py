@@ -42,6 +42,8 @@ def _describe(name: str, method: type[Method]) -> list[str]:
     summary = (inspect.getdoc(method) or "").splitlines()[0]
     info = method.info
     facts = {"paper": info.paper, "tasks": info.tasks, "needs": info.needs, "trains": info.trains}
+    if info.caution:
+        facts["caution"] = info.caution
     lines = [textwrap.fill(f"{name}  —  {summary}", WIDTH, subsequent_indent="    ")]
     for title, fact in facts.items():
         line = f"    {title:<7} {fact}"

@@ -23,12 +23,14 @@ class MethodInfo:
         tasks: the tasks it was made for.
         needs: what it needs of the teacher and the recipe.
         trains: trainable parts that it adds and drops again at the end.
+        caution: where it cost accuracy in our studies, with the default cap on gradients.
     """
 
     paper: str
     tasks: str
     needs: str
     trains: str = "nothing"
+    caution: str = ""
 
 
 class Method(nn.Module, ABC):

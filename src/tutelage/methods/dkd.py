@@ -125,6 +125,8 @@ class DKD(Method):
         paper="B. Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, arXiv 2203.08679",
         tasks="classification",
         needs="labels; logits of the same shape from both networks; the teacher may be cached",
+        caution="beta 8, the value for CIFAR-100, loses with few labels: -1.8 [-2.2, -1.5] points "
+        "with 4000 of Fashion-MNIST; begin with 0.5",
     )
 
     def __init__(

@@ -203,6 +203,8 @@ class RCKA(Method):
         "IJCAI 2024, arXiv 2401.11824",
         tasks="classification, segmentation",
         needs="logits; layer pairs for the feature term, of any widths; batches of 2 or more",
+        caution="a teacher hardly better than the student: -1.7 [-3.5, +0.1] points from a ViT of "
+        "86.8 % to a CNN of 81.4 % (Fashion-MNIST, 4000 labels); try train.gradient_cap 0.5",
     )
 
     def __init__(
