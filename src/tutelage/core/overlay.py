@@ -24,12 +24,16 @@ class Overlay:
         labels: (n,) class of each box.
         scores: (n,) confidence of each box; None for the truth.
         mask: (H, W) class of each pixel, -100 for none; None if the task has no masks.
+        points: (K, 2) x and y of each joint in pixels; None if the task has no points.
+        point_scores: (K,) confidence of each joint; 0 for one that is not labeled.
     """
 
     boxes: Tensor | None = None
     labels: Tensor | None = None
     scores: Tensor | None = None
     mask: Tensor | None = None
+    points: Tensor | None = None
+    point_scores: Tensor | None = None
 
 
 @runtime_checkable

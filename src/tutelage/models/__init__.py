@@ -9,7 +9,9 @@ from __future__ import annotations
 from tutelage.models.blocks import StagedNet
 from tutelage.models.detectors import faster_rcnn, fcos, retinanet
 from tutelage.models.fpn import fpn_backbone
+from tutelage.models.hourglass import stacked_hourglass
 from tutelage.models.mobilenet import mobilenet_v2
+from tutelage.models.pose_network import PoseNetwork, small_pose
 from tutelage.models.resnet import (
     cifar_resnet,
     resnet8,
@@ -29,6 +31,7 @@ from tutelage.models.vgg import vgg8, vgg11, vgg13
 from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
+    "PoseNetwork",
     "StagedNet",
     "cifar_resnet",
     "faster_rcnn",
@@ -48,6 +51,8 @@ __all__ = [
     "shufflenet_v1",
     "shufflenet_v2",
     "small_cnn",
+    "small_pose",
+    "stacked_hourglass",
     "unet",
     "vgg8",
     "vgg11",
