@@ -30,6 +30,7 @@ from tutelage.data.sets.digits import Digits
 from tutelage.data.sets.image_folder import ImageFolder
 from tutelage.data.sets.mni152 import MNI152
 from tutelage.data.sets.mnist import MNIST, FashionMNIST
+from tutelage.data.sets.pen_digits import PenDigits
 from tutelage.data.sets.tuxpaint import TuxPaint
 from tutelage.data.sets.voc import VOCSegmentation
 
@@ -60,6 +61,7 @@ __all__ = [
     "MaskFormat",
     "MaskSet",
     "OpenSet",
+    "PenDigits",
     "PoseArray",
     "PoseAugmentation",
     "PoseData",

@@ -45,21 +45,22 @@ def pck(
 class PoseMetrics(Metrics):
     """Running metrics of a network for poses, over the joints that have a label.
 
-    - `pck@<α>`: the share of joints whose distance to the truth is at most α times the reference:
-      the longer side of the input, or what the data says, such as the size of a head
-    - `pck@<α>/<joint>` by joint and `pck@<α>/<group>` by group, at the task's own α
+    - `pck`: the share of joints whose distance to the truth is at most α times the reference: the
+      longer side of the input, or what the data says, such as the size of a head
+    - `pck@<threshold>`: the same for other thresholds
+    - `pck/<joint>` by joint, and `pck/<group>` by group of joints
     - `error`: mean distance in percent of the reference
-    - `<branch>/pck@<α>`, `ensemble/pck@<α>`: of further predictions in the output
+    - `<branch>/pck`, `ensemble/pck`: of further predictions in the output
     - `branch_agreement`: share of joints at which two branches are within α of each other
-    - `constant/pck@<α>`: of the mean training pose, whatever the image
+    - `constant/pck`: of the mean training pose, whatever the image
     - with a teacher `agreement`: share of joints at which it is within α
     - `num_samples`: the number of labeled joints
 
     Args:
         points: reads points (N, K, 2) in pixels of the input from maps (N, K, h, w).
         maps: reads the maps of the prediction from an output.
-        thresholds: α of the metrics.
-        alpha: α of the metrics by joint and of agreements; one of the thresholds.
+        thresholds: of the metrics.
+        alpha: α, one of the thresholds.
         names: of the joints; without names there are no metrics by joint.
         groups: of joints by name: the joints' indices.
         constant: (K, 2) a pose in pixels of the input that stands for every image, or None.
@@ -80,6 +81,7 @@ class PoseMetrics(Metrics):
         self._maps = maps
         self._thresholds = tuple(thresholds)
         self._alpha = alpha
+        self._headline = self._thresholds.index(alpha)
         self._names = tuple(names)
         self._groups = dict(groups or {})
         self._constant = constant
@@ -131,8 +133,10 @@ class PoseMetrics(Metrics):
         metrics: dict[str, float] = {}
         for prefix in [key.removesuffix("hits") for key in sums if key.endswith("hits")]:
             hits = sums[f"{prefix}hits"]
+            metrics[f"{prefix}pck"] = _share(hits[self._headline], counts)
             for row, threshold in zip(hits, self._thresholds, strict=True):
-                metrics[f"{prefix}pck@{threshold:g}"] = _share(row, counts)
+                if threshold != self._alpha:
+                    metrics[f"{prefix}pck@{threshold:g}"] = _share(row, counts)
             if prefix in ("", "constant/"):
                 metrics |= self._by_group(prefix, hits, counts)
         metrics["error"] = 100 * float(sums["error"] / counts.sum())
@@ -145,16 +149,16 @@ class PoseMetrics(Metrics):
         return metrics
 
     def _by_joint(self, hits: Tensor, counts: Tensor) -> dict[str, float]:
-        row = hits[self._thresholds.index(self._alpha)]
+        row = hits[self._headline]
         return {
-            f"pck@{self._alpha:g}/{name}": _share(row[index], counts[index])
+            f"pck/{name}": _share(row[index], counts[index])
             for index, name in enumerate(self._names)
         }
 
     def _by_group(self, prefix: str, hits: Tensor, counts: Tensor) -> dict[str, float]:
-        row = hits[self._thresholds.index(self._alpha)]
+        row = hits[self._headline]
         return {
-            f"{prefix}pck@{self._alpha:g}/{name}": _share(row[list(members)], counts[list(members)])
+            f"{prefix}pck/{name}": _share(row[list(members)], counts[list(members)])
             for name, members in self._groups.items()
         }
 

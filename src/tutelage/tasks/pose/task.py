@@ -42,14 +42,16 @@ class Pose(Task):
     Args:
         num_joints: K.
         sigma: of the Gaussians, in pixels of the maps.
-        thresholds: α of the metrics `pck@α`.
-        alpha: α by which the best epoch is chosen, and of the metrics by joint.
+        thresholds: of the metrics `pck@<threshold>`, shares of a length.
+        alpha: the threshold of `pck`, by which the best epoch is chosen, and of metrics by joint.
         names: of the joints; without them there are no metrics by joint.
         groups: names of groups of joints → the names of their joints.
 
     Raises:
         UserError: If an argument is out of range, or a joint is unknown.
     """
+
+    monitor = "pck"
 
     def __init__(
         self,
@@ -80,7 +82,6 @@ class Pose(Task):
         self.alpha = alpha
         self.names = tuple(names)
         self.groups = {name: tuple(members) for name, members in (groups or {}).items()}
-        self.monitor = f"pck@{alpha:g}"
         self._group_indices()
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
