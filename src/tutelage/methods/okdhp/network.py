@@ -146,6 +146,8 @@ def branched(
         squeeze = max(student.width // 4, 1) if squeeze is None else squeeze
         unit = FeatureAggregation(student.width, branches, student.num_joints, squeeze, variant)
     network = BranchedPose(student, trunk, stages, deployed, unit)
+    parameter = next(student.parameters())
+    network.to(parameter.device, parameter.dtype)
     _copy_statistics(student, network)
     return network
 

@@ -29,14 +29,15 @@ def pck(
     Args:
         points: (N, K, 2).
         truth: (N, K, 3), with a weight; a joint of weight 0 does not count.
-        reference: (N,), the length that thresholds are shares of.
+        reference: (N,), the length that thresholds are shares of; or (N, 2), one in x and in y.
         thresholds: R shares; a distance of exactly that share is found.
 
     Returns:
         Hits (R, K) and counts (K,).
     """
     visible = truth[..., 2] > 0
-    distance = (points - truth[..., :2]).norm(dim=-1) / reference[:, None]
+    lengths = reference[:, None, None] if reference.ndim == 1 else reference[:, None]
+    distance = ((points - truth[..., :2]) / lengths).norm(dim=-1)
     limits = torch.tensor(list(thresholds), device=distance.device, dtype=distance.dtype)
     hits = (distance[None] <= limits[:, None, None]) & visible
     return hits.sum(1).to(torch.float32), visible.sum(0).to(torch.float32)
@@ -63,6 +64,7 @@ class PoseMetrics(Metrics):
         alpha: α, one of the thresholds.
         names: of the joints; without names there are no metrics by joint.
         groups: of joints by name: the joints' indices.
+        uncounted: indices of joints that only metrics by joint count.
         constant: (K, 2) a pose in pixels of the input that stands for every image, or None.
     """
 
@@ -75,6 +77,7 @@ class PoseMetrics(Metrics):
         alpha: float,
         names: Sequence[str] = (),
         groups: Mapping[str, Sequence[int]] | None = None,
+        uncounted: Sequence[int] = (),
         constant: Tensor | None = None,
     ) -> None:
         self._points = points
@@ -84,6 +87,7 @@ class PoseMetrics(Metrics):
         self._headline = self._thresholds.index(alpha)
         self._names = tuple(names)
         self._groups = dict(groups or {})
+        self._uncounted = list(uncounted)
         self._constant = constant
         # Sums by name; those that not all ranks have are 0 there.
         self._sums: dict[str, Tensor] = {}
@@ -133,10 +137,12 @@ class PoseMetrics(Metrics):
         metrics: dict[str, float] = {}
         for prefix in [key.removesuffix("hits") for key in sums if key.endswith("hits")]:
             hits = sums[f"{prefix}hits"]
-            metrics[f"{prefix}pck"] = _share(hits[self._headline], counts)
+            counted = torch.ones_like(counts)
+            counted[self._uncounted] = 0.0
+            metrics[f"{prefix}pck"] = _share(hits[self._headline] * counted, counts * counted)
             for row, threshold in zip(hits, self._thresholds, strict=True):
                 if threshold != self._alpha:
-                    metrics[f"{prefix}pck@{threshold:g}"] = _share(row, counts)
+                    metrics[f"{prefix}pck@{threshold:g}"] = _share(row * counted, counts * counted)
             if prefix in ("", "constant/"):
                 metrics |= self._by_group(prefix, hits, counts)
         metrics["error"] = 100 * float(sums["error"] / counts.sum())

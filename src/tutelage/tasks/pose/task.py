@@ -46,6 +46,7 @@ class Pose(Task):
         alpha: the threshold of `pck`, by which the best epoch is chosen, and of metrics by joint.
         names: of the joints; without them there are no metrics by joint.
         groups: names of groups of joints → the names of their joints.
+        uncounted: names of joints that `pck` leaves out, such as pelvis and thorax in PCKh.
 
     Raises:
         UserError: If an argument is out of range, or a joint is unknown.
@@ -62,6 +63,7 @@ class Pose(Task):
         alpha: float = 0.05,
         names: Sequence[str] = (),
         groups: Mapping[str, Sequence[str]] | None = None,
+        uncounted: Sequence[str] = (),
     ) -> None:
         if not isinstance(num_joints, int) or num_joints < 1:
             raise UserError(f"num_joints must be at least 1, got {num_joints!r}")
@@ -82,7 +84,9 @@ class Pose(Task):
         self.alpha = alpha
         self.names = tuple(names)
         self.groups = {name: tuple(members) for name, members in (groups or {}).items()}
+        self.uncounted = tuple(uncounted)
         self._group_indices()
+        self._indices("uncounted", self.uncounted)
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """Return the inputs of the batch as the only argument."""
@@ -172,6 +176,7 @@ class Pose(Task):
             alpha=self.alpha,
             names=self.names,
             groups=self._group_indices(),
+            uncounted=self._indices("uncounted", self.uncounted),
             constant=constant,
         )
 
@@ -186,17 +191,19 @@ class Pose(Task):
         return maps
 
     def _group_indices(self) -> dict[str, list[int]]:
-        for name, members in self.groups.items():
-            unknown = [member for member in members if member not in self.names]
-            if unknown or not members:
-                raise UserError(
-                    f"the group {name!r} has the joint {unknown[0] if unknown else None!r}, which "
-                    f"is none of task.names {list(self.names)}; name joints of the task"
-                )
         return {
-            name: [self.names.index(member) for member in members]
+            name: self._indices(f"the group {name!r}", members)
             for name, members in self.groups.items()
         }
+
+    def _indices(self, what: str, members: Sequence[str]) -> list[int]:
+        unknown = [member for member in members if member not in self.names]
+        if unknown:
+            raise UserError(
+                f"{what} has the joint {unknown[0]!r}, which is none of task.names "
+                f"{list(self.names)}; name joints of the task"
+            )
+        return [self.names.index(member) for member in members]
 
 
 def mean_pose(train: Any) -> Tensor | None:
