@@ -27,9 +27,9 @@ class Joints:
         weights: (N, K) float32, 0 for a joint without a label.
         regions: (N, 4) float32, left, top, width and height of what is cut out, in pixels of the
             stored image, whose left edge is 0.
-        extras: further numbers by name, (N,) each: `reference` is the length in pixels of the image
-            to which errors are related, such as the size of a head; `area` and `image_id` are those
-            of COCO.
+        extras: further numbers by name, (N, ...) each, which join the batch: `reference` (N,) is
+            the length in pixels of the image to which errors are related, such as the size of a
+            head; `area`, `image_id` and `image_points` are those of COCO.
     """
 
     points: Tensor
@@ -55,7 +55,7 @@ class PoseSet(ImageSet):
     A batch has `inputs` (N, C, H, W) float32 in [0, 1]; `labels` (N, K, 3) float32: x and y in
     pixels of the input, and the weight, 0 for a joint that has no label or has left the image;
     `crops` (N, 2, 3), the affine map from pixels of the input to those of the stored image; and the
-    extras of the joints, lengths and areas in pixels of the input.
+    extras of the joints, of which `reference` is in pixels of the input.
 
     Args:
         joints: of all samples.
@@ -126,13 +126,10 @@ class PoseSet(ImageSet):
     def _extras(self, keys: Sequence[Key], affine: Tensor) -> dict[str, Tensor]:
         """Return the extras of these samples, at the scale of the inputs."""
         positions = [position for _, position in keys]
-        # The factor of areas; regions have the proportions of the inputs, or nearly so.
-        area_scale = torch.linalg.det(affine[:, :, :2].double()).abs().float()
-        scales = {"area": area_scale, "reference": area_scale.sqrt()}
-        return {
-            name: values[positions] * scales[name] if name in scales else values[positions]
-            for name, values in self.joints.extras.items()
-        }
+        extras = {name: values[positions] for name, values in self.joints.extras.items()}
+        if "reference" in extras:
+            extras["reference"] = extras["reference"] * _scale(affine)
+        return extras
 
 
 def _labels(points: Tensor, weights: Tensor, size: tuple[int, int]) -> Tensor:
@@ -228,12 +225,15 @@ def resized_joints(joints: Joints, size: tuple[int, int]) -> Joints:
     affine = region_affine(joints.regions, size)
     height, width = size
     regions = torch.tensor([[0.0, 0.0, width, height]]).repeat(len(joints), 1)
-    scale = torch.linalg.det(affine[:, :, :2].double()).abs().float()
-    scales = {"area": scale, "reference": scale.sqrt()}
-    extras = {
-        name: values * scales[name] if name in scales else values
-        for name, values in joints.extras.items()
-    }
+    extras = dict(joints.extras)
+    if "reference" in extras:
+        extras["reference"] = extras["reference"] * _scale(affine)
     return replace(
         joints, points=apply_affine(affine, joints.points), regions=regions, extras=extras
     )
+
+
+def _scale(affine: Tensor) -> Tensor:
+    """Return the factor of lengths (N,) of maps whose axes have about the same."""
+    area: Tensor = torch.linalg.det(affine[:, :, :2].double()).abs()
+    return area.sqrt().float()

@@ -108,7 +108,7 @@ def test_mistakes_are_named() -> None:
         OKDHP(deployed=3)
     with pytest.raises(UserError, match="nothing trains the ensemble"):
         OKDHP(detach_teacher=True, ensemble_weight=0.0)
-    with pytest.raises(UserError, match="the student is a SmallCNN; take .*stacked_hourglass"):
+    with pytest.raises(UserError, match=r"the student is a SmallCNN; take .*stacked_hourglass"):
         OKDHP().build_student(small_cnn(), NoTeacher())
     with pytest.raises(UserError, match=r"2 stages, so that 0 to 1 can be shared, got shared=2"):
         branched(OKDHP(shared=2))

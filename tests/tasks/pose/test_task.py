@@ -70,9 +70,9 @@ def test_points_are_drawn_in_pixels_of_the_image() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="maps of 3 joints, but task.num_joints is 2"):
+    with pytest.raises(UserError, match=r"maps of 3 joints, but task.num_joints is 2"):
         Pose(2).loss(torch.zeros(2, 3, 8, 8), batch())
-    with pytest.raises(UserError, match="the data has 2 joints, but task.num_joints is 3"):
+    with pytest.raises(UserError, match=r"the data has 2 joints, but task.num_joints is 3"):
         Pose(3).loss(torch.zeros(2, 3, 8, 8), batch())
     with pytest.raises(UserError, match=r"stride of 4 in y and 2 in x"):
         Pose(2).loss(torch.zeros(2, 2, 8, 16), batch())

@@ -12,6 +12,7 @@ from tutelage.core import Batch, Metrics
 from tutelage.core.heatmaps import further_predictions
 from tutelage.errors import UserError
 from tutelage.tasks._checks import refuse_undefined
+from tutelage.tasks.pose.oks import OksMetrics
 
 Points = Callable[[Tensor, Batch], Tensor]
 
@@ -53,6 +54,7 @@ class PoseMetrics(Metrics):
     - `error`: mean distance in percent of the reference
     - `<branch>/pck`, `ensemble/pck`: of further predictions in the output
     - `branch_agreement`: share of joints at which two branches are within α of each other
+    - with deviations of joints `ap` to `ar_large`, see `keypoint_precision`
     - `constant/pck`: of the mean training pose, whatever the image
     - with a teacher `agreement`: share of joints at which it is within α
     - `num_samples`: the number of labeled joints
@@ -65,6 +67,7 @@ class PoseMetrics(Metrics):
         names: of the joints; without names there are no metrics by joint.
         groups: of joints by name: the joints' indices.
         uncounted: indices of joints that only metrics by joint count.
+        oks: average precision by similarity of keypoints, or None.
         constant: (K, 2) a pose in pixels of the input that stands for every image, or None.
     """
 
@@ -78,6 +81,7 @@ class PoseMetrics(Metrics):
         names: Sequence[str] = (),
         groups: Mapping[str, Sequence[int]] | None = None,
         uncounted: Sequence[int] = (),
+        oks: OksMetrics | None = None,
         constant: Tensor | None = None,
     ) -> None:
         self._points = points
@@ -88,6 +92,7 @@ class PoseMetrics(Metrics):
         self._names = tuple(names)
         self._groups = dict(groups or {})
         self._uncounted = list(uncounted)
+        self._oks = oks
         self._constant = constant
         # Sums by name; those that not all ranks have are 0 there.
         self._sums: dict[str, Tensor] = {}
@@ -101,6 +106,8 @@ class PoseMetrics(Metrics):
         self._add("samples", torch.tensor(float(len(truth))))
         points = self._points(maps, batch)
         self._add_pck("", points, truth, reference)
+        if self._oks is not None:
+            self._oks.update(points, maps.float().flatten(-2).amax(-1), batch)
         distance = (points - truth[..., :2]).norm(dim=-1) / reference[:, None]
         visible = truth[..., 2] > 0
         self._add("error", (distance * visible).sum())
@@ -145,6 +152,8 @@ class PoseMetrics(Metrics):
                     metrics[f"{prefix}pck@{threshold:g}"] = _share(row * counted, counts * counted)
             if prefix in ("", "constant/"):
                 metrics |= self._by_group(prefix, hits, counts)
+        if self._oks is not None:
+            metrics |= self._oks.compute()
         metrics["error"] = 100 * float(sums["error"] / counts.sum())
         for name in ("branch_agreement", "agreement"):
             if name in sums:

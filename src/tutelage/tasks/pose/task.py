@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from tutelage.core.heatmaps import auxiliary_maps, heatmap_mse, heatmaps_of, joi
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
 from tutelage.errors import UserError
-from tutelage.tasks.pose.heatmaps import decode, gaussian_maps, stride_of
+from tutelage.tasks.pose.heatmaps import decode, flip_maps, gaussian_maps, stride_of
 from tutelage.tasks.pose.metrics import PoseMetrics
+from tutelage.tasks.pose.oks import COCO_SIGMAS, OksMetrics
 
 
 @runtime_checkable
@@ -47,6 +48,10 @@ class Pose(Task):
         names: of the joints; without them there are no metrics by joint.
         groups: names of groups of joints → the names of their joints.
         uncounted: names of joints that `pck` leaves out, such as pelvis and thorax in PCKh.
+        oks_sigmas: deviations of the joints for COCO's average precision, for data with areas;
+            `coco` is those of its 17 joints, None computes none.
+        flip_test: pairs of joint names that change places in a mirror: the maps of each image are
+            averaged with those of its mirror image, in evaluation alone; None does not.
 
     Raises:
         UserError: If an argument is out of range, or a joint is unknown.
@@ -64,6 +69,8 @@ class Pose(Task):
         names: Sequence[str] = (),
         groups: Mapping[str, Sequence[str]] | None = None,
         uncounted: Sequence[str] = (),
+        oks_sigmas: Sequence[float] | Literal["coco"] | None = None,
+        flip_test: Sequence[tuple[str, str]] | None = None,
     ) -> None:
         if not isinstance(num_joints, int) or num_joints < 1:
             raise UserError(f"num_joints must be at least 1, got {num_joints!r}")
@@ -85,8 +92,12 @@ class Pose(Task):
         self.names = tuple(names)
         self.groups = {name: tuple(members) for name, members in (groups or {}).items()}
         self.uncounted = tuple(uncounted)
+        self.oks_sigmas = oks_sigmas
+        self.flip_test = flip_test
         self._group_indices()
         self._indices("uncounted", self.uncounted)
+        self._check_sigmas()
+        self._mirror_order()
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """Return the inputs of the batch as the only argument."""
@@ -165,8 +176,16 @@ class Pose(Task):
         for batch in run.batches(parts[run.part]):
             inputs = self.inputs(batch)
             teacher = None if run.teacher is None else run.teacher(batch, inputs).output
-            metrics.update(call(model, inputs), batch, teacher)
+            metrics.update(self._predicted(model, inputs), batch, teacher)
         return metrics.compute()
+
+    def _predicted(self, model: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """Return what a network gives in evaluation, with the flip test if there is one."""
+        output = call(model, inputs)
+        order = self._mirror_order()
+        if order is None:
+            return output
+        return averaged(output, call(model, (inputs[0].flip(-1),)), order)
 
     def _metrics(self, constant: Tensor | None) -> PoseMetrics:
         return PoseMetrics(
@@ -177,6 +196,7 @@ class Pose(Task):
             names=self.names,
             groups=self._group_indices(),
             uncounted=self._indices("uncounted", self.uncounted),
+            oks=None if self.oks_sigmas is None else OksMetrics(self._sigmas()),
             constant=constant,
         )
 
@@ -189,6 +209,30 @@ class Pose(Task):
                 f"{self.num_joints}; set the network's num_joints and task.num_joints to the data's"
             )
         return maps
+
+    def _sigmas(self) -> Sequence[float]:
+        assert self.oks_sigmas is not None
+        return COCO_SIGMAS if self.oks_sigmas == "coco" else self.oks_sigmas
+
+    def _check_sigmas(self) -> None:
+        if self.oks_sigmas is None:
+            return
+        sigmas = self._sigmas()
+        if len(sigmas) != self.num_joints or min(sigmas) <= 0:
+            raise UserError(
+                f"oks_sigmas are one positive number for each of the {self.num_joints} joints, got "
+                f"{list(sigmas)}"
+            )
+
+    def _mirror_order(self) -> Tensor | None:
+        """Return which joint each one is in a mirror; None without a flip test."""
+        if self.flip_test is None:
+            return None
+        order = list(range(self.num_joints))
+        for pair in self.flip_test:
+            first, second = self._indices("flip_test", pair)
+            order[first], order[second] = second, first
+        return torch.tensor(order)
 
     def _group_indices(self) -> dict[str, list[int]]:
         return {
@@ -216,3 +260,16 @@ def mean_pose(train: Any) -> Tensor | None:
     points = train.input_points()
     weight = points[..., 2:] > 0
     return (points[..., :2] * weight).sum(0) / weight.sum(0).clamp(min=1)
+
+
+def averaged(output: Any, mirrored: Any, order: Tensor) -> Any:
+    """Return the mean of an output and that of the mirrored images.
+
+    Args:
+        output: maps (..., K, h, w), or nested mappings of them.
+        mirrored: the same for the mirrored images.
+        order: (K,), which joint each one is in a mirror.
+    """
+    if isinstance(output, Tensor):
+        return (output + flip_maps(mirrored, order)) / 2
+    return {name: averaged(value, mirrored[name], order) for name, value in output.items()}
