@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from tutelage.core.batch import Batch
+from tutelage.data._files import decode_image
+from tutelage.data._pose_geometry import invert_affine, region_affine, warp
 from tutelage.data.image_data import ImageData
+from tutelage.data.image_set import to_float
 from tutelage.data.pose_augmentation import PoseAugmentation
 from tutelage.data.poses import PoseSet, flip_order
 from tutelage.errors import UserError
@@ -75,6 +80,30 @@ class PoseData(ImageData):
                     "data.root and the annotations"
                 )
         return poses
+
+    def read_input(self, source: str) -> Batch:
+        """Return an image file as a batch of one input, with the image itself as `source_image`.
+
+        Raises:
+            UserError: If it cannot be decoded.
+        """
+        image = decode_image(Path(source).expanduser())
+        height, width = image.shape[-2:]
+        affine = region_affine(self.whole_region(width, height), self.size)
+        pixels = to_float(image)
+        if self.mean is not None and len(self.mean) == 1:
+            pixels = pixels.mean(0, keepdim=True)
+        return Batch(
+            {
+                "inputs": warp(pixels, affine, self.size)[None],
+                "crops": invert_affine(affine)[None],
+                "source_image": [image],
+            }
+        )
+
+    def whole_region(self, width: int, height: int) -> Tensor:
+        """Return the region (4,) that an image of one's own is seen in: all of it."""
+        return torch.tensor([0.0, 0.0, width, height])
 
     def standard_augmentation(self) -> nn.Module | None:
         """Turn, scale and shift a little."""

@@ -101,6 +101,12 @@ class CocoPose(PoseData):
             rotation=40, scale=0.3, mirror=0.5, rotation_share=0.6, distribution="normal"
         )
 
+    def whole_region(self, width: int, height: int) -> Tensor:
+        """Return the region around the whole image, in the proportions of the inputs."""
+        center = torch.tensor([[width / 2, height / 2]])
+        extent = torch.tensor([[float(width), float(height)]])
+        return regions_around(center, extent, self.size, padding=1.0)[0]
+
     def _file(self, part: str) -> Path:
         root = require_folder(self.root, "COCO", ADVICE)
         return root / "annotations" / f"person_keypoints_{part}.json"

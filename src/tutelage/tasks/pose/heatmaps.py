@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -147,3 +149,16 @@ def flip_maps(maps: Tensor, pairs: Tensor, *, shift: bool = True) -> Tensor:
     if shift:
         mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)
     return mirrored
+
+
+def averaged(output: Any, mirrored: Any, order: Tensor) -> Any:
+    """Return the mean of an output and that of the mirrored images.
+
+    Args:
+        output: maps (..., K, h, w), or nested mappings of them.
+        mirrored: the same for the mirrored images.
+        order: (K,), which joint each one is in a mirror.
+    """
+    if isinstance(output, Tensor):
+        return (output + flip_maps(mirrored, order)) / 2
+    return {name: averaged(value, mirrored[name], order) for name, value in output.items()}

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Evaluation, Metrics, Overlay, Task
 from tutelage.core.heatmaps import auxiliary_maps, heatmap_mse, heatmaps_of, joint_weights
+from tutelage.core.prediction import Prediction
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
 from tutelage.errors import UserError
-from tutelage.tasks.pose.heatmaps import decode, flip_maps, gaussian_maps, stride_of
+from tutelage.tasks.pose.constant import mean_pose
+from tutelage.tasks.pose.heatmaps import averaged, decode, gaussian_maps, stride_of
 from tutelage.tasks.pose.metrics import PoseMetrics
-from tutelage.tasks.pose.oks import COCO_SIGMAS, OksMetrics
-
-
-@runtime_checkable
-class HasPoints(Protocol):
-    """A part of a data set whose labels are at hand without loading images."""
-
-    def input_points(self) -> Tensor:
-        """Return all labels (N, K, 3)."""
-        ...
+from tutelage.tasks.pose.oks import COCO_SIGMAS, OksMetrics, to_image
 
 
 class Pose(Task):
@@ -160,6 +153,17 @@ class Pose(Task):
             for row, score in zip(points.detach(), scores, strict=True)
         ]
 
+    def predictions(self, output: Any, batch: Batch, names: Sequence[str]) -> list[Prediction]:
+        """Return the joints of each image, in pixels of the user's own image."""
+        maps = self._maps(output)[:, -1]
+        points = to_image(self.points(maps, batch), batch)
+        peaks = maps.float().flatten(-2).amax(-1)
+        names = names or self.names or [f"joint{index}" for index in range(self.num_joints)]
+        return [
+            Prediction(_record(names, row, peak), Overlay(points=row, point_scores=peak))
+            for row, peak in zip(points, peaks, strict=True)
+        ]
+
     def metrics(self) -> Metrics:
         """Return new running metrics."""
         return self._metrics(None)
@@ -250,26 +254,12 @@ class Pose(Task):
         return [self.names.index(member) for member in members]
 
 
-def mean_pose(train: Any) -> Tensor | None:
-    """Return the mean (K, 2) of the labeled points of a training part; None if they are not known.
-
-    A joint without any label is at 0.
-    """
-    if not isinstance(train, HasPoints):
-        return None
-    points = train.input_points()
-    weight = points[..., 2:] > 0
-    return (points[..., :2] * weight).sum(0) / weight.sum(0).clamp(min=1)
-
-
-def averaged(output: Any, mirrored: Any, order: Tensor) -> Any:
-    """Return the mean of an output and that of the mirrored images.
-
-    Args:
-        output: maps (..., K, h, w), or nested mappings of them.
-        mirrored: the same for the mirrored images.
-        order: (K,), which joint each one is in a mirror.
-    """
-    if isinstance(output, Tensor):
-        return (output + flip_maps(mirrored, order)) / 2
-    return {name: averaged(value, mirrored[name], order) for name, value in output.items()}
+def _record(names: Sequence[str], points: Tensor, peaks: Tensor) -> dict[str, Any]:
+    """Return the joints of one image as JSON can hold them."""
+    rows = zip(names, points.tolist(), peaks.tolist(), strict=True)
+    return {
+        "joints": {
+            name: {"x": round(x, 2), "y": round(y, 2), "score": round(peak, 4)}
+            for name, (x, y), peak in rows
+        }
+    }
