@@ -5,7 +5,7 @@ Tasks and methods that have nothing to draw do not implement these protocols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -47,6 +47,15 @@ class DrawsOverlays(Protocol):
             batch: images in [0, 1] and their targets.
             output: what a network gave for it in eval mode; None asks for the truth.
         """
+        ...
+
+
+@runtime_checkable
+class DrawsFurther(Protocol):
+    """A task some of whose networks give further predictions, such as an ensemble of branches."""
+
+    def further_overlays(self, batch: Batch, output: Any) -> Mapping[str, Sequence[Overlay]]:
+        """Return what to draw over each image, by the name of the prediction."""
         ...
 
 

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Evaluation, Metrics, Overlay, Task
-from tutelage.core.heatmaps import auxiliary_maps, heatmap_mse, heatmaps_of, joint_weights
+from tutelage.core.heatmaps import (
+    auxiliary_maps,
+    further_predictions,
+    heatmap_mse,
+    heatmaps_of,
+    joint_weights,
+)
 from tutelage.core.prediction import Prediction
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
@@ -152,6 +158,13 @@ class Pose(Task):
             Overlay(points=row, point_scores=score)
             for row, score in zip(points.detach(), scores, strict=True)
         ]
+
+    def further_overlays(self, batch: Batch, output: Any) -> dict[str, Sequence[Overlay]]:
+        """Return the points of the ensemble, if the network has one."""
+        further = further_predictions(output)
+        if "ensemble" not in further:
+            return {}
+        return {"ensemble": self.overlays(batch, further["ensemble"])}
 
     def predictions(self, output: Any, batch: Batch, names: Sequence[str]) -> list[Prediction]:
         """Return the joints of each image, in pixels of the user's own image."""
