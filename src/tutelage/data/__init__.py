@@ -24,12 +24,14 @@ from tutelage.data.sets.camvid import CamVid
 from tutelage.data.sets.cifar import CIFAR10, CIFAR100
 from tutelage.data.sets.cityscapes import Cityscapes
 from tutelage.data.sets.coco import BoxSet, Coco
+from tutelage.data.sets.coco_pose import CocoPose
 from tutelage.data.sets.deepforest import DeepForest
 from tutelage.data.sets.deeplabcut import DeepLabCut
 from tutelage.data.sets.digits import Digits
 from tutelage.data.sets.image_folder import ImageFolder
 from tutelage.data.sets.mni152 import MNI152
 from tutelage.data.sets.mnist import MNIST, FashionMNIST
+from tutelage.data.sets.mpii import Mpii
 from tutelage.data.sets.pen_digits import PenDigits
 from tutelage.data.sets.tuxpaint import TuxPaint
 from tutelage.data.sets.voc import VOCSegmentation
@@ -44,6 +46,7 @@ __all__ = [
     "CamVid",
     "Cityscapes",
     "Coco",
+    "CocoPose",
     "ConcatSamples",
     "Data",
     "DeepForest",
@@ -60,6 +63,7 @@ __all__ = [
     "MaskArray",
     "MaskFormat",
     "MaskSet",
+    "Mpii",
     "OpenSet",
     "PenDigits",
     "PoseArray",
