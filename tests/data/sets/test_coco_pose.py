@@ -118,7 +118,8 @@ def test_precision_is_that_of_pycocotools(
         moved[:, :2] += 8 * torch.rand(3, 2, generator=generator)
         area = float(300 + 2000 * torch.rand((), generator=generator))
         points = moved.flatten().tolist()
-        persons.append(person(number, 1 + number % 4, keypoints=points, area=area))
+        # pycocotools takes a match with the id 0 for none.
+        persons.append(person(number + 1, 1 + number % 4, keypoints=points, area=area))
     layout(tmp_path, [person(n, 1) for n in range(4)])
     write(tmp_path, "val2017", persons)
     data = CocoPose(str(tmp_path), (64, 48), flip_pairs=PAIRS, validation=0.25, augment=False)
