@@ -72,7 +72,7 @@ def test_crowds_persons_without_points_and_points_outside_are_counted(tmp_path: 
     persons.append(person(10, 1, iscrowd=1))
     persons.append(person(11, 1, keypoints=[0] * 9, num_keypoints=0))
     persons.append(person(12, 1, keypoints=[30, 20, 2, 400, 40, 1, 42, 44, 2]))
-    with pytest.warns(UserWarning, match=r"1 regions of many.*1 points beside.*1 persons without"):
+    with pytest.warns(UserWarning, match=r"1 points beside.*1 regions of many.*1 persons without"):
         parts = layout(tmp_path, persons).splits()
     assert len(parts["train"]) + len(parts["validation"]) == 6
 
