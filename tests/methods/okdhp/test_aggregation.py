@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from tests.methods.harness import cases, tensor
+from tutelage.core import NoTeacher
 from tutelage.errors import UserError
+from tutelage.methods import OKDHP
 from tutelage.methods.okdhp import FeatureAggregation, ensemble_of
 from tutelage.models import stacked_hourglass
 
@@ -67,6 +69,8 @@ def test_it_has_the_parameters_of_the_official_code() -> None:
     for stacks, expected in ((2, 6.73), (4, 13.02), (8, 25.59)):
         network = stacked_hourglass(16, stacks)
         assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == expected
+    branched = OKDHP().build_student(stacked_hourglass(16, 4), NoTeacher())
+    assert round(sum(p.numel() for p in branched.parameters()) / 1e6, 2) == 30.92
 
 
 def test_mistakes_are_named() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tutelage.core import Batch, Evaluation
 from tutelage.errors import UserError
 from tutelage.tasks import Pose
+from tutelage.tasks.pose.heatmaps import averaged
 
 
 def batch() -> Batch:
@@ -56,6 +57,34 @@ def test_the_mean_training_pose_stands_beside_the_network() -> None:
     found = task.evaluate(Constant(torch.zeros(2, 2, 8, 8)), {"test": None, "train": Train()}, run)
     assert found["constant/pck"] == 1.0
     assert found["pck"] == 0.0
+
+
+class Reads(nn.Module):
+    """A network that gives the channels of its images as maps."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+def test_the_flip_test_averages_with_the_mirror_image() -> None:
+    images = torch.zeros(1, 2, 32, 32)
+    images[0, 0, 10, 8] = 1.0
+    images[0, 1, 20, 25] = 1.0
+    names = ["left", "right"]
+    whole = averaged(images, Reads()(images.flip(-1)), torch.tensor([0, 1]))
+    # The maps of the mirror image come back a pixel further to the right.
+    assert whole[0, 0, 10, 8:10].tolist() == [0.5, 0.5]
+    swapped = averaged(images, Reads()(images.flip(-1)), torch.tensor([1, 0]))
+    assert swapped[0, 0, 10, 8] == 0.5
+    assert swapped[0, 0, 20, 26] == 0.5
+    # And in evaluation.
+    points = torch.tensor([[[8.0, 10.0, 1.0], [25.0, 20.0, 1.0]]])
+    run = Evaluation("test", lambda part: [Batch.of((images, points))])
+    for flip_test in (None, []):
+        task = Pose(2, names=names, flip_test=flip_test)
+        assert task.evaluate(Reads(), {"test": None}, run)["pck"] == 1.0
+    with pytest.raises(UserError, match="flip_test has the joint 'tail'"):
+        Pose(2, names=names, flip_test=[("left", "tail")])
 
 
 def test_points_are_drawn_in_pixels_of_the_image() -> None:
