@@ -109,6 +109,11 @@ def check_same_maps(what: str, maps: Tensor, target: Tensor) -> None:
     Raises:
         UserError: If a dimension is not right, or shapes or dtypes do not fit.
     """
+    for value in (maps, target):
+        if not isinstance(value, Tensor):
+            raise UserError(
+                f"{what} need heat maps as tensors, got {type(value).__name__}; use torch.as_tensor"
+            )
     is_float = maps.is_floating_point() and target.is_floating_point()
     fits = maps.ndim in (4, 5) and target.ndim == 4 and maps.numel() > 0 and is_float
     if not fits or len(maps) != len(target) or maps.shape[-3:] != target.shape[-3:]:
