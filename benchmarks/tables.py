@@ -240,6 +240,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "cap": cap_table,
     "outliers": outliers_table,
     "mirror-mouse": lambda: pose_table("mirror-mouse"),
+    "pen-digits": lambda: pose_table("pen-digits"),
 }
 
 
