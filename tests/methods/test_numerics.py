@@ -18,9 +18,11 @@ from tutelage.methods import (
     dist_loss,
     dkd_loss,
     fitnet_loss,
+    fpd_loss,
     kd_hard_loss,
     kd_loss,
     ofa_loss,
+    okdhp_loss,
     pcka_loss,
     rcka_feature_loss,
     rcka_loss,
@@ -195,6 +197,8 @@ def call_and_input(name: str) -> tuple[Call, Tensor]:
         "residual_kd_loss": (lambda s, t: residual_kd_loss(s, [s], t), rows),
         "afd_loss": (lambda s, t: afd_loss([s], [t], ones), maps),
         "rtk_loss": (lambda s, t: rtk_loss([s], [t], ones, top_k=1), maps),
+        "fpd_loss": (fpd_loss, maps),
+        "okdhp_loss": (okdhp_loss, maps),
     }
     return calls[name]
 

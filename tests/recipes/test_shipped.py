@@ -39,8 +39,9 @@ def test_a_recipe_is_a_short_overlay_that_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_batches_are_stated(name: str) -> None:
     config = parse_recipe(name).config
-    is_classification = "Classification" in config.task.class_path
-    assert config.train.eval_batch_size == (256 if is_classification else 8)
+    task = config.task.class_path
+    expected = 256 if "Classification" in task else 64 if task.endswith(".Pose") else 8
+    assert config.train.eval_batch_size == expected
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -28,9 +28,16 @@ _PERCENT = {
     "fpr95_far": "FPR95 far",
     "miou": "mIoU",
     "accuracy": "accuracy",
+    "ar": "AR",
+    "ar50": "AR50",
+    "ar75": "AR75",
+    "ar_medium": "AR medium",
+    "ar_large": "AR large",
+    "pck": "PCK",
+    "branch_agreement": "branches agree",
 }
 _PLAIN = {"ece": "ECE", "nll": "NLL", "teacher_kl": "KL to teacher"}
-_BY_CLASS = {"ap": "AP", "iou": "IoU"}  # of metrics such as ap/tree
+_BY_CLASS = {"ap": "AP", "iou": "IoU", "pck": "PCK"}  # of metrics such as ap/tree
 _COSTS = {"peak_mib": "peak memory, MiB", "peak_gpu_mib": "peak GPU memory, MiB"}
 
 
@@ -54,8 +61,15 @@ def metric_format(name: str) -> MetricFormat:
 
     >>> metric_format("ap/tree").label, metric_format("mean_margin").label
     ('AP tree, %', 'mean margin')
+    >>> metric_format("pck@0.1").label, metric_format("ensemble/pck").label
+    ('PCK@0.1, %', 'ensemble PCK, %')
     """
     prefix, _, class_name = name.partition("/")
+    if class_name.startswith("pck"):  # of another prediction than the network's own
+        own = metric_format(class_name)
+        return MetricFormat(f"{prefix} {own.label}", own.scale, own.digits)
+    if name.startswith("pck@"):
+        return MetricFormat(f"PCK{name.removeprefix('pck')}, %", 100.0, 2)
     if class_name and prefix in _BY_CLASS:
         return MetricFormat(f"{_BY_CLASS[prefix]} {class_name}, %", 100.0, 2)
     if name in _PERCENT:

@@ -1,4 +1,4 @@
-"""The command line: `tutelage train | evaluate | plan | study | compare | report | recipes | ...`.
+"""The command line: `tutelage train | evaluate | predict | plan | study | compare | report | ...`.
 
 Only what a command needs is imported. A user's mistake is one sentence and exit code 2.
 """

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.metrics_line import metrics_line
     from tutelage.cli.networks import open_run, read_student_info, without_lost_teachers
     from tutelage.engine.evaluate import evaluate, evaluation
-    from tutelage.engine.setup import setup_finished_run
+    from tutelage.engine.finished_run import setup_finished_run
 
     folder = Path(arguments.source)
     _check_overrides(overrides)

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from tutelage.engine.checks.student_facts import FIX, StudentFacts, read_student_facts
-from tutelage.engine.setup import ready_network, setup_finished_run
+from tutelage.engine.finished_run import setup_finished_run
+from tutelage.engine.setup import ready_network
 from tutelage.engine.weights import weights_file
 from tutelage.errors import UserError
 from tutelage.recipes import ParsedRecipe, Recipe, parse_recipe

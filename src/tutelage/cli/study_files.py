@@ -12,7 +12,8 @@ from tutelage.analysis.study import check_runs, collect, summarize
 from tutelage.analysis.study_table import study_table_text
 from tutelage.cli.networks import without_teachers
 from tutelage.engine import provenance
-from tutelage.engine.setup import Setup, setup_finished_run
+from tutelage.engine.finished_run import setup_finished_run
+from tutelage.engine.setup import Setup
 from tutelage.errors import UserError
 from tutelage.io import read_json, write_json, write_text
 from tutelage.recipes import load_recipe, parse_recipe

@@ -5,7 +5,7 @@ Tasks and methods that have nothing to draw do not implement these protocols.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,12 +24,16 @@ class Overlay:
         labels: (n,) class of each box.
         scores: (n,) confidence of each box; None for the truth.
         mask: (H, W) class of each pixel, -100 for none; None if the task has no masks.
+        points: (K, 2) x and y of each joint in pixels; None if the task has no points.
+        point_scores: (K,) confidence of each joint; 0 for one that is not labeled.
     """
 
     boxes: Tensor | None = None
     labels: Tensor | None = None
     scores: Tensor | None = None
     mask: Tensor | None = None
+    points: Tensor | None = None
+    point_scores: Tensor | None = None
 
 
 @runtime_checkable
@@ -43,6 +47,15 @@ class DrawsOverlays(Protocol):
             batch: images in [0, 1] and their targets.
             output: what a network gave for it in eval mode; None asks for the truth.
         """
+        ...
+
+
+@runtime_checkable
+class DrawsFurther(Protocol):
+    """A task some of whose networks give further predictions, such as an ensemble of branches."""
+
+    def further_overlays(self, batch: Batch, output: Any) -> Mapping[str, Sequence[Overlay]]:
+        """Return what to draw over each image, by the name of the prediction."""
         ...
 
 

@@ -15,17 +15,24 @@ from tutelage.data.image_set import ArraySet, ImageSet
 from tutelage.data.mask_array import MaskArray
 from tutelage.data.masks import MaskFormat, MaskSet
 from tutelage.data.open_set import LabeledWithPools, OpenSet
+from tutelage.data.pose_augmentation import PoseAugmentation
+from tutelage.data.pose_data import PoseData
+from tutelage.data.poses import Joints, PoseArray, PoseSet
 from tutelage.data.resized import Resized
 from tutelage.data.samples import Key, Samples, Stream, collate
 from tutelage.data.sets.camvid import CamVid
 from tutelage.data.sets.cifar import CIFAR10, CIFAR100
 from tutelage.data.sets.cityscapes import Cityscapes
 from tutelage.data.sets.coco import BoxSet, Coco
+from tutelage.data.sets.coco_pose import CocoPose
 from tutelage.data.sets.deepforest import DeepForest
+from tutelage.data.sets.deeplabcut import DeepLabCut
 from tutelage.data.sets.digits import Digits
 from tutelage.data.sets.image_folder import ImageFolder
 from tutelage.data.sets.mni152 import MNI152
 from tutelage.data.sets.mnist import MNIST, FashionMNIST
+from tutelage.data.sets.mpii import Mpii
+from tutelage.data.sets.pen_digits import PenDigits
 from tutelage.data.sets.tuxpaint import TuxPaint
 from tutelage.data.sets.voc import VOCSegmentation
 
@@ -39,21 +46,30 @@ __all__ = [
     "CamVid",
     "Cityscapes",
     "Coco",
+    "CocoPose",
     "ConcatSamples",
     "Data",
     "DeepForest",
+    "DeepLabCut",
     "DenseSet",
     "Digits",
     "FashionMNIST",
     "ImageData",
     "ImageFolder",
     "ImageSet",
+    "Joints",
     "Key",
     "LabeledWithPools",
     "MaskArray",
     "MaskFormat",
     "MaskSet",
+    "Mpii",
     "OpenSet",
+    "PenDigits",
+    "PoseArray",
+    "PoseAugmentation",
+    "PoseData",
+    "PoseSet",
     "Resized",
     "Samples",
     "Stream",

@@ -1,12 +1,12 @@
 """A few test images with the truth, and what teacher and student found in them, for the report.
 
     pictures/pictures.json    classes, and for each image: file, size, and what to draw for the
-                              truth, the student and the teacher
+                              truth, the student, the teacher, and `further` predictions by name
     pictures/<n>.jpg          the image, at most 512 pixels wide and high
     pictures/<n>-<role>.png   the class of every pixel, 255 for none, if the task has masks
 
-Boxes are in pixels of the stored image. The images are the same for every method and seed. A task
-that draws no overlays (classification) leaves no pictures.
+Boxes and points are in pixels of the stored image. The images are the same for every method and
+seed. A task that draws no overlays (classification) leaves no pictures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from tutelage.core import IGNORE_INDEX, Batch, Distiller, Overlay
 from tutelage.core.combined import free_name
 from tutelage.core.modes import eval_mode
-from tutelage.core.overlay import DrawsAgreement, DrawsOverlays
+from tutelage.core.overlay import DrawsAgreement, DrawsFurther, DrawsOverlays
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
 from tutelage.engine.setup import TrainingSetup
@@ -75,10 +75,10 @@ def _save_images(ready: TrainingSetup, task: DrawsOverlays, folder: Path) -> lis
     with eval_mode(ready.distiller):
         for number, position in enumerate(evenly_spaced(len(test), COUNT)):
             batch = Batch.of(test.batch([(0, position)])).to(ready.loading.device)
-            overlays = _overlays(ready, task, batch)
+            overlays, further = _overlays(ready, task, batch)
             record = {
                 "index": int(batch.ids[0]),
-                **_save_image(batch.inputs[0], overlays, folder / str(number)),
+                **_save_image(batch.inputs[0], overlays, further, folder / str(number)),
                 "maps": _agreement_maps(ready, batch) if number == 0 else {},
             }
             records.append(record)
@@ -95,10 +95,13 @@ def evenly_spaced(size: int, count: int) -> list[int]:
     return [size * i // count for i in range(count)]
 
 
-def _overlays(ready: TrainingSetup, task: DrawsOverlays, batch: Batch) -> dict[str, Overlay | None]:
-    """Return what to draw over the only image of a batch, by role."""
+def _overlays(
+    ready: TrainingSetup, task: DrawsOverlays, batch: Batch
+) -> tuple[dict[str, Overlay | None], dict[str, Overlay]]:
+    """Return what to draw over the only image of a batch: by role, and further predictions."""
     inputs = ready.distiller.task.inputs(batch)
-    student = task.overlays(batch, call(ready.distiller.student, inputs))
+    output = call(ready.distiller.student, inputs)
+    student = task.overlays(batch, output)
     overlays: dict[str, Overlay | None] = {
         "truth": task.overlays(batch)[0],
         "student": student[0],
@@ -107,7 +110,11 @@ def _overlays(ready: TrainingSetup, task: DrawsOverlays, batch: Batch) -> dict[s
     teacher = ready.setup.teacher
     if len(teacher.models()) == 1:
         overlays["teacher"] = task.overlays(batch, teacher(batch, inputs).output)[0]
-    return overlays
+    further: dict[str, Overlay] = {}
+    if isinstance(task, DrawsFurther):
+        drawn = task.further_overlays(batch, output)
+        further = {name: found[0] for name, found in drawn.items()}
+    return overlays, further
 
 
 def _agreement_maps(ready: TrainingSetup, batch: Batch) -> dict[str, Any]:
@@ -131,7 +138,12 @@ def _agreement_maps(ready: TrainingSetup, batch: Batch) -> dict[str, Any]:
     return {name: _rounded(values, 4) for name, values in maps.items()}
 
 
-def _save_image(image: Tensor, overlays: dict[str, Overlay | None], stem: Path) -> dict[str, Any]:
+def _save_image(
+    image: Tensor,
+    overlays: dict[str, Overlay | None],
+    further: dict[str, Overlay],
+    stem: Path,
+) -> dict[str, Any]:
     """Write an image and its masks at the size of the report; return their record."""
     from PIL import Image
 
@@ -148,15 +160,24 @@ def _save_image(image: Tensor, overlays: dict[str, Overlay | None], stem: Path) 
     record: dict[str, Any] = {"file": f"{stem.name}.jpg", "width": width, "height": height}
     box_scale = (width / image.shape[-1], height / image.shape[-2])
     for role, overlay in overlays.items():
-        record[role] = None if overlay is None else _boxes(overlay, box_scale)
+        record[role] = None if overlay is None else _drawn(overlay, box_scale)
         if overlay is not None and overlay.mask is not None:
             file = stem.with_name(f"{stem.name}-{role}.png")
             Image.fromarray(_mask_bytes(overlay.mask, (height, width)).numpy()).save(file)
             record[role]["mask"] = file.name
+    if further:
+        record["further"] = {name: _drawn(found, box_scale) for name, found in further.items()}
     return record
 
 
-def _boxes(overlay: Overlay, scale: tuple[float, float]) -> dict[str, Any]:
+def _drawn(overlay: Overlay, scale: tuple[float, float]) -> dict[str, Any]:
+    """Return boxes and points in pixels of the stored image."""
+    if overlay.points is not None:
+        points = overlay.points.cpu() * torch.tensor(scale)
+        scores = torch.ones(len(points))
+        if overlay.point_scores is not None:
+            scores = overlay.point_scores.cpu()
+        return {"points": _rounded(points, 2), "scores": _rounded(scores, 4)}
     if overlay.boxes is None or overlay.labels is None:
         return {}
     boxes = overlay.boxes.cpu() * torch.tensor([*scale, *scale])

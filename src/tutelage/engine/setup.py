@@ -7,7 +7,7 @@ adds what training needs. Both raise before anything is trained or written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,27 +88,6 @@ class Setup:
         train = self.recipe.train
         batch_size = train.batch_size if train.eval_batch_size is None else train.eval_batch_size
         return EvalLoading(batch_size, train.num_workers, device, rank, world)
-
-
-def setup_finished_run(recipe: Recipe, folder: Path) -> tuple[Setup, nn.Module]:
-    """Return the setup of a finished run, and its shipped student with its weights.
-
-    Args:
-        recipe: of the run; the weights that its student started from may be gone.
-        folder: of the run.
-
-    Raises:
-        UserError: If data or weights are missing or do not fit.
-    """
-    start = replace(recipe.student, weights=None)
-    facts = read_student_facts(folder)
-    if facts is not None and start.mean is None and start.std is None:
-        # Those of the run that its student started from, which may be gone.
-        start = replace(start, mean=facts.mean, std=facts.std)
-    setup = Setup.of(replace(recipe, student=start))
-    student = setup.deployed()
-    load_weights(student, folder)
-    return setup, student
 
 
 def make_teacher(recipe: Recipe) -> Teacher:

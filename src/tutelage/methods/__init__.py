@@ -12,8 +12,10 @@ from tutelage.methods.ckd import CKD, ckd_agreement, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
 from tutelage.methods.fitnet import FitNet, fitnet_loss
+from tutelage.methods.fpd import FPD, fpd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.ofa import OFA, ofa_loss
+from tutelage.methods.okdhp import OKDHP, okdhp_loss
 from tutelage.methods.pcka import PCKA, pcka_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
 from tutelage.methods.residual_kd import ResidualKD, residual_kd_loss
@@ -26,8 +28,10 @@ __all__ = [
     "CKD",
     "DIST",
     "DKD",
+    "FPD",
     "KD",
     "OFA",
+    "OKDHP",
     "PCKA",
     "RCKA",
     "RTK",
@@ -43,9 +47,11 @@ __all__ = [
     "dist_loss",
     "dkd_loss",
     "fitnet_loss",
+    "fpd_loss",
     "kd_hard_loss",
     "kd_loss",
     "ofa_loss",
+    "okdhp_loss",
     "pcka_loss",
     "rcka_feature_loss",
     "rcka_loss",

@@ -7,9 +7,12 @@ named parts: `stem`, `stage1`, `stage2`, `stage3`, …, `pool`, `flatten`, `clas
 from __future__ import annotations
 
 from tutelage.models.blocks import StagedNet
+from tutelage.models.deconv_pose import deconv_pose
 from tutelage.models.detectors import faster_rcnn, fcos, retinanet
 from tutelage.models.fpn import fpn_backbone
+from tutelage.models.hourglass import stacked_hourglass
 from tutelage.models.mobilenet import mobilenet_v2
+from tutelage.models.pose_network import PoseNetwork, small_pose
 from tutelage.models.resnet import (
     cifar_resnet,
     resnet8,
@@ -26,11 +29,14 @@ from tutelage.models.shufflenet import shufflenet_v1, shufflenet_v2
 from tutelage.models.small import small_cnn
 from tutelage.models.unet import unet
 from tutelage.models.vgg import vgg8, vgg11, vgg13
+from tutelage.models.vitpose import vitpose
 from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
+    "PoseNetwork",
     "StagedNet",
     "cifar_resnet",
+    "deconv_pose",
     "faster_rcnn",
     "fcos",
     "fpn_backbone",
@@ -48,10 +54,13 @@ __all__ = [
     "shufflenet_v1",
     "shufflenet_v2",
     "small_cnn",
+    "small_pose",
+    "stacked_hourglass",
     "unet",
     "vgg8",
     "vgg11",
     "vgg13",
+    "vitpose",
     "wide_resnet",
     "wrn_16_1",
     "wrn_16_2",

@@ -116,7 +116,7 @@ class Pictures:
 
     template: ClassVar[str] = "pictures.html"
     rows: Sequence[PictureRow]
-    overlay: Literal["boxes", "masks", "map"]
+    overlay: Literal["boxes", "masks", "points", "map"]
     threshold: float | None = None
     legend: Sequence[tuple[str, str]] = ()
 

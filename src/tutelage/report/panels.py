@@ -41,6 +41,7 @@ class Shape:
         shown_above: it is shown at thresholds above this one only; None for any.
         fill: color of a cell.
         dark_text: whether the tag of a cell is black.
+        radius: of its corners; half of a side makes a circle.
     """
 
     kind: Literal["true", "hit", "false", "missed", "cell"]
@@ -51,6 +52,7 @@ class Shape:
     shown_above: float | None = None
     fill: str = "none"
     dark_text: bool = False
+    radius: float = 0.0
 
     def is_shown(self, threshold: float) -> bool:
         """Return whether it is shown at a score threshold."""

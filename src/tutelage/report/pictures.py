@@ -9,6 +9,7 @@ from tutelage.report.blocks import Block, Note, Pictures, Section
 from tutelage.report.masks import NO_CLASS, class_color, class_name, is_background
 from tutelage.report.matching import best_threshold
 from tutelage.report.panels import PictureRow, map_panel, prediction_panel, truth_panel
+from tutelage.report.point_panels import point_rows
 from tutelage.report.previews import Preview, read_previews
 
 BOXES = (
@@ -20,6 +21,11 @@ BOXES = (
 MASKS = (
     "Colors are the classes that are found, white lines the true outlines; gray has no true class. "
     "IoU is the mean over the classes of one picture, pixels the share that has the right class."
+)
+POINTS = (
+    "Yellow circles are the true joints. A predicted one is found when it lies within 5 % of the "
+    "picture's longer side of the truth, which is marked beside it where it is off; joints without "
+    "a label are not drawn. Point at a joint for its name and distance."
 )
 MAPS = (
     "Which patches of the first of these images the student relates to the others as the teacher "
@@ -50,6 +56,8 @@ def picture_sections(runs: Sequence[tuple[str, Path]]) -> list[Section]:
 
 
 def _predictions(previews: Sequence[Preview], classes: Sequence[str]) -> list[Block]:
+    if previews[0].truth.points is not None:
+        return [Note(POINTS), Pictures(point_rows(previews, classes), overlay="points")]
     rows = []
     matches = []
     for preview in previews:

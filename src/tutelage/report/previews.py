@@ -28,6 +28,15 @@ class Annotation:
     title: str
     boxes: Boxes | None
     mask: Mask | None
+    points: Points | None = None
+
+
+@dataclass(frozen=True)
+class Points:
+    """Joints over an image: their places in pixels, and how sure they are; 0 is no joint."""
+
+    places: Sequence[tuple[float, float]]
+    scores: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -132,22 +141,38 @@ def _predictions(runs: Sequence[_RunPreviews], index: int) -> list[Annotation]:
                 break
     for run in runs:
         with errors_of(run.file):
-            predictions.append(_annotation(run.student, run, run.images[index]["student"]))
+            record = run.images[index]
+            predictions.append(_annotation(run.student, run, record["student"]))
+            for name, further in record.get("further", {}).items():
+                predictions.append(_annotation(f"{run.student} · {name}", run, further))
     return predictions
 
 
-def _kind(annotation: Annotation) -> tuple[bool, tuple[int, ...] | None]:
+def _kind(annotation: Annotation) -> tuple[bool, int | None, tuple[int, ...] | None]:
     """Return what all annotations of one image have in common."""
-    mask = annotation.mask
-    return annotation.boxes is None, None if mask is None else mask.shape
+    mask, points = annotation.mask, annotation.points
+    return (
+        annotation.boxes is None,
+        None if points is None else len(points.places),
+        None if mask is None else mask.shape,
+    )
 
 
 def _annotation(title: str, run: _RunPreviews, record: Mapping[str, Any]) -> Annotation:
     boxes = _boxes(record) if "boxes" in record else None
     mask = read_mask(run.path(record["mask"])) if "mask" in record else None
-    if boxes is None and mask is None:
-        raise ValueError("there are neither boxes nor a mask")
-    return Annotation(title, boxes, mask)
+    points = _points(record) if "points" in record else None
+    if boxes is None and mask is None and points is None:
+        raise ValueError("there are neither boxes nor points nor a mask")
+    return Annotation(title, boxes, mask, points)
+
+
+def _points(record: Mapping[str, Any]) -> Points:
+    places = [(float(x), float(y)) for x, y in record["points"]]
+    scores = [float(score) for score in record["scores"]]
+    if len(places) != len(scores):
+        raise ValueError("a point has two coordinates and a score")
+    return Points(places, scores)
 
 
 def _boxes(record: Mapping[str, Any]) -> Boxes:
