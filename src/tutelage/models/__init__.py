@@ -10,6 +10,7 @@ from tutelage.models.blocks import StagedNet
 from tutelage.models.detectors import faster_rcnn, fcos, retinanet
 from tutelage.models.fpn import fpn_backbone
 from tutelage.models.mobilenet import mobilenet_v2
+from tutelage.models.recommendation import BPRMF, FactorTables, LightGCN, ScoreFunction
 from tutelage.models.resnet import (
     cifar_resnet,
     resnet8,
@@ -29,6 +30,10 @@ from tutelage.models.vgg import vgg8, vgg11, vgg13
 from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
+    "BPRMF",
+    "FactorTables",
+    "LightGCN",
+    "ScoreFunction",
     "StagedNet",
     "cifar_resnet",
     "faster_rcnn",
