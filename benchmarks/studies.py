@@ -72,7 +72,9 @@ class Study:
     def recipe(self, variant: str, seed: int) -> ParsedRecipe:
         """Return the recipe of one run; `{seed}` in an override is its seed."""
         name, overrides = self.variants[variant]
-        overrides = [option.replace("{seed}", str(seed)) for option in [*self.overrides, *overrides]]
+        overrides = [
+            option.replace("{seed}", str(seed)) for option in [*self.overrides, *overrides]
+        ]
         return parse_recipe(f"{self.folder}/{name}", [*overrides, f"--seed={seed}"])
 
     def stored_runs(self) -> dict[str, dict[int, dict[str, Any]]]:

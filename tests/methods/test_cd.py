@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.methods.recommenders import baseline_scores, names_of
 from tests.helpers.vectors import tensor
+from tests.methods.recommenders import baseline_scores, names_of
 from tutelage.errors import UserError
 from tutelage.methods import CD, cd_loss
 from tutelage.methods._rankings import draw_ranks

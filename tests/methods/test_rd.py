@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.methods.recommenders import baseline_scores, names_of
 from tests.helpers.vectors import cases, tensor
+from tests.methods.recommenders import baseline_scores, names_of
 from tutelage.errors import UserError
 from tutelage.methods import RD, rd_loss
 

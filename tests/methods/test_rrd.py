@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.methods.recommenders import baseline_scores, names_of
 from tests.helpers.vectors import tensor
+from tests.methods.recommenders import baseline_scores, names_of
 from tutelage.errors import UserError
 from tutelage.methods import RRD, rrd_loss
 
@@ -24,9 +24,7 @@ def test_padding_is_as_if_it_were_not_there() -> None:
     student = torch.randn(3, 5, dtype=torch.float64)
     others = torch.randn(3, 4, dtype=torch.float64)
     mask = (torch.arange(5) < 3).expand(3, 5)
-    torch.testing.assert_close(
-        rrd_loss(student, others, mask), rrd_loss(student[:, :3], others)
-    )
+    torch.testing.assert_close(rrd_loss(student, others, mask), rrd_loss(student[:, :3], others))
 
 
 def test_mistakes_are_named() -> None:

@@ -30,6 +30,14 @@ _PERCENT = {
     "accuracy": "accuracy",
 }
 _PLAIN = {"ece": "ECE", "nll": "NLL", "teacher_kl": "KL to teacher"}
+# Metrics of rankings, at the first k places, and those of a group of items.
+_RANKING = {
+    "recall": "Recall",
+    "precision": "Precision",
+    "ndcg": "NDCG",
+    "share": "Share of places",
+    "recall_of_owners": "Recall of owners",
+}
 _BY_CLASS = {"ap": "AP", "iou": "IoU"}  # of metrics such as ap/tree
 _COSTS = {"peak_mib": "peak memory, MiB", "peak_gpu_mib": "peak GPU memory, MiB"}
 
@@ -54,8 +62,13 @@ def metric_format(name: str) -> MetricFormat:
 
     >>> metric_format("ap/tree").label, metric_format("mean_margin").label
     ('AP tree, %', 'mean margin')
+    >>> metric_format("ndcg@20").label, metric_format("recall@10/popular").label
+    ('NDCG@20', 'Recall@10 popular')
     """
     prefix, _, class_name = name.partition("/")
+    ranking, _, places = prefix.partition("@")
+    if places and ranking in _RANKING:
+        return MetricFormat(f"{_RANKING[ranking]}@{places} {class_name}".strip(), digits=4)
     if class_name and prefix in _BY_CLASS:
         return MetricFormat(f"{_BY_CLASS[prefix]} {class_name}, %", 100.0, 2)
     if name in _PERCENT:
@@ -64,13 +77,14 @@ def metric_format(name: str) -> MetricFormat:
 
 
 def is_class_metric(name: str) -> bool:
-    """Return whether a metric is that of one class, of which a task can have hundreds.
+    """Return whether a metric is that of one class or group, of which a task can have hundreds.
 
     >>> is_class_metric("ap/tree"), is_class_metric("ap"), is_class_metric("big/top1")
     (True, False, False)
     """
     prefix, _, class_name = name.partition("/")
-    return bool(class_name) and prefix in _BY_CLASS
+    is_known = prefix in _BY_CLASS or prefix.partition("@")[0] in _RANKING
+    return bool(class_name) and is_known
 
 
 def cost_label(name: str) -> str:

@@ -12,9 +12,9 @@ from tutelage.data.concat import ConcatSamples, concat
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData
 from tutelage.data.image_set import ArraySet, ImageSet
-from tutelage.data.mask_array import MaskArray
 from tutelage.data.interaction_files import InteractionFiles
 from tutelage.data.interaction_samples import HeldOutUsers, InteractionSamples
+from tutelage.data.mask_array import MaskArray
 from tutelage.data.masks import MaskFormat, MaskSet
 from tutelage.data.open_set import LabeledWithPools, OpenSet
 from tutelage.data.resized import Resized

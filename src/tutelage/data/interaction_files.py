@@ -181,9 +181,7 @@ def of_active_users(raw: RawInteractions, min_user_items: int) -> Interactions:
     Raises:
         UserError: If nobody is left.
     """
-    whole = Interactions.of_pairs(
-        raw.users, raw.items, len(raw.user_ids), len(raw.item_ids)
-    )
+    whole = Interactions.of_pairs(raw.users, raw.items, len(raw.user_ids), len(raw.item_ids))
     repeated = len(raw.users) - len(whole)
     if repeated:
         warnings.warn(

@@ -227,7 +227,7 @@ def _finish(
     setup = ready.setup
     recipe = setup.recipe
     trainer.share_buffers()
-    epochs = {"last": trainer.epochs_done, "best": trainer.best["epoch"]}
+    epochs = {"last": trainer.step // trainer.steps_per_epoch, "best": trainer.best["epoch"]}
     students = _final_students(trainer, epochs)
     test = _test_metrics(ready, students)
     teacher_record = _teacher_record(ready, teacher_metrics)

@@ -21,6 +21,7 @@ from tutelage.engine.epoch_sums import EpochSums, sum_terms
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.optim import lr_factor
+from tutelage.engine.patience import is_out_of_patience
 from tutelage.engine.progress import Progress
 from tutelage.engine.run_folder import LAYER_MAPS, RunFolder
 from tutelage.engine.setup import TrainingSetup
@@ -75,18 +76,15 @@ class Trainer:
         """The student that is validated and shipped: the moving average, if there is one."""
         return self.distiller.student if self.ema is None else self.ema.module
 
-    @property
-    def epochs_done(self) -> int:
-        """How many epochs were trained: those of the recipe, or fewer if its patience ended."""
-        return self.step // self.steps_per_epoch
-
     def run(self, interrupt: Interrupt) -> bool:
         """Train to the end; return False if interrupted, after writing a checkpoint."""
         if self.step == 0:
             self._log_layer_map(0)
         progress = Progress(self.total, self.step, self.accelerator.is_main_process)
         try:
-            while self.step < self.total and not self._is_out_of_patience():
+            while self.step < self.total:
+                if is_out_of_patience(self.best, self.step / self.steps_per_epoch, self.train):
+                    break
                 if not self._epoch(progress, interrupt):
                     if self._saved_step != self.step:
                         self.save()
@@ -94,15 +92,6 @@ class Trainer:
             return True
         finally:
             progress.close()
-
-    def _is_out_of_patience(self) -> bool:
-        """Return whether the last `patience` validations were no better than the best one."""
-        if self.train.patience is None or not self.best:
-            return False
-        # A pure function of what a checkpoint holds, so that a resumed run ends where it would.
-        validations = self.epochs_done // self.train.eval_every
-        best = self.best["epoch"] // self.train.eval_every
-        return self.step % self.steps_per_epoch == 0 and validations - best >= self.train.patience
 
     def _epoch(self, progress: Progress, interrupt: Interrupt) -> bool:
         sampler = self.ready.sampler

@@ -149,10 +149,8 @@ class CD(Method):
         loss = cd_loss(scores, step.batch["cd_targets"], mask, temperature=self.temperature)
         return {"cd": self.weight * loss}
 
-    def _draw(
-        self, blocks: Blocks, interactions: Interactions, seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """Return the items of all users (U, k), and their scores; block by block, to save memory."""
+    def _draw(self, blocks: Blocks, interactions: Interactions, seed: int) -> tuple[Tensor, Tensor]:
+        """Return the items of all users (U, k) and their scores; in blocks, to save memory."""
         generator = generator_of(seed, 0, STREAM)
         drawn: list[Tensor] = []
         targets: list[Tensor] = []

@@ -4,7 +4,7 @@ Source: S. Kang, J. Hwang, W. Kweon, H. Yu, "DE-RRD: A Knowledge Distillation Fr
 Recommender System", CIKM 2020, arXiv 2012.04357. The form is that of the RRD baseline in
 chengang95/UnKD@57abd1a3.
 
-    L = L_BPR − weight · mean over batch rows of [Σ_i S_i − Σ_i log(Σ_{j ≥ i} e^{S_j} + Σ_m e^{Z_m})]
+    L = L_BPR + weight · mean over batch rows of Σ_i [log(Σ_{j ≥ i} e^{S_j} + Σ_m e^{Z_m}) − S_i]
 
 S_1 … S_K are σ of the student's scores of K interesting items in the teacher's order, Z those of M
 uninteresting ones: the likelihood of the teacher's order in which the M items come last, in any

@@ -54,9 +54,7 @@ def test_pairs_are_allocated_as_in_the_official_code(name: str) -> None:
 @pytest.mark.parametrize("block", [1, 3, 100])
 def test_candidates_are_those_of_the_official_code(name: str, block: int) -> None:
     users, items = (tensor("unkd", f"{name}_teacher_{side}") for side in ("user", "item"))
-    train = Interactions(
-        integers(f"{name}_train_ptr"), integers(f"{name}_train_idx"), len(items)
-    )
+    train = Interactions(integers(f"{name}_train_ptr"), integers(f"{name}_train_idx"), len(items))
     scores = users @ items.T
     numbers = torch.arange(len(users)).split(block)
     blocks = iter([(part, scores[part]) for part in numbers])
@@ -101,9 +99,7 @@ def test_the_official_sampler_gives_a_pair_of_one_item_half_of_the_time(name: st
     p = tensor("unkd", f"{name}_p")
     repeated = torch.diag(p * (p.flip(0).cumsum(0).flip(0) - p)) / (1 - p.square().sum())
     shipped = pair_law(case["N_candidates"], mu=case["mu"]) / 2 + repeated
-    torch.testing.assert_close(
-        shipped, tensor("unkd", f"{name}_prob_official"), rtol=0, atol=2e-16
-    )
+    torch.testing.assert_close(shipped, tensor("unkd", f"{name}_prob_official"), rtol=0, atol=2e-16)
     assert float(shipped.diagonal().sum()) == pytest.approx(0.5)
 
 
@@ -169,9 +165,7 @@ def test_the_loss_is_that_of_the_official_code(name: str) -> None:
         assert own.item() == pytest.approx(30.55, abs=0.01)
         return
     assert own.item() == pytest.approx(number(f"{name}_loss"), rel=1e-8)
-    for gradient, expected in zip(
-        torch.autograd.grad(own, [users, items]), gradients, strict=True
-    ):
+    for gradient, expected in zip(torch.autograd.grad(own, [users, items]), gradients, strict=True):
         torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-9)
 
 

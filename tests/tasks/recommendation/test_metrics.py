@@ -25,9 +25,7 @@ def metrics_of(name: str, block: int) -> dict[str, float]:
     scores = tensor("unkd", f"{name}_scores")
     users = integers(f"{name}_users")
     num_items = scores.shape[1]
-    train = Interactions(
-        integers(f"{name}_train_ptr"), integers(f"{name}_train_idx"), num_items
-    )
+    train = Interactions(integers(f"{name}_train_ptr"), integers(f"{name}_train_idx"), num_items)
     # Row r of the truth is the r-th evaluated user.
     truth = Interactions(
         integers(f"{name}_truth_ptr"), integers(f"{name}_truth_idx").clone(), num_items
@@ -41,9 +39,7 @@ def metrics_of(name: str, block: int) -> dict[str, float]:
         top = task.rank(scores[users[rows]], users[rows], train)
         assert torch.equal(top, integers(f"{name}_topk_items")[rows])
         hits = truth.contains(rows[:, None], top)
-        batch = Batch(
-            {"inputs": users[rows], "hits": hits, "held_out": truth.of_users(rows)}
-        )
+        batch = Batch({"inputs": users[rows], "hits": hits, "held_out": truth.of_users(rows)})
         metrics.update(top, batch)
     return metrics.compute()
 

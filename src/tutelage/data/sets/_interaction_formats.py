@@ -95,10 +95,8 @@ def read_interactions(
             continue
         pairs.append((users.setdefault(user, len(users)), items.setdefault(item, len(items))))
     if not pairs:
-        raise UserError(
-            f"{path} has no interaction"
-            f"{'' if min_rating is None else f' with a rating of at least {min_rating:g}'}; {ADVICE}"
-        )
+        least = "" if min_rating is None else f" with a rating of at least {min_rating:g}"
+        raise UserError(f"{path} has no interaction{least}; {ADVICE}")
     table = torch.tensor(pairs)
     return RawInteractions(str(path), table[:, 0], table[:, 1], list(users), list(items))
 

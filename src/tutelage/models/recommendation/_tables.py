@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,8 @@ class Tables(nn.Module):
             raise UserError(f"{name} takes both num_users and num_items, or none of them")
         self.dim = dim
         self._seed = int(torch.randint(2**62, (1,)))
-        self.user_table: nn.Parameter = UninitializedParameter()
-        self.item_table: nn.Parameter = UninitializedParameter()
+        self.user_table = cast(nn.Parameter, UninitializedParameter())
+        self.item_table = cast(nn.Parameter, UninitializedParameter())
         if num_users is not None and num_items is not None:
             self._make(num_users, num_items)
 

@@ -6,8 +6,6 @@ Implicit Feedback", UAI 2009, arXiv 1205.2618.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -49,4 +47,4 @@ class BPRMF(Tables):
     def draw(self, table: Tensor, generator: torch.Generator) -> None:
         """Fill a table by Xavier's uniform law."""
         bound = (6 / sum(table.shape)) ** 0.5
-        cast(Tensor, nn.init.uniform_(table, -bound, bound, generator=generator))
+        nn.init.uniform_(table, -bound, bound, generator=generator)

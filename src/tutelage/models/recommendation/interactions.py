@@ -121,7 +121,7 @@ class Interactions:
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Return which (user, item) pairs are among the interactions, a mask of their shape."""
         if not len(self):
-            return torch.zeros(torch.broadcast_shapes(users.shape, items.shape), dtype=torch.bool)
+            return torch.zeros_like(users * items, dtype=torch.bool)
         keys = users * self.num_items + items
         places = torch.searchsorted(self.keys, keys).clamp(max=len(self) - 1)
         return self.keys[places] == keys

@@ -118,4 +118,5 @@ def _balanced(counts: Tensor, num_groups: int) -> Tensor:
     """Return the group of each item by where its interactions begin in the cumulated counts."""
     before = counts.cumsum(0) - counts
     groups = (before * num_groups) // counts.sum()
-    return torch.unique(groups, return_inverse=True)[1]
+    numbers: Tensor = torch.unique(groups, return_inverse=True)[1]
+    return numbers

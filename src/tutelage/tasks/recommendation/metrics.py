@@ -106,7 +106,7 @@ class RankingMetrics(Metrics):
         if not is_distributed():
             return sums
         joined = sum_over_ranks(torch.cat([value.flatten() for value in sums]))
-        parts = joined.split([value.numel() for value in sums])
+        parts = torch.split(joined, [value.numel() for value in sums])
         overall, recalls, places, users = (
             part.view_as(value) for part, value in zip(parts, sums, strict=True)
         )

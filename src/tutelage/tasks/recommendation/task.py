@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Batch, Evaluation, FrozenTeacher, Metrics, Output, Task, Teacher
+from tutelage.core import Batch, Evaluation, Metrics, Output, Task, Teacher
 from tutelage.core.taps import call
 from tutelage.errors import UserError
 from tutelage.models.recommendation import (
