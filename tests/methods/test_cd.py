@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from tests.helpers.vectors import tensor
 from tests.methods.recommenders import baseline_scores, names_of
+from tutelage.core import Method
 from tutelage.errors import UserError
 from tutelage.methods import CD, cd_loss
 from tutelage.methods._rankings import draw_ranks
+
+RECOMMENDER_EXAMPLES: dict[str, Callable[[], Method]] = {
+    "cd": CD,
+    "cd of all items": lambda: CD(num_items=500),
+}
 
 
 @pytest.mark.parametrize("name", names_of("baseline"))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from tests.helpers.vectors import cases, tensor
 from tests.methods.recommenders import baseline_scores, names_of
+from tutelage.core import Method
 from tutelage.errors import UserError
 from tutelage.methods import RD, rd_loss
+
+RECOMMENDER_EXAMPLES: dict[str, Callable[[], Method]] = {"rd": lambda: RD(num_items=7)}
 
 
 @pytest.mark.parametrize("name", names_of("baseline"))

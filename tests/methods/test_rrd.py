@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from tests.helpers.vectors import tensor
 from tests.methods.recommenders import baseline_scores, names_of
+from tutelage.core import Method
 from tutelage.errors import UserError
 from tutelage.methods import RRD, rrd_loss
+
+RECOMMENDER_EXAMPLES: dict[str, Callable[[], Method]] = {"rrd": lambda: RRD(num_candidates=40)}
 
 
 @pytest.mark.parametrize("name", names_of("baseline"))

@@ -39,8 +39,8 @@ def test_a_recipe_is_a_short_overlay_that_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_evaluation_batches_are_stated(name: str) -> None:
     config = parse_recipe(name).config
-    is_classification = "Classification" in config.task.class_path
-    assert config.train.eval_batch_size == (256 if is_classification else 8)
+    has_small_items = any(kind in config.task.class_path for kind in ("Classif", "Recommend"))
+    assert config.train.eval_batch_size == (256 if has_small_items else 8)
 
 
 @pytest.mark.parametrize("name", NAMES)

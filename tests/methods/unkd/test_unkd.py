@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,12 +10,17 @@ import torch
 from torch import Tensor
 
 from tests.helpers.vectors import cases, tensor
-from tutelage.methods import unkd_loss
+from tutelage.core import Method
+from tutelage.methods import UnKD, unkd_loss
 from tutelage.methods._rankings import Rankings, rank_candidates
 from tutelage.methods.unkd import allocate_pairs, pair_law
 from tutelage.methods.unkd.pairs import PairSampler, draw_pairs, group_ratios
 from tutelage.models.recommendation import Interactions, item_scores
 
+RECOMMENDER_EXAMPLES: dict[str, Callable[[], Method]] = {
+    "unkd": lambda: UnKD(num_groups=2),
+    "unkd of the paper": lambda: UnKD(reduction="paper", partition="balanced", gamma=1.0),
+}
 EPSILON = 1e-10  # inside the logarithm of the official code
 
 

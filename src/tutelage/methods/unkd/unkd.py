@@ -102,8 +102,8 @@ def unkd_loss(
 class UnKD(Method):
     """Unbiased distillation of a recommender; the term is `unkd`.
 
-    >>> UnKD(num_groups=2, weight=0.5).extra_repr()[:43]
-    "num_groups=2, num_pairs=30, mu=20.0, gamma="
+    >>> UnKD(num_groups=2, weight=0.5).extra_repr()[:39]
+    'num_groups=2, num_pairs=30, mu=20.0, ga'
 
     Args:
         num_groups: groups of items of similar popularity.
