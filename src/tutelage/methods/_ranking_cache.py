@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,17 +29,48 @@ REASONS = {
 }
 
 
-def cached_rankings(
-    path: str | None,
+@dataclass(frozen=True)
+class RankingFile:
+    """A file that rankings are kept in.
+
+    Attributes:
+        path: of the file.
+        rankings: what it holds, or will hold.
+        facts: what the rankings are of.
+    """
+
+    path: Path
+    rankings: Rankings
+    facts: Mapping[str, str]
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the file is there."""
+        return self.path.exists()
+
+    def write(self) -> None:
+        """Write the file, atomically."""
+        tensors = {
+            "items": self.rankings.items,
+            "scores": self.rankings.scores,
+            "lengths": self.rankings.lengths,
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(self.path) as temporary:
+            save_file(tensors, temporary, metadata=dict(self.facts))
+
+
+def ranking_file(
+    path: str,
     interactions: Interactions,
     settings: str,
     teacher: Teacher,
     make: Callable[[], Rankings],
-) -> Rankings:
-    """Return the rankings of a file, or make them and write it; without a path only make them.
+) -> RankingFile:
+    """Return the rankings of a file; where there is none yet, make them, but do not write it.
 
     Args:
-        path: a .safetensors file; None has no cache.
+        path: a .safetensors file.
         interactions: of the training data.
         settings: of the method that the rankings depend on, as text.
         teacher: whose rankings they are; without a network the file must be there.
@@ -47,8 +79,6 @@ def cached_rankings(
     Raises:
         UserError: If the file is damaged or is of other ids, interactions, settings or weights.
     """
-    if path is None:
-        return make()
     file = Path(path).expanduser()
     wanted = {
         "format": FORMAT,
@@ -57,14 +87,8 @@ def cached_rankings(
         "settings": settings,
         "teacher": _teacher_digest(teacher),
     }
-    if file.exists():
-        return _read(file, wanted)
-    rankings = make()
-    tensors = {"items": rankings.items, "scores": rankings.scores, "lengths": rankings.lengths}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(file) as temporary:
-        save_file(tensors, temporary, metadata=wanted)
-    return rankings
+    rankings = _read(file, wanted) if file.exists() else make()
+    return RankingFile(file, rankings, wanted)
 
 
 def _read(file: Path, wanted: Mapping[str, str]) -> Rankings:

@@ -44,7 +44,7 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_positive, check_weights
-from tutelage.methods._ranking_cache import cached_rankings
+from tutelage.methods._ranking_cache import RankingFile, ranking_file
 from tutelage.methods._rankings import (
     Rankings,
     interactions_of,
@@ -166,6 +166,7 @@ class UnKD(Method):
         self.num_candidates = num_candidates
         self.cache = cache
         self.task_weight = task_weight
+        self._file: RankingFile | None = None
 
     def build_data(self, train: Any, teacher: Teacher) -> Any:
         """Return the training samples with the pairs of their users in every batch.
@@ -195,7 +196,11 @@ class UnKD(Method):
             return rank_candidates(blocks, interactions, groups.group_of_item, count)
 
         settings = f"unkd num_groups={self.num_groups} partition={self.partition} count={count}"
-        rankings = cached_rankings(self.cache, interactions, settings, teacher, make)
+        if self.cache is None:
+            rankings = make()
+        else:
+            self._file = ranking_file(self.cache, interactions, settings, teacher, make)
+            rankings = self._file.rankings
         sampler = PairSampler(
             rankings,
             allocate_pairs(groups.mean_counts, self.num_pairs, gamma=self.gamma),
@@ -211,6 +216,16 @@ class UnKD(Method):
                 "fewer groups, or check the data"
             )
         return samples.with_fields(sampler)
+
+    def on_step_start(self, progress: float) -> None:
+        """Write the cache at the first step of a run.
+
+        Trials before it have progress 1, and perhaps a teacher that is not trained yet.
+        """
+        if self._file is not None and progress < 1:
+            if not self._file.is_written:
+                self._file.write()
+            self._file = None
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the term of the pairs in the batch.
