@@ -53,7 +53,7 @@ def loop_over_pairs(rankings: Rankings, pairs_per_group: Tensor, users: int) -> 
                         first, second = random.choices(ranks, cum_weights=weights, k=2)
                     if first > second:
                         first, second = second, first
-                    candidates[first], candidates[second]  # noqa: B018
+                    candidates[first], candidates[second]
 
     return draw
 

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.recommendation_tables import recommendation_table
 from benchmarks.study_results import (
     SETTINGS,
     result,
@@ -243,6 +244,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "balance": balance_table,
     "cap": cap_table,
     "outliers": outliers_table,
+    "citeulike-10": lambda: recommendation_table("citeulike-10"),
 }
 
 

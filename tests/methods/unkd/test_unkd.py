@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from tests.helpers.vectors import cases, tensor
-from tutelage.core import Method
+from tutelage.core import FrozenTeacher, Method
+from tutelage.data import InteractionSamples
+from tutelage.errors import UserError
 from tutelage.methods import UnKD, unkd_loss
 from tutelage.methods._rankings import Rankings, rank_candidates
 from tutelage.methods.unkd import allocate_pairs, pair_law
 from tutelage.methods.unkd.pairs import PairSampler, draw_pairs, group_ratios
+from tutelage.models import BPRMF
 from tutelage.models.recommendation import Interactions, item_scores
 
 RECOMMENDER_EXAMPLES: dict[str, Callable[[], Method]] = {
@@ -203,3 +206,46 @@ def test_masked_pairs_count_in_no_mean() -> None:
     torch.testing.assert_close(unkd_loss(differences, mask), expected)
     weighted: Any = unkd_loss(differences, mask, torch.tensor([2.0, 0.0, 1.0]))
     torch.testing.assert_close(weighted, 2 * rows[0] / 3)
+
+
+# ---- mistakes ----
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"mu": 0.0}, "mu of UnKD must be positive"),
+        ({"weight": -1.0}, "the weights of UnKD"),
+        ({"num_groups": 0}, "num_groups of UnKD is a whole number from 1 on, got 0"),
+        ({"num_pairs": 0}, "num_pairs of UnKD is a whole number from 1 on, got 0"),
+        ({"num_candidates": 1}, "num_candidates of UnKD is a whole number from 2 on, got 1"),
+        ({"gamma": float("nan")}, "gamma of UnKD is a finite number"),
+        ({"partition": "equal"}, "partition is 'greedy' or 'balanced', got 'equal'"),
+        ({"reduction": "sum"}, "reduction is 'code' or 'paper', got 'sum'"),
+    ],
+)
+def test_options_out_of_range_are_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        UnKD(**options)
+
+
+def test_another_number_of_groups_than_asked_for_is_said() -> None:
+    users = torch.arange(40)
+    items = torch.cat([torch.zeros(30, dtype=torch.int64), torch.arange(10) % 4])
+    held = Interactions.of_pairs(users, items, 40, 5)
+    teacher = FrozenTeacher(BPRMF(40, 5, 2))
+    with pytest.warns(UserWarning, match=r"greedy partition gives 2 groups of items instead of 3"):
+        UnKD(num_groups=3).build_data(InteractionSamples(held), teacher)
+
+
+def test_data_without_any_pair_is_refused() -> None:
+    held = Interactions.of_pairs(torch.arange(3), torch.arange(3), 3, 3)
+    teacher = FrozenTeacher(BPRMF(3, 3, 2))
+    with pytest.raises(UserError, match=r"no user has two candidates in a group"):
+        UnKD(num_groups=3).build_data(InteractionSamples(held), teacher)
+    with pytest.raises(UserError, match=r"with an interaction, 3, got 4"):
+        UnKD(num_groups=4).build_data(InteractionSamples(held), teacher)
+    with pytest.raises(UserError, match=r"floating-point differences of scores \(N, P\)"):
+        unkd_loss(torch.zeros(3))
+    with pytest.raises(UserError, match=r"no pairs in a batch \(3, 0\)"):
+        unkd_loss(torch.zeros(3, 0))
