@@ -67,7 +67,7 @@ def group_ratios(mean_counts: Tensor) -> Tensor:
 def pair_law(length: int, *, mu: float = 20.0) -> Tensor:
     """Return P(a, b), the law of the pairs over L candidates.
 
-    >>> pair_law(2).tolist()
+    >>> pair_law(2).round(decimals=9).tolist()
     [[0.0, 1.0], [0.0, 0.0]]
 
     Args:
@@ -94,21 +94,23 @@ def draw_pairs(lengths: Tensor, mu: float, generator: torch.Generator) -> Tensor
     """
     shape = lengths.shape
     lengths = lengths.flatten()
-    highest = (lengths - 1).clamp(min=0)
-    scale = -torch.expm1(-lengths.double() / mu)
+    highest = (lengths - 1).clamp(min=0).int()
+    # In single precision v has steps of 2⁻²⁴, so a rank's probability is off by at most 1.2e-7.
+    scale = torch.expm1(-lengths.float() / mu)
 
-    def draw(entries: Tensor) -> Tensor:
-        uniform = torch.rand(2, len(entries), generator=generator, dtype=torch.float64)
-        ranks = (-mu * torch.log1p(-uniform * scale[entries])).long()
-        return torch.minimum(ranks, highest[entries])  # v close to 1 may round up to L
+    def draw(scale: Tensor, highest: Tensor) -> Tensor:
+        uniform = torch.rand(2, len(scale), generator=generator)
+        ranks = uniform.mul_(scale).log1p_().mul_(-mu).int()
+        return torch.minimum(ranks, highest)  # v close to 1 may round up to L
 
-    ranks = draw(torch.arange(len(lengths)))
-    while True:
-        tied = ((ranks[0] == ranks[1]) & (lengths > 1)).nonzero().flatten()
-        if not len(tied):
-            break
-        ranks[:, tied] = draw(tied)
-    return ranks.sort(0).values.view(2, *shape)
+    ranks = draw(scale, highest)
+    tied = ((ranks[0] == ranks[1]) & (lengths > 1)).nonzero().flatten()
+    while len(tied):
+        drawn = draw(scale[tied], highest[tied])
+        ranks[:, tied] = drawn
+        tied = tied[drawn[0] == drawn[1]]
+    better, worse = torch.minimum(ranks[0], ranks[1]), torch.maximum(ranks[0], ranks[1])
+    return torch.stack([better, worse]).long().view(2, *shape)
 
 
 class PairSampler:
@@ -139,6 +141,10 @@ class PairSampler:
         self.groups = torch.repeat_interleave(torch.arange(len(pairs_per_group)), pairs_per_group)
         self.lengths = rankings.lengths[:, self.groups]
         self.mask = self.lengths > 1
+        num_users, num_groups, width = rankings.items.shape
+        rows = torch.arange(num_users)[:, None] * num_groups
+        # Where the candidates of every column begin in the flat table of candidates.
+        self._starts = (rows + self.groups) * width
         self._epoch: int | None = None
         self._table = (self.mask, self.mask)
 
@@ -152,11 +158,9 @@ class PairSampler:
         if self._epoch != epoch:
             generator = generator_of(self.seed, epoch, STREAM)
             ranks = draw_pairs(self.lengths, self.mu, generator)
-            num_users, _, width = self.rankings.items.shape
-            starts = torch.arange(num_users)[:, None] * self.rankings.items[0].numel()
-            places = starts + self.groups * width + ranks
-            positives, negatives = self.rankings.items.flatten()[places].unbind(0)
-            self._table = (positives, negatives)
+            places = (self._starts + ranks).view(-1)
+            items = self.rankings.items.view(-1).index_select(0, places).view(ranks.shape)
+            self._table = (items[0], items[1])
             self._epoch = epoch
         return self._table
 
