@@ -36,7 +36,7 @@ _RANKING = {
     "precision": "Precision",
     "ndcg": "NDCG",
     "share": "Share of places",
-    "recall_of_owners": "Recall of owners",
+    "recall_of_owners": "Recall of users with such items",
 }
 _BY_CLASS = {"ap": "AP", "iou": "IoU"}  # of metrics such as ap/tree
 _COSTS = {"peak_mib": "peak memory, MiB", "peak_gpu_mib": "peak GPU memory, MiB"}

@@ -17,7 +17,7 @@ each a mean over users. For a group g of items:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -132,13 +132,3 @@ def _ndcg(found: Tensor, counts: Tensor, k: int) -> Tensor:
     gains = 1 / torch.arange(2, k + 2, dtype=torch.float64).log2()
     ideal = gains.cumsum(0)[counts.long().clamp(max=k) - 1]
     return (found * gains[: found.shape[1]]).sum(1) / ideal
-
-
-def values_by_group(metrics: Mapping[str, float], name: str) -> dict[str, float]:
-    """Return a metric by group: `values_by_group(metrics, "recall@10")`.
-
-    >>> values_by_group({"recall@10": 0.5, "recall@10/popular": 0.6}, "recall@10")
-    {'popular': 0.6}
-    """
-    start = f"{name}/"
-    return {key[len(start) :]: value for key, value in metrics.items() if key.startswith(start)}
