@@ -70,11 +70,12 @@ class Study:
         return replace(self, variants=variants, overrides=[*self.overrides, *overrides])
 
     def recipe(self, variant: str, seed: int) -> ParsedRecipe:
-        """Return the recipe of one run."""
+        """Return the recipe of one run; `{seed}` in an override is its seed."""
         name, overrides = self.variants[variant]
-        return parse_recipe(
-            f"{self.folder}/{name}", [*self.overrides, *overrides, f"--seed={seed}"]
-        )
+        overrides = [
+            option.replace("{seed}", str(seed)) for option in [*self.overrides, *overrides]
+        ]
+        return parse_recipe(f"{self.folder}/{name}", [*overrides, f"--seed={seed}"])
 
     def stored_runs(self) -> dict[str, dict[int, dict[str, Any]]]:
         """Return the runs in the result, by variant and seed, that were made as they would be now.
@@ -170,7 +171,9 @@ def study_result(study: Study, out: Path, seeds: range) -> dict[str, Any]:
         "monitor": study.monitor,
         "summary": summary,
         "variants": {name: [recipe, *own] for name, (recipe, own) in study.variants.items()},
-        "teachers": teacher_metrics(study.recipe(name, seed=0) for name in study.variants),
+        "teachers": teacher_metrics(
+            study.recipe(name, seed) for name in study.variants for seed in runs[name]
+        ),
         "runs": {
             name: {seed: run for seed, run in sorted(by_seed.items())}
             for name, by_seed in runs.items()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.pose_tables import pose_table
+from benchmarks.recommendation_tables import recommendation_table
 from benchmarks.study_results import (
     SETTINGS,
     result,
@@ -241,6 +242,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "outliers": outliers_table,
     "mirror-mouse": lambda: pose_table("mirror-mouse"),
     "pen-digits": lambda: pose_table("pen-digits"),
+    "citeulike-10": lambda: recommendation_table("citeulike-10"),
 }
 
 

@@ -8,6 +8,8 @@ arguments that returns a new method:
     RANK_EXAMPLES    methods for the networks of `harness.linear_distiller`, whose two ranks give
                      the gradient of one process with the joined batch
     SHARE_EXAMPLES   the same, whose two ranks give the mean gradient of the two shares
+    RECOMMENDER_EXAMPLES     methods that rank the items of users, checked in
+                     test_recommender_contract
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ WIRING = {"layer_pairs", "student_layers", "teacher_layers", "stages", "shares"}
 MODULES = [
     importlib.import_module(info.name)
     for info in pkgutil.walk_packages(tests.methods.__path__, "tests.methods.")
-    if info.name.rpartition(".")[2].startswith("test_") and info.name != __name__
+    if info.name.rpartition(".")[2].startswith("test_") and not info.name.endswith("_contract")
 ]
 
 
@@ -75,6 +77,7 @@ SETTINGS = {"combined": IMAGES} | {
     for module in MODULES
     for name in getattr(module, "EXAMPLES", {})
 }
+RECOMMENDER_EXAMPLES = collect("RECOMMENDER_EXAMPLES")
 RANK_EXAMPLES = collect("RANK_EXAMPLES")
 SHARE_EXAMPLES = collect("SHARE_EXAMPLES")
 
@@ -104,7 +107,8 @@ def paper_of(thing: Any) -> str:
 
 
 def test_every_method_has_an_example() -> None:
-    assert {type(make()) for make in EXAMPLES.values()} >= set(METHODS)
+    examples = [*EXAMPLES.values(), *RECOMMENDER_EXAMPLES.values()]
+    assert {type(make()) for make in examples} >= set(METHODS)
 
 
 @every_example
@@ -246,7 +250,7 @@ def test_defaults_construct_and_every_argument_is_shown(method: type[Method]) ->
     arguments = inspect.signature(method).parameters
     needed = [name for name, p in arguments.items() if p.default is inspect.Parameter.empty]
     assert set(needed) <= WIRING
-    instances = (make() for make in EXAMPLES.values())
+    instances = (make() for make in [*EXAMPLES.values(), *RECOMMENDER_EXAMPLES.values()])
     instance = next(instance for instance in instances if type(instance) is method)
     built = method(**{name: getattr(instance, name) for name in needed})
     for name in arguments:
@@ -337,7 +341,7 @@ def _inputs_of(loss: Loss, shape: tuple[int, ...], dtype: torch.dtype) -> dict[s
             inputs[name] = [random(2, 3, size, size).to(dtype) for size in (8, 4)]
         elif name in ("attention", "scores"):
             inputs[name] = random(2, 2, 2).softmax(2).to(dtype)
-        elif name in ("student", "teacher"):
+        elif name in ("student", "teacher", "uninteresting"):
             inputs[name] = random(shape).to(dtype)
     return inputs
 

@@ -37,6 +37,14 @@ _PERCENT = {
     "branch_agreement": "branches agree",
 }
 _PLAIN = {"ece": "ECE", "nll": "NLL", "teacher_kl": "KL to teacher"}
+# Metrics of rankings, at the first k places, and those of a group of items.
+_RANKING = {
+    "recall": "Recall",
+    "precision": "Precision",
+    "ndcg": "NDCG",
+    "share": "Share of places",
+    "recall_of_owners": "Recall of users with such items",
+}
 _BY_CLASS = {"ap": "AP", "iou": "IoU", "pck": "PCK"}  # of metrics such as ap/tree
 _COSTS = {"peak_mib": "peak memory, MiB", "peak_gpu_mib": "peak GPU memory, MiB"}
 
@@ -63,8 +71,13 @@ def metric_format(name: str) -> MetricFormat:
     ('AP tree, %', 'mean margin')
     >>> metric_format("pck@0.1").label, metric_format("ensemble/pck").label
     ('PCK@0.1, %', 'ensemble PCK, %')
+    >>> metric_format("ndcg@20").label, metric_format("recall@10/popular").label
+    ('NDCG@20', 'Recall@10 popular')
     """
     prefix, _, class_name = name.partition("/")
+    ranking, _, places = prefix.partition("@")
+    if places and ranking in _RANKING:
+        return MetricFormat(f"{_RANKING[ranking]}@{places} {class_name}".strip(), digits=4)
     if class_name.startswith("pck"):  # of another prediction than the network's own
         own = metric_format(class_name)
         return MetricFormat(f"{prefix} {own.label}", own.scale, own.digits)
@@ -78,13 +91,14 @@ def metric_format(name: str) -> MetricFormat:
 
 
 def is_class_metric(name: str) -> bool:
-    """Return whether a metric is that of one class, of which a task can have hundreds.
+    """Return whether a metric is that of one class or group, of which a task can have hundreds.
 
     >>> is_class_metric("ap/tree"), is_class_metric("ap"), is_class_metric("big/top1")
     (True, False, False)
     """
     prefix, _, class_name = name.partition("/")
-    return bool(class_name) and prefix in _BY_CLASS
+    is_known = prefix in _BY_CLASS or prefix.partition("@")[0] in _RANKING
+    return bool(class_name) and is_known
 
 
 def cost_label(name: str) -> str:

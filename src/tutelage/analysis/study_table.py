@@ -20,7 +20,17 @@ from tutelage.analysis.formatting import (
 from tutelage.analysis.study import BASELINE
 
 # Further metrics that the table in the terminal shows where a task has them.
-OTHER_METRICS = ("agreement", "teacher_kl", "ece", "auroc_near", "fpr95_near")
+OTHER_METRICS = (
+    "agreement",
+    "teacher_kl",
+    "ece",
+    "auroc_near",
+    "fpr95_near",
+    "recall@10",
+    "recall@10/popular",
+    "recall@10/unpopular",
+    "share@10/popular",
+)
 
 Row = Mapping[str, Any]  # of one method in a summary, see `summarize`
 Split = Literal["test", "last", "best", "validation"]

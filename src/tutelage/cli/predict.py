@@ -6,15 +6,19 @@ import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.cli._parser import Commands, add_command
 from tutelage.errors import UserError
+
+if TYPE_CHECKING:
+    from tutelage.recipes import Recipe
 
 EXAMPLES = """
 tutelage predict runs/mouse image.png
 tutelage predict runs/mouse frames/*.png --draw
 tutelage predict runs/mouse image.png --json
+tutelage predict runs/citeulike-unkd 42 17 --top 20
 """
 
 
@@ -28,7 +32,7 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("source", metavar="RUN", help="folder of a finished run")
     command.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="what the task reads, such as image files"
+        "inputs", metavar="INPUT", nargs="+", help="what the task reads: image files, ids of users"
     )
     command.add_argument(
         "--draw", action="store_true", help="write <image>-predicted.png with what was found"
@@ -36,22 +40,40 @@ def register(commands: Commands) -> None:
     command.add_argument(
         "--out", metavar="DIR", help="folder of the drawings (default: beside each image)"
     )
+    command.add_argument(
+        "--top", type=int, default=10, help="answers an input, where they are ranked (default 10)"
+    )
     command.add_argument("--json", action="store_true", help="print one line of JSON an input")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Print what is found, input by input; the data of the run is not needed."""
+    from tutelage.cli.networks import open_run, without_teachers
+    from tutelage.core.prediction import PredictsFromRun
+
+    folder = Path(arguments.source)
+    recipe = without_teachers(open_run(folder)).build()
+    if isinstance(recipe.task, PredictsFromRun):
+        if arguments.draw:
+            raise UserError("there is nothing to draw; leave --draw out")
+        answer = recipe.task.predictor(folder, arguments.top)
+        for source in arguments.inputs:
+            _print(source, answer(source).record, None, arguments.json)
+        return 0
+    _run_student(recipe, folder, arguments)
+    return 0
+
+
+def _run_student(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> None:
+    """Print, and draw, what the student of a run finds in each input."""
     import torch
 
-    from tutelage.cli.networks import open_run, without_teachers
     from tutelage.core.prediction import Predicts, ReadsInput
     from tutelage.core.taps import call
     from tutelage.engine.checks.student_facts import read_student_facts
     from tutelage.engine.finished_run import shipped_student
 
-    folder = Path(arguments.source)
-    recipe = without_teachers(open_run(folder)).build()
     data, task = recipe.data, recipe.task
     if not isinstance(data, ReadsInput) or not isinstance(task, Predicts):
         raise UserError(
@@ -73,7 +95,6 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             drawn = _drawing(source, arguments.out)
             _draw(batch["source_image"][0], prediction.overlay, names, drawn)
         _print(source, prediction.record, drawn, arguments.json)
-    return 0
 
 
 def _drawing(source: str, out: str | None) -> Path:

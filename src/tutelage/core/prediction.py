@@ -5,8 +5,9 @@ Data sets and tasks that cannot do that do not implement these protocols.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from tutelage.core.batch import Batch
@@ -54,5 +55,23 @@ class Predicts(Protocol):
             batch: what `ReadsInput.read_input` returned. Its `source_image` is a list with the
                 user's own image (3, H, W), if the input is one.
             names: what the network has learned, such as classes or joints, from student.json.
+        """
+        ...
+
+
+@runtime_checkable
+class PredictsFromRun(Protocol):
+    """A task that answers from files that it wrote into the run, see `Task.export`."""
+
+    def predictor(self, folder: Path, top: int) -> Callable[[str], Prediction]:
+        """Return what answers an input, such as the id of a user.
+
+        Args:
+            folder: of a finished run.
+            top: how many answers an input gets.
+
+        Raises:
+            UserError: If the files are missing or damaged; the function raises it for an input that
+                is not known.
         """
         ...

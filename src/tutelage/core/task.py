@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -109,6 +110,16 @@ class Task(ABC):
             teacher = None if run.teacher is None else run.teacher(batch, inputs).output
             metrics.update(call(model, inputs), batch, teacher)
         return metrics.compute()
+
+    def export(self, model: nn.Module, parts: Mapping[str, Any], folder: Path) -> None:
+        """Write what the trained network needs in use beside its weights; default: nothing.
+
+        Args:
+            model: the network that is shipped.
+            parts: the data by name.
+            folder: of the run.
+        """
+        return None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({configuration(self)})"

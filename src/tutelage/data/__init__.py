@@ -12,6 +12,8 @@ from tutelage.data.concat import ConcatSamples, concat
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData
 from tutelage.data.image_set import ArraySet, ImageSet
+from tutelage.data.interaction_files import InteractionFiles
+from tutelage.data.interaction_samples import HeldOutUsers, InteractionSamples
 from tutelage.data.mask_array import MaskArray
 from tutelage.data.masks import MaskFormat, MaskSet
 from tutelage.data.open_set import LabeledWithPools, OpenSet
@@ -54,9 +56,12 @@ __all__ = [
     "DenseSet",
     "Digits",
     "FashionMNIST",
+    "HeldOutUsers",
     "ImageData",
     "ImageFolder",
     "ImageSet",
+    "InteractionFiles",
+    "InteractionSamples",
     "Joints",
     "Key",
     "LabeledWithPools",

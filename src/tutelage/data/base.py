@@ -52,6 +52,29 @@ class Data(ABC):
             )
         return network
 
+    def prepare_network(self, network: nn.Module) -> nn.Module:
+        """Return a network that is ready for this data, before its weights are loaded.
+
+        Where the size of a network's tables, or a graph that it reads, is a matter of the data, it
+        gets them here; default: as is.
+
+        Raises:
+            UserError: If the network is for other data.
+        """
+        return network
+
+    def check_network(self, facts: Mapping[str, Any], where: str) -> None:
+        """Raise if weights were learned on data that does not fit this; default: never.
+
+        Args:
+            facts: the `student.json` of the run that the weights are from, see `input_info`.
+            where: the run, for the message.
+
+        Raises:
+            UserError: If they were.
+        """
+        return None
+
     def input_info(self, network: nn.Module) -> dict[str, Any]:
         """Return what `student.json` says about the inputs of the trained network."""
         return {}

@@ -227,7 +227,7 @@ def _finish(
     setup = ready.setup
     recipe = setup.recipe
     trainer.share_buffers()
-    epochs = {"last": recipe.train.epochs, "best": trainer.best["epoch"]}
+    epochs = {"last": trainer.step // trainer.steps_per_epoch, "best": trainer.best["epoch"]}
     students = _final_students(trainer, epochs)
     test = _test_metrics(ready, students)
     teacher_record = _teacher_record(ready, teacher_metrics)
@@ -253,11 +253,12 @@ def _finish(
             "teacher": sum(map(num_parameters, models.values())) if models else None,
         },
         "seconds": round(trainer.seconds, 3),
-        "steps": trainer.total,
+        "steps": trainer.step,
         "seed": recipe.seed,
     }
     if folder.writes:
         _ship(shipped, recipe, folder, calibration)
+        recipe.task.export(shipped, setup.parts, folder.path)
     folder.finish(metrics)
     return metrics
 

@@ -127,10 +127,12 @@ def ready_network(config: StudentConfig | TeacherConfig, data: Data, section: st
         )
     facts = None
     try:
+        config.model = data.prepare_network(config.model)
         if config.weights is not None:
             facts = read_student_facts(config.weights)
             if facts is not None:
                 check_classes(config, data, section, facts)
+                data.check_network(facts.entries, str(facts.path.parent))
             load_weights(config.model, config.weights)
         return normalized(config, data, section, facts)
     except UserError as error:

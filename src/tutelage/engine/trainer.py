@@ -21,6 +21,7 @@ from tutelage.engine.epoch_sums import EpochSums, sum_terms
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.optim import lr_factor
+from tutelage.engine.patience import is_out_of_patience
 from tutelage.engine.progress import Progress
 from tutelage.engine.run_folder import LAYER_MAPS, RunFolder
 from tutelage.engine.setup import TrainingSetup
@@ -82,6 +83,8 @@ class Trainer:
         progress = Progress(self.total, self.step, self.accelerator.is_main_process)
         try:
             while self.step < self.total:
+                if is_out_of_patience(self.best, self.step / self.steps_per_epoch, self.train):
+                    break
                 if not self._epoch(progress, interrupt):
                     if self._saved_step != self.step:
                         self.save()

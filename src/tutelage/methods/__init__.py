@@ -8,6 +8,7 @@ from __future__ import annotations
 from tutelage.methods._unlabeled import UnlabeledData
 from tutelage.methods.afd import AFD, afd_loss
 from tutelage.methods.baseline import Baseline
+from tutelage.methods.cd import CD, cd_loss
 from tutelage.methods.ckd import CKD, ckd_agreement, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
@@ -18,13 +19,17 @@ from tutelage.methods.ofa import OFA, ofa_loss
 from tutelage.methods.okdhp import OKDHP, okdhp_loss
 from tutelage.methods.pcka import PCKA, pcka_loss
 from tutelage.methods.rcka import RCKA, rcka_feature_loss, rcka_loss
+from tutelage.methods.rd import RD, rd_loss
 from tutelage.methods.residual_kd import ResidualKD, residual_kd_loss
+from tutelage.methods.rrd import RRD, rrd_loss
 from tutelage.methods.rtk import RTK, rtk_loss
 from tutelage.methods.srd import SRD, srd_feature_loss, srd_loss
 from tutelage.methods.ssim import SSIM, ssim_loss
+from tutelage.methods.unkd import UnKD, unkd_loss
 
 __all__ = [
     "AFD",
+    "CD",
     "CKD",
     "DIST",
     "DKD",
@@ -34,14 +39,18 @@ __all__ = [
     "OKDHP",
     "PCKA",
     "RCKA",
+    "RD",
+    "RRD",
     "RTK",
     "SRD",
     "SSIM",
     "Baseline",
     "FitNet",
     "ResidualKD",
+    "UnKD",
     "UnlabeledData",
     "afd_loss",
+    "cd_loss",
     "ckd_agreement",
     "ckd_loss",
     "dist_loss",
@@ -55,9 +64,12 @@ __all__ = [
     "pcka_loss",
     "rcka_feature_loss",
     "rcka_loss",
+    "rd_loss",
     "residual_kd_loss",
+    "rrd_loss",
     "rtk_loss",
     "srd_feature_loss",
     "srd_loss",
     "ssim_loss",
+    "unkd_loss",
 ]

@@ -13,6 +13,7 @@ from tutelage.models.fpn import fpn_backbone
 from tutelage.models.hourglass import stacked_hourglass
 from tutelage.models.mobilenet import mobilenet_v2
 from tutelage.models.pose_network import PoseNetwork, small_pose
+from tutelage.models.recommendation import BPRMF, FactorTables, LightGCN, ScoreFunction
 from tutelage.models.resnet import (
     cifar_resnet,
     resnet8,
@@ -33,7 +34,11 @@ from tutelage.models.vitpose import vitpose
 from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
+    "BPRMF",
+    "FactorTables",
+    "LightGCN",
     "PoseNetwork",
+    "ScoreFunction",
     "StagedNet",
     "cifar_resnet",
     "deconv_pose",

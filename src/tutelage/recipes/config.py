@@ -122,6 +122,8 @@ class TrainConfig:
             the metrics have what it does to test data, and student.json the number. The weights
             that are saved stay as they are.
         eval_every: epochs between validations.
+        patience: validations in a row without a better one after which a run ends; None trains all
+            epochs.
         save_every: epochs between checkpoints to resume from.
         cka_every: epochs between teacher × student layer maps, on a fixed batch of validation
             data; 0 draws none.
@@ -148,6 +150,7 @@ class TrainConfig:
     checkpoint: Literal["best", "last"] = "best"
     calibrate: Literal["none", "temperature"] = "none"
     eval_every: int = 1
+    patience: int | None = None
     save_every: int = 1
     cka_every: int = 0
     log_with: Sequence[str] = ()
@@ -158,6 +161,7 @@ class TrainConfig:
         _check_at_least(2, "batch_size", self.batch_size)
         _check_at_least(1, "eval_batch_size", self.eval_batch_size)
         _check_at_least(1, "eval_every", self.eval_every)
+        _check_at_least(1, "patience", self.patience)
         _check_at_least(1, "save_every", self.save_every)
         _check_at_least(0, "num_workers", self.num_workers)
         _check_at_least(0, "cka_every", self.cka_every)

@@ -142,8 +142,8 @@ def _class_table(study: Study) -> Table:
                 value = None if stats is None else finite(stats["mean"])
                 cells.append(Cell(format_mean_std(name, stats), value))
             rows.append(cells)
-    title = f"Every class, {len(rows)} figures"
-    return Table("Every class", ["on test data", *study.summary], rows, summary=title)
+    title = f"Every class or group, {len(rows)} figures"
+    return Table("Every class or group", ["on test data", *study.summary], rows, summary=title)
 
 
 def _cost_table(study: Study) -> Table:

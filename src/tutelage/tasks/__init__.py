@@ -10,6 +10,7 @@ from tutelage.tasks.classification import (
 from tutelage.tasks.detection import Detection, TransformerDetection
 from tutelage.tasks.open_set import OpenSetClassification
 from tutelage.tasks.pose import Pose
+from tutelage.tasks.recommendation import Recommendation
 from tutelage.tasks.segmentation import Segmentation
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Detection",
     "OpenSetClassification",
     "Pose",
+    "Recommendation",
     "Segmentation",
     "TransformerDetection",
     "fit_temperature",

@@ -1,0 +1,82 @@
+"""The table of the CiteULike studies: our figures, their paired differences, and the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.study_results import result
+from tutelage.analysis.formatting import MISSING, format_fixed, markdown_table
+from tutelage.analysis.study import BASELINE, MeanStd, interval
+
+METRICS = ("recall@10", "ndcg@10", "recall@10/popular", "recall@10/unpopular", "share@10/popular")
+DIFFERENCES = ("recall@10", "recall@10/unpopular")
+TITLES = {
+    "teacher": "teacher, 100 numbers",
+    BASELINE: "student, tuned decay",
+    "student of the paper": "student, the paper's decay",
+    "rd": "RD",
+    "cd": "CD",
+    "rrd": "RRD",
+    "unkd": "UnKD, weight 0.3",
+    "unkd 0.1": "UnKD, weight 0.1",
+    "unkd of the paper": "UnKD, weight 0.3, the paper's decay",
+}
+# Recall@10, NDCG@10, and recall of popular and unpopular items, of the paper's tables.
+PUBLISHED = {
+    "citeulike-10": {
+        "teacher": ".1518 / .1016",
+        "student of the paper": ".0760 / .0477, .0831 / .0095",
+        "rd": ".0808 / .0514",
+        "cd": ".0801 / .0518, .0887 / .0088",
+        "unkd of the paper": ".0863 / .0550, .0854 / .0208",
+    },
+}
+HEADER = (
+    "",
+    "Recall@10",
+    "NDCG@10",
+    "popular",
+    "unpopular",
+    "popular share",
+    "Recall − student [95 %]",
+    "unpopular − student [95 %]",
+    "published",
+    "seeds",
+)
+
+Runs = Mapping[str, Mapping[str, Any]]  # by seed
+
+
+def recommendation_table(name: str) -> str:
+    """Return the table of a study of recommenders; empty if it was not run."""
+    study = result(name)
+    if not study["summary"]:
+        return ""
+    teachers = {str(n): run for n, run in enumerate(study["teachers"].values())}
+    runs: dict[str, Runs] = {"teacher": teachers, **study["runs"]}
+    order = [key for key in TITLES if runs.get(key)]
+    return markdown_table(HEADER, [_row(name, key, runs) for key in order])
+
+
+def _row(name: str, key: str, runs: Mapping[str, Runs]) -> Sequence[str]:
+    own, student = runs[key], runs[BASELINE]
+    cells = [TITLES[key]]
+    for metric in METRICS:
+        stats = MeanStd.of([run["test"][metric] for run in own.values()])
+        std = format_fixed(stats.std, 4)
+        mean = format_fixed(stats.mean, 4)
+        cells.append(mean if std == MISSING else f"{mean} ± {std}")
+    for metric in DIFFERENCES:
+        shared = [seed for seed in own if seed in student and key not in ("teacher", BASELINE)]
+        values = [own[s]["test"][metric] - student[s]["test"][metric] for s in shared]
+        cells.append(_difference(values))
+    return [*cells, PUBLISHED.get(name, {}).get(key, MISSING), str(len(own))]
+
+
+def _difference(values: Sequence[float]) -> str:
+    if not values:
+        return MISSING
+    mean = format_fixed(MeanStd.of(values).mean, 4, sign=True)
+    low, high = (format_fixed(bound, 4, sign=True) for bound in interval(values))
+    return mean if low == MISSING else f"{mean} [{low}, {high}]"
