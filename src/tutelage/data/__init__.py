@@ -15,12 +15,15 @@ from tutelage.data.image_set import ArraySet, ImageSet
 from tutelage.data.mask_array import MaskArray
 from tutelage.data.masks import MaskFormat, MaskSet
 from tutelage.data.open_set import LabeledWithPools, OpenSet
+from tutelage.data.query_samples import CorpusSamples, QuerySamples
 from tutelage.data.resized import Resized
+from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
 from tutelage.data.samples import Key, Samples, Stream, collate
 from tutelage.data.sets.camvid import CamVid
 from tutelage.data.sets.cifar import CIFAR10, CIFAR100
 from tutelage.data.sets.cityscapes import Cityscapes
 from tutelage.data.sets.coco import BoxSet, Coco
+from tutelage.data.sets.cranfield import Cranfield
 from tutelage.data.sets.deepforest import DeepForest
 from tutelage.data.sets.digits import Digits
 from tutelage.data.sets.image_folder import ImageFolder
@@ -40,6 +43,8 @@ __all__ = [
     "Cityscapes",
     "Coco",
     "ConcatSamples",
+    "CorpusSamples",
+    "Cranfield",
     "Data",
     "DeepForest",
     "DenseSet",
@@ -54,7 +59,10 @@ __all__ = [
     "MaskFormat",
     "MaskSet",
     "OpenSet",
+    "QuerySamples",
     "Resized",
+    "RetrievalContents",
+    "RetrievalData",
     "Samples",
     "Stream",
     "TuxPaint",

@@ -11,6 +11,12 @@ from tutelage.methods.baseline import Baseline
 from tutelage.methods.ckd import CKD, ckd_agreement, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
+from tutelage.methods.embed_distill import (
+    EmbedDistill,
+    embed_matching_loss,
+    margin_mse_loss,
+    score_distillation_loss,
+)
 from tutelage.methods.fitnet import FitNet, fitnet_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
 from tutelage.methods.ofa import OFA, ofa_loss
@@ -34,6 +40,7 @@ __all__ = [
     "SRD",
     "SSIM",
     "Baseline",
+    "EmbedDistill",
     "FitNet",
     "ResidualKD",
     "UnlabeledData",
@@ -42,15 +49,18 @@ __all__ = [
     "ckd_loss",
     "dist_loss",
     "dkd_loss",
+    "embed_matching_loss",
     "fitnet_loss",
     "kd_hard_loss",
     "kd_loss",
+    "margin_mse_loss",
     "ofa_loss",
     "pcka_loss",
     "rcka_feature_loss",
     "rcka_loss",
     "residual_kd_loss",
     "rtk_loss",
+    "score_distillation_loss",
     "srd_feature_loss",
     "srd_loss",
     "ssim_loss",

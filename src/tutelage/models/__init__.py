@@ -24,12 +24,28 @@ from tutelage.models.resnet import (
 )
 from tutelage.models.shufflenet import shufflenet_v1, shufflenet_v2
 from tutelage.models.small import small_cnn
+from tutelage.models.text import (
+    DualEncoder,
+    InheritedDocuments,
+    ProjectedEncoder,
+    SentenceEncoder,
+    StaticEncoder,
+    TwoTowers,
+    VectorEncoder,
+)
 from tutelage.models.unet import unet
 from tutelage.models.vgg import vgg8, vgg11, vgg13
 from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_40_2
 
 __all__ = [
+    "DualEncoder",
+    "InheritedDocuments",
+    "ProjectedEncoder",
+    "SentenceEncoder",
     "StagedNet",
+    "StaticEncoder",
+    "TwoTowers",
+    "VectorEncoder",
     "cifar_resnet",
     "faster_rcnn",
     "fcos",

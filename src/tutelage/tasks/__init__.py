@@ -9,12 +9,14 @@ from tutelage.tasks.classification import (
 )
 from tutelage.tasks.detection import Detection, TransformerDetection
 from tutelage.tasks.open_set import OpenSetClassification
+from tutelage.tasks.retrieval import Retrieval
 from tutelage.tasks.segmentation import Segmentation
 
 __all__ = [
     "Classification",
     "Detection",
     "OpenSetClassification",
+    "Retrieval",
     "Segmentation",
     "TransformerDetection",
     "fit_temperature",
