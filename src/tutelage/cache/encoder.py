@@ -102,7 +102,7 @@ class CachedEncoder(DualEncoder):
             self._own = self.encoder.fingerprint()
         return self._own
 
-    def sentence_modules(self) -> list[nn.Module]:
+    def sentence_modules(self) -> list[nn.Module] | None:
         """Return those of the encoder."""
         return self.encoder.sentence_modules()
 

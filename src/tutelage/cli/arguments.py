@@ -9,13 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tutelage import __version__
-from tutelage.cli import compare, evaluate, methods, plan, prepare, recipes, report, study, train
+from tutelage.cli import (
+    cache,
+    compare,
+    evaluate,
+    methods,
+    plan,
+    prepare,
+    recipes,
+    report,
+    study,
+    train,
+)
 from tutelage.cli._parser import Parser
 from tutelage.errors import UserError
 
 # Each module has register(commands) and run(arguments, overrides). They import what takes long,
 # such as torch, in run only.
-COMMANDS = (train, evaluate, plan, study, compare, report, recipes, methods, prepare)
+COMMANDS = (train, evaluate, plan, study, compare, report, recipes, methods, prepare, cache)
 
 # The recipes of this package; found without importing it, which would import torch.
 SHIPPED = Path(__file__).parents[1] / "recipes"

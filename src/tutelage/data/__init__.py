@@ -19,6 +19,7 @@ from tutelage.data.query_samples import CorpusSamples, QuerySamples
 from tutelage.data.resized import Resized
 from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
 from tutelage.data.samples import Key, Samples, Stream, collate
+from tutelage.data.sets.beir import Beir
 from tutelage.data.sets.camvid import CamVid
 from tutelage.data.sets.cifar import CIFAR10, CIFAR100
 from tutelage.data.sets.cityscapes import Cityscapes
@@ -29,8 +30,11 @@ from tutelage.data.sets.digits import Digits
 from tutelage.data.sets.image_folder import ImageFolder
 from tutelage.data.sets.mni152 import MNI152
 from tutelage.data.sets.mnist import MNIST, FashionMNIST
+from tutelage.data.sets.text_pairs import TextPairs
+from tutelage.data.sets.trec import Trec
 from tutelage.data.sets.tuxpaint import TuxPaint
 from tutelage.data.sets.voc import VOCSegmentation
+from tutelage.data.sets.wordnet import WordNet
 
 __all__ = [
     "CIFAR10",
@@ -38,6 +42,7 @@ __all__ = [
     "MNI152",
     "MNIST",
     "ArraySet",
+    "Beir",
     "BoxSet",
     "CamVid",
     "Cityscapes",
@@ -65,8 +70,11 @@ __all__ = [
     "RetrievalData",
     "Samples",
     "Stream",
+    "TextPairs",
+    "Trec",
     "TuxPaint",
     "VOCSegmentation",
+    "WordNet",
     "collate",
     "concat",
 ]

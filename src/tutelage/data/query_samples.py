@@ -196,7 +196,8 @@ def text_groups(corpus: Collection) -> Tensor:
     [0, 1, 0]
     """
     if isinstance(corpus.items, Tensor):
-        return torch.unique(corpus.items, dim=0, return_inverse=True)[1]
+        inverse: Tensor = torch.unique(corpus.items, dim=0, return_inverse=True)[1]
+        return inverse
     first: dict[str, int] = {}
     return torch.tensor([first.setdefault(text, len(first)) for text in corpus.items])
 

@@ -22,10 +22,11 @@ from tutelage.engine.previews import save_previews
 from tutelage.engine.ranks import is_first_launched
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
+from tutelage.engine.ship import ship
 from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teachers
 from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
-from tutelage.io import write_json, write_tensors
+from tutelage.io import write_json
 from tutelage.recipes.config import Recipe
 
 
@@ -257,7 +258,7 @@ def _finish(
         "seed": recipe.seed,
     }
     if folder.writes:
-        _ship(shipped, recipe, folder, calibration)
+        ship(shipped, recipe, folder.path, calibration)
     folder.finish(metrics)
     return metrics
 
@@ -285,13 +286,3 @@ def _test_metrics(
             model = method.eval_model(student)
             metrics[id(student)] = evaluate(model, setup.recipe.task, setup.parts, run)
     return {name: metrics[id(student)] for name, student in students.items()}
-
-
-def _ship(
-    student: nn.Module, recipe: Recipe, folder: RunFolder, calibration: dict[str, Any] | None
-) -> None:
-    facts = {"model": type(student).__name__, **recipe.data.input_info(student)}
-    if calibration is not None:
-        facts["temperature"] = calibration["temperature"]
-    write_tensors(folder.path / "student.safetensors", student.state_dict())
-    write_json(folder.path / "student.json", facts)

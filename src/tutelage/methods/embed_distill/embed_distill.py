@@ -130,6 +130,7 @@ class EmbedDistill(Method):
         self.projection = projection
         self.shares = {} if shares is None else checked_shares("EmbedDistill", shares)
         self._student: Unregistered[nn.Module] | None = None
+        self._data: Any = None
 
     def build_student(self, student: nn.Module, teacher: Teacher) -> nn.Module:
         """Return the student with its projection and, if it inherits them, the documents."""
@@ -138,16 +139,22 @@ class EmbedDistill(Method):
         return built
 
     def build_data(self, train: Any, teacher: Teacher) -> Any:
-        """Return the training data with generated queries, whose teacher vectors are ready."""
-        data = train.with_streams(self.shares) if self.shares else train
-        needs_vectors = self.embed_weight or self.score_weight or self.inherit_documents
-        if needs_vectors:
-            prepare(data, teacher)
-        if self.projection == "lstsq" and self._student is not None:
-            fit_projection(self._student.module, data, teacher)
-        return data
+        """Return the training data with generated queries."""
+        self._data = train.with_streams(self.shares) if self.shares else train
+        return self._data
 
     def setup(self, example: Step, teacher: Teacher) -> None:
+        """Check widths, then let a teacher with a cache encode all that training draws from.
+
+        That may take hours, so that it comes after all checks.
+        """
+        self._check(example)
+        if self._data is not None:
+            prepare(self._data, teacher)
+            if self.projection == "lstsq" and self._student is not None:
+                fit_projection(self._student.module, self._data, teacher)
+
+    def _check(self, example: Step) -> None:
         """Check widths, and warn if vectors of one side only have length 1."""
         student = Vectors.of(example.student, example.batch)
         other = Vectors.of(example.teacher, example.batch)

@@ -62,7 +62,8 @@ def embed_matching_loss(student: Tensor, teacher: Tensor, *, metric: Metric = "l
         difference = student - teacher
         if metric == "l2":
             # Unlike the root of a sum of squares, this norm has gradient 0 at 0, not NaN.
-            return torch.linalg.vector_norm(difference, dim=1).sum() / count
+            lengths: Tensor = torch.linalg.vector_norm(difference, dim=1)
+            return lengths.sum() / count
         size = student.shape[1] if metric == "mse" else 1
         return difference.square().sum() / (count * size)
 

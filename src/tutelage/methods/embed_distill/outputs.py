@@ -90,4 +90,4 @@ class Vectors:
         """Return the vectors (B, k, d) of each query's own documents."""
         queries = self.labeled_queries()
         assert self.documents is not None
-        return self.documents.unflatten(0, (len(queries), -1))
+        return self.documents.view(len(queries), -1, queries.shape[1])

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from tutelage.core.collection import Collection
 from tutelage.core.teacher import Teacher
-from tutelage.models.text import DualEncoder, InheritedDocuments, ProjectedEncoder
+from tutelage.models.text import DualEncoder, InheritedDocuments, ProjectedEncoder, Role
 from tutelage.models.text.projected import document_tower
 
 SAMPLE = 2000  # training queries for the least-squares start
+
+
+@runtime_checkable
+class HasCollections(Protocol):
+    """Samples that know which texts they draw from."""
+
+    def collections(self) -> Sequence[tuple[Collection, Role]]:
+        """Return all collections, with what each is for an encoder."""
+        ...
 
 
 def embed_distill_student(
@@ -39,7 +50,14 @@ def embed_distill_student(
 
 
 def prepare(data: Any, teacher: Teacher) -> None:
-    """Let a teacher with a cache encode all texts that training draws from."""
+    """Let a teacher with a cache encode all texts that training draws from.
+
+    Args:
+        data: samples with `collections`, as `tutelage.data.QuerySamples`; others need nothing.
+        teacher: of the recipe.
+    """
+    if not isinstance(data, HasCollections):
+        return
     for model in teacher.models().values():
         if isinstance(model, DualEncoder):
             model.prepare(data.collections())

@@ -111,13 +111,12 @@ class DualEncoder(nn.Module, ABC):
         """
         raise UserError(f"{type(self).__name__} has no fingerprint, so its vectors are not cached")
 
-    def sentence_modules(self) -> list[nn.Module]:
-        """Return the query tower as modules of sentence-transformers.
+    def sentence_modules(self) -> list[nn.Module] | None:
+        """Return the query tower as modules of sentence-transformers; None if it has no such form.
 
-        Raises:
-            UserError: If it is not made of them.
+        Default: it has none.
         """
-        raise UserError(f"{type(self).__name__} is no model of sentence-transformers")
+        return None
 
     def adapt(self, items: Sequence[str]) -> None:
         """Fit the vocabulary to the texts that training has; default: it stays as it is."""
@@ -125,6 +124,8 @@ class DualEncoder(nn.Module, ABC):
 
     def ship(self, folder: Path) -> None:
         """Write the query tower into a new folder, so that sentence-transformers opens it.
+
+        Nothing is written for an encoder that has no such form.
 
         Args:
             folder: exists and is empty.

@@ -71,11 +71,13 @@ class ProjectedEncoder(DualEncoder):
         own = {"weights": weights_digest(self), "normalized": self.normalized}
         return {**self.encoder.fingerprint(), **own}
 
-    def sentence_modules(self) -> list[nn.Module]:
+    def sentence_modules(self) -> list[nn.Module] | None:
         """Return those of the encoder, the projection, and the scaling to length 1."""
         from tutelage.models.text.ship import dense, normalize
 
         modules = self.encoder.sentence_modules()
+        if modules is None:
+            return None
         if self.projection is not None:
             modules.append(dense(self.projection))
         if self.normalized and not (self.encoder.normalized and self.projection is None):
@@ -143,7 +145,7 @@ class InheritedDocuments(DualEncoder):
         """Return the index of the teacher's vectors; None before it was used."""
         return self._index
 
-    def sentence_modules(self) -> list[nn.Module]:
+    def sentence_modules(self) -> list[nn.Module] | None:
         """Return those of the query tower."""
         return self.query.sentence_modules()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,9 +46,19 @@ def write_sentence_transformer(encoder: DualEncoder, folder: Path) -> None:
         encoder: the student.
         folder: exists and is empty.
     """
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(modules=encoder.sentence_modules(), device="cpu")
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        warnings.warn(
+            "the student is saved as student.safetensors only, and not for sentence-transformers, "
+            "which is not installed; pip install 'tutelage[retrieval]'",
+            stacklevel=2,
+        )
+        return
+    modules = encoder.sentence_modules()
+    if modules is None:
+        return
+    model = SentenceTransformer(modules=modules, device="cpu")
     model.save(str(folder), create_model_card=False)
     card = encoder.index_card()
     if card is not None:

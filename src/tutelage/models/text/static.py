@@ -30,7 +30,7 @@ class StaticEncoder(DualEncoder):
 
     Args:
         source: of tokenizer.json and model.safetensors: a folder, or `package:NAME`.
-        hidden: width of the layer in between.
+        hidden: width of the layer in between; None has no layers, and gives the mean itself.
         dim: width of the vectors; None is that of the word vectors.
         normalized: scale to length 1.
         vocabulary: keep the pieces that occur, or all of them.
@@ -44,7 +44,7 @@ class StaticEncoder(DualEncoder):
     def __init__(
         self,
         source: str,
-        hidden: int = 512,
+        hidden: int | None = 512,
         dim: int | None = None,
         normalized: bool = True,
         vocabulary: str = "occurring",
@@ -63,10 +63,16 @@ class StaticEncoder(DualEncoder):
         self.pieces: Tensor
         self.register_buffer("pieces", torch.arange(len(vectors)))
         self.embedding = nn.EmbeddingBag.from_pretrained(vectors, freeze=False, mode="mean")
-        self.hidden = nn.Linear(width, hidden)
-        self.activation = nn.GELU()
-        self.output = nn.Linear(hidden, self.dim)
-        self.register_load_state_dict_pre_hook(_fit_to_state)
+        self.layers = None
+        if hidden is not None:
+            layers = [nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, self.dim)]
+            self.layers = nn.Sequential(*layers)
+        elif self.dim != width:
+            raise UserError(
+                f"the mean of word vectors has width {width}, not {self.dim}; set hidden, or leave "
+                "dim out"
+            )
+        self.register_load_state_dict_pre_hook(_fit_to_state)  # type: ignore[no-untyped-call]
 
     def embed(self, items: Items, role: Role) -> Tensor:
         """Return the vectors of texts; that of a text without any piece is the layers' of zero."""
@@ -76,7 +82,7 @@ class StaticEncoder(DualEncoder):
         device = device_of(self)
         rows = torch.from_numpy(np.concatenate(pieces)).to(device)
         means = self.embedding(rows, torch.from_numpy(offsets).to(device))
-        vectors: Tensor = self.output(self.activation(self.hidden(means)))
+        vectors: Tensor = means if self.layers is None else self.layers(means)
         return unit(vectors) if self.normalized else vectors
 
     def adapt(self, items: Sequence[str]) -> None:
@@ -99,7 +105,11 @@ class StaticEncoder(DualEncoder):
 
         weights = self.embedding.weight.detach().clone()
         modules: list[nn.Module] = [StaticEmbedding(self._tokenizer, embedding_weights=weights)]
-        modules += [dense(self.hidden, nn.GELU()), dense(self.output)]
+        if self.layers is not None:
+            first, activation, last = self.layers
+            assert isinstance(first, nn.Linear)
+            assert isinstance(last, nn.Linear)
+            modules += [dense(first, activation), dense(last)]
         return [*modules, normalize()] if self.normalized else modules
 
     def _pieces_of(self, texts: Sequence[str]) -> list[np.ndarray[Any, Any]]:

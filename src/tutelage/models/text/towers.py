@@ -49,12 +49,14 @@ class TwoTowers(DualEncoder):
         """Return those of both towers."""
         return {"query": self.query.fingerprint(), "document": self.document.fingerprint()}
 
-    def sentence_modules(self) -> list[nn.Module]:
+    def sentence_modules(self) -> list[nn.Module] | None:
         """Return a router to both towers."""
         from sentence_transformers.sentence_transformer.modules import Router
 
         query = self.query.sentence_modules()
         document = self.document.sentence_modules()
+        if query is None or document is None:
+            return None
         router: nn.Module = Router.for_query_document(query, document)
         return [router]
 

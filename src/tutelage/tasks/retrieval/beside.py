@@ -79,4 +79,6 @@ def _distances(student: Tensor, teacher: Tensor) -> Tensor:
     """Return ‖student - teacher‖ by row, on the CPU."""
     if student is teacher:
         return torch.zeros(len(student))
-    return (student.cpu().float() - teacher.cpu().float()).norm(dim=1)
+    difference = student.cpu().float() - teacher.cpu().float()
+    lengths: Tensor = torch.linalg.vector_norm(difference, dim=1)
+    return lengths
