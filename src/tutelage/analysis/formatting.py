@@ -29,7 +29,18 @@ _PERCENT = {
     "miou": "mIoU",
     "accuracy": "accuracy",
 }
-_PLAIN = {"ece": "ECE", "nll": "NLL", "teacher_kl": "KL to teacher"}
+_PLAIN = {
+    "ece": "ECE",
+    "nll": "NLL",
+    "teacher_kl": "KL to teacher",
+    "ndcg_at_10": "nDCG@10",
+    "mrr_at_10": "MRR@10",
+    "recall_at_100": "recall@100",
+    "retention_ndcg_at_10": "retention",
+    "query_distance": "query distance",
+    "teacher_ndcg_at_10": "teacher’s nDCG@10",
+    "bm25_ndcg_at_10": "BM25’s nDCG@10",
+}
 _BY_CLASS = {"ap": "AP", "iou": "IoU"}  # of metrics such as ap/tree
 _COSTS = {"peak_mib": "peak memory, MiB", "peak_gpu_mib": "peak GPU memory, MiB"}
 

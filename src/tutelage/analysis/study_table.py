@@ -20,7 +20,18 @@ from tutelage.analysis.formatting import (
 from tutelage.analysis.study import BASELINE
 
 # Further metrics that the table in the terminal shows where a task has them.
-OTHER_METRICS = ("agreement", "teacher_kl", "ece", "auroc_near", "fpr95_near")
+OTHER_METRICS = (
+    "agreement",
+    "teacher_kl",
+    "ece",
+    "auroc_near",
+    "fpr95_near",
+    "mrr_at_10",
+    "recall_at_100",
+    "retention_ndcg_at_10",
+    "query_distance",
+    "bm25_ndcg_at_10",
+)
 
 Row = Mapping[str, Any]  # of one method in a summary, see `summarize`
 Split = Literal["test", "last", "best", "validation"]
