@@ -44,26 +44,33 @@ class CachedEncoder(DualEncoder):
         self._rows: dict[Role, dict[str, tuple[str, int]]] = {"query": {}, "document": {}}
         self._own: dict[str, Any] | None = None
 
+    @torch.no_grad()
     def embed(self, items: Items, role: Role) -> Tensor:
         """Return the stored vectors of texts; those not stored are encoded, without gradient."""
-        with torch.no_grad():
-            if isinstance(items, Tensor):
-                return self.encoder.embed(items, role)
-            known = self._rows[role]
-            found = [known.get(text) for text in items]
-            missing = [number for number, place in enumerate(found) if place is None]
-            vectors = torch.empty(len(items), self.dim)
-            if missing:
-                texts = [items[number] for number in missing]
-                vectors[missing] = self.encoder.encode(texts, role).float().cpu()
-            by_name: dict[str, list[tuple[int, int]]] = {}
-            for number, place in enumerate(found):
-                if place is not None:
-                    by_name.setdefault(place[0], []).append((number, place[1]))
-            for name, pairs in by_name.items():
-                numbers, rows = zip(*pairs, strict=True)
-                vectors[list(numbers)] = self._vectors[role, name][list(rows)].float()
-            return vectors.to(_device_of(self))
+        if isinstance(items, Tensor):
+            return self.encoder.embed(items, role)
+        places = [self._rows[role].get(text) for text in items]
+        digests = {None if place is None else place[0] for place in places}
+        if len(digests) == 1 and None not in digests:  # as in training: all from one collection
+            rows = torch.tensor([place[1] for place in places if place is not None])
+            vectors = self._vectors[role, digests.pop() or ""].index_select(0, rows).float()
+        else:
+            vectors = self._from_several(items, role, places)
+        return vectors.to(_device_of(self))
+
+    def _from_several(
+        self, items: Sequence[str], role: Role, places: Sequence[tuple[str, int] | None]
+    ) -> Tensor:
+        """Return vectors from several collections, and new ones of texts that are in none."""
+        vectors = torch.empty(len(items), self.dim)
+        missing = [number for number, place in enumerate(places) if place is None]
+        if missing:
+            texts = [items[number] for number in missing]
+            vectors[missing] = self.encoder.encode(texts, role).float().cpu()
+        for number, place in enumerate(places):
+            if place is not None:
+                vectors[number] = self._vectors[role, place[0]][place[1]].float()
+        return vectors
 
     def encode_collection(self, collection: Collection, role: Role) -> Tensor:
         """Return the vectors of a collection from its file, which is made if it is not there.

@@ -17,7 +17,7 @@ from torch import Tensor
 from tutelage.errors import UserError
 
 QUERY_BLOCK = 256
-DOCUMENT_BLOCK = 16384  # both together: scores of 16 MiB
+DOCUMENT_BLOCK = 8192  # both together: scores of 8 MiB
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def _best_of_all(queries: Tensor, documents: Tensor, count: int) -> tuple[Tensor
     best: tuple[Tensor, Tensor] | None = None
     for first in range(0, len(documents), DOCUMENT_BLOCK):
         block = documents[first : first + DOCUMENT_BLOCK].to(queries.device, queries.dtype)
-        scores = queries @ block.mT
-        top, rows = scores.topk(min(count, len(block)), dim=1, sorted=False)
+        # Without a name the scores are freed before those of the next block are made.
+        top, rows = (queries @ block.mT).topk(min(count, len(block)), dim=1, sorted=False)
         rows += first
         if best is not None:
             top = torch.cat([best[0], top], 1)
