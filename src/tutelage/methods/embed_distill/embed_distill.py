@@ -62,8 +62,9 @@ class EmbedDistill(Method):
     Networks whose output is a tensor have query vectors only: match these alone, with
     `score_weight=0`.
 
-    >>> EmbedDistill(score_weight=0.0).extra_repr()[:63]
-    "embed_weight=1.0, score_weight=0.0, generated_weight=None, task"
+    >>> method = EmbedDistill(score_weight=0.0)
+    >>> method.embed_weight, method.metric, method.inherit_documents
+    (1.0, 'l2', True)
 
     Args:
         embed_weight: λ_emb; 0 turns the matching off.

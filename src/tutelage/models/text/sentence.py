@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -95,13 +96,28 @@ def _load(source: str) -> Any:
         ) from error
     found = find_source(source)
     try:
-        return SentenceTransformer(found, device="cpu")
+        with _without_progress_bar():
+            return SentenceTransformer(found, device="cpu")
     except Exception as error:  # a hub, a folder of another kind, a damaged file
         text = " ".join(str(error).split())[:200]
         raise UserError(
             f"sentence-transformers cannot open {source!r} ({text}); give the folder of a model, "
             "or package:NAME"
         ) from error
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Load weights in silence: a bar over a second's work hides what a command says."""
+    from transformers.utils import logging
+
+    was_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
 def _keep_layers(model: Any, layers: Sequence[int]) -> None:
