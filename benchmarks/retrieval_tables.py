@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.study_results import result
 from tutelage.analysis.formatting import MISSING, format_short, markdown_table
 
+OTHER = "ndcg_at_10_without_grade_0"
 TITLES = {
     "bm25": "BM25",
     "teacher": "teacher",
@@ -37,13 +38,16 @@ def retrieval_table(name: str) -> str:
                 _with_std(row["ndcg_at_10"], measured.get("ndcg_at_10")),
                 _with_std(row["mrr_at_10"], measured.get("mrr_at_10")),
                 f"{row['recall_at_100']:.3f}",
+                *([f"{row[OTHER]:.3f}"] if OTHER in teacher else []),
                 f"{row['ndcg_at_10'] / teacher['ndcg_at_10']:.3f}",
                 _mean(measured.get("query_distance")),
                 MISSING if "parameters" not in row else format_short(row["parameters"]),
                 MISSING if "query_ms" not in row else f"{row['query_ms']:.2f}",
             ]
         )
-    header = ["", "nDCG@10", "MRR@10", "R@100", "retention", "R_Q", "parameters", "ms a query"]
+    header = ["", "nDCG@10", "MRR@10", "R@100"]
+    header += ["nDCG@10, no grade 0"] if OTHER in teacher else []
+    header += ["retention", "R_Q", "parameters", "ms a query"]
     steps = [
         [
             f"{TITLES[step['from']]} → {TITLES[step['to']]}",

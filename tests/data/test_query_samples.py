@@ -122,7 +122,7 @@ def test_the_parts_of_the_files_are_taken(tmp_path: Path) -> None:
         "test": 24,
         "corpus": 24,
     }
-    assert parts["test"].batch(keys(0)).keys() == {"inputs", "ids"}
+    assert parts["test"].batch(keys(0)).keys() == {"inputs", "ids", "num_labeled"}
     assert parts["corpus"].batch(keys(3)).ids.tolist() == [3]
 
 

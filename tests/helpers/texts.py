@@ -104,7 +104,8 @@ def write_beir(root: Path, train: bool = True, count: int = 24) -> Path:
         for copy, part in enumerate(("train", "train", "dev", "test")):
             name = f"q{number}-{copy}"
             text = f"{theme[copy]} {entry['title'].split()[2]} {theme[(copy + 1) % 4]}"
-            queries.append({"_id": name, "text": text})
+            if train or part == "test":
+                queries.append({"_id": name, "text": text})
             qrels[part].append(f"{name}\t{entry['_id']}\t1")
     write_lines(root / "corpus.jsonl", map(json.dumps, entries))
     write_lines(root / "queries.jsonl", map(json.dumps, queries))

@@ -78,6 +78,15 @@ def test_plan_train_evaluate_and_resume(run: Run, options: list[str]) -> None:
     assert again.out == trained.out
 
 
+def test_query_vectors_alone_need_no_documents(run: Run, options: list[str]) -> None:
+    recipe = "retrieval/beir/embed_distill_generated"
+    alone = ["--data.documents_per_query", "0", "--method.score_weight", "0"]
+    answer = run("plan", recipe, *options, *alone, "--method.task_weight", "0")
+    assert answer.code == 0, answer.err
+    assert "embed_distill/query" in answer.out
+    assert "embed_distill/score" not in answer.out
+
+
 @pytest.mark.slow
 def test_a_study_and_its_report(run: Run, options: list[str]) -> None:
     methods = ["--methods", "baseline,embed_distill", "--seeds", "2", "--out", "study"]

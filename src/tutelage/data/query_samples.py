@@ -53,7 +53,7 @@ class QuerySamples(Samples):
         num_labeled       B
         ids               int64 (B + G,), positions in the part
 
-    and without `with_documents` only inputs and ids.
+    and without `with_documents` inputs, ids and num_labeled only.
 
     Args:
         corpus: the documents.
@@ -62,7 +62,7 @@ class QuerySamples(Samples):
         rows: which of the queries, in this order; None is all.
         pools: generated queries by name, without judgments, which can join the batches.
         documents_per_query: k; the others are drawn at random from what is not judged relevant.
-        with_documents: whether batches have documents, which only training needs.
+        with_documents: whether batches have documents, which evaluation does not need.
         seed: draws which relevant document of several, and the others.
     """
 
@@ -103,15 +103,15 @@ class QuerySamples(Samples):
         own = [key for key in keys if key[1] < len(self.rows)]
         generated = [key[1] - len(self.rows) for key in keys[len(own) :]]
         rows = [int(self.rows[position]) for _, position in own]
-        inputs = self.queries.take(rows)
+        inputs = _joined(self.queries.take(rows), [self._generated(n) for n in generated])
         ids = torch.tensor([position for _, position in keys], dtype=torch.int64)
         if not self.with_documents:
-            return Batch({"inputs": inputs, "ids": ids})
+            return Batch({"inputs": inputs, "ids": ids, "num_labeled": len(rows)})
         chosen = [self._choose(row, key) for row, key in zip(rows, own, strict=True)]
         documents = torch.tensor(chosen, dtype=torch.int64)
         unlabeled = torch.full((len(generated),), IGNORE_INDEX)
         fields = {
-            "inputs": _joined(inputs, [self._generated(number) for number in generated]),
+            "inputs": inputs,
             "documents": self.corpus.take(documents.flatten().tolist()),
             "document_groups": self._groups[documents.flatten()],
             "labels": torch.cat([documents[:, 0], unlabeled]),

@@ -70,7 +70,8 @@ class RetrievalData(Data):
         validation: share of the training queries that is held out, where there is no other
             validation part.
         judged_validation: share of the judged queries that is held out from testing.
-        documents_per_query: documents of a training query in a batch, of which one is relevant.
+        documents_per_query: documents of a training query in a batch, of which one is relevant; 0
+            is for matching query vectors alone, which reads no documents.
         generator_seed: of random sentences.
     """
 
@@ -131,6 +132,7 @@ class RetrievalData(Data):
             rows=rows,
             pools=pools,
             documents_per_query=self.documents_per_query,
+            with_documents=self.documents_per_query > 0,
             seed=seed,
         )
         return {

@@ -29,7 +29,8 @@ def test_ids_are_text_and_a_title_is_put_once(tmp_path: Path) -> None:
     write_lines(root / "qrels/test.tsv", ["query-id\tcorpus-id\tscore", "q0-3\t007\t1"])
     for part in ("train", "dev"):
         (root / f"qrels/{part}.tsv").unlink()
-    contents = Beir(str(root)).contents()
+    with pytest.warns(UserWarning, match=r"queries.jsonl: 95 queries without judgments"):
+        contents = Beir(str(root)).contents()
     assert contents.corpus.ids == ["007", "7"]
     assert contents.corpus.items[0] == first["title"] + ". and more"
     assert contents.corpus.items[1].startswith(first["title"] + " the ")
@@ -159,7 +160,10 @@ def test_cranfield_refuses_judgments_of_other_topics(tmp_path: Path) -> None:
 def test_trec_joins_topics_by_number(tmp_path: Path) -> None:
     root = write_trec(tmp_path, "docs", "topics", "qrels")
     data = Trec(str(root), "docs", "topics", "qrels")
-    with pytest.warns(UserWarning, match="qrels: 2 judgments of unknown queries"):
+    with (
+        pytest.warns(UserWarning, match="topics: 1 queries without judgments"),
+        pytest.warns(UserWarning, match="qrels: 2 judgments of unknown queries"),
+    ):
         part = data.contents().parts["test"]  # of topic 3, which there is not
     assert part.queries.ids == ["1", "2", "4"]
 

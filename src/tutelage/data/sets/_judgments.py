@@ -116,6 +116,15 @@ def judged_part(
     return JudgedQueries(collection, Judgments.of(triples))
 
 
+def warn_unjudged(
+    where: object, queries: Mapping[str, str], parts: Mapping[str, JudgedQueries]
+) -> None:
+    """Say how many queries have a judgment in no part: they are neither trained nor tested on."""
+    judged = {identifier for part in parts.values() for identifier in part.queries.ids}
+    count = sum(identifier not in judged for identifier in queries)
+    warn_counts(where, {"queries without judgments": count})
+
+
 def warn_documents(where: object, texts: Sequence[str]) -> None:
     """Say how many documents are empty: they stay in the corpus, but can hardly be found."""
     empty = sum(not text.strip() for text in texts)

@@ -18,6 +18,7 @@ from tutelage.data.sets._judgments import (
     read_qrels,
     unique_rows,
     warn_documents,
+    warn_unjudged,
 )
 from tutelage.data.sets._user_queries import read_user_queries
 from tutelage.errors import UserError
@@ -92,6 +93,7 @@ class Beir(RetrievalData):
                 parts[part] = judged_part(part, queries, read_qrels(path, ADVICE), rows, path)
         if "test" not in parts:
             raise UserError(f"{root / 'qrels' / 'test.tsv'} is missing; {ADVICE}")
+        warn_unjudged(root / "queries.jsonl", queries, parts)
         user = None
         if self.generated_file is not None:
             excluded = [str(text) for part in parts.values() for text in part.queries.items]

@@ -14,6 +14,7 @@ from tutelage.data.sets._judgments import (
     read_qrels,
     unique_rows,
     warn_documents,
+    warn_unjudged,
 )
 from tutelage.data.sets._trec import read_trec_documents, read_trec_topics
 from tutelage.errors import UserError
@@ -89,10 +90,12 @@ class Cranfield(RetrievalData):
         # The title is the first sentence of the text; sentences are wanted from the rest.
         bodies = [_without_title(document.title, document.text) for document in documents]
         titles = [document.title for document in documents]
+        parts = {"test": judged_part("test", queries, grades, rows, root / QRELS)}
+        warn_unjudged(root / TOPICS, queries, parts)
         return RetrievalContents(
             corpus=Collection("documents", ids, texts),
             documents=Documents(ids, titles, bodies),
-            parts={"test": judged_part("test", queries, grades, rows, root / QRELS)},
+            parts=parts,
         )
 
 

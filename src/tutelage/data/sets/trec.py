@@ -14,6 +14,7 @@ from tutelage.data.sets._judgments import (
     read_qrels,
     unique_rows,
     warn_documents,
+    warn_unjudged,
 )
 from tutelage.data.sets._trec import read_trec_documents, read_trec_topics
 
@@ -82,10 +83,12 @@ class Trec(RetrievalData):
         grades = [(_plain(query), document, grade) for query, document, grade in read]
         titles = [document.title for document in documents]
         bodies = [document.text for document in documents]
+        parts = {"test": judged_part("test", queries, grades, rows, root / self.qrels)}
+        warn_unjudged(root / self.topics, queries, parts)
         return RetrievalContents(
             corpus=Collection("documents", ids, texts),
             documents=Documents(ids, titles, bodies),
-            parts={"test": judged_part("test", queries, grades, rows, root / self.qrels)},
+            parts=parts,
         )
 
 

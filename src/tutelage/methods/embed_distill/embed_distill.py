@@ -220,10 +220,14 @@ class EmbedDistill(Method):
             scores = torch.einsum("bd,bkd->bk", queries.float(), own.float())
             first = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
             return self._distance(scores, teacher.scores, first, None)
+        if teacher.documents is None:
+            raise UserError(
+                "EmbedDistill distills scores of documents, but the teacher's output has none; set "
+                "score_weight to 0, or give a teacher that is a dual encoder"
+            )
         candidates = in_batch_candidates(len(queries), student.documents, groups)
         scores = candidates.scores(queries)
         with torch.no_grad():
-            assert teacher.documents is not None
             other = in_batch_candidates(len(queries), teacher.documents)
             target = other.scores(teacher.labeled_queries())
         return self._distance(scores, target, candidates.positives, candidates.mask)

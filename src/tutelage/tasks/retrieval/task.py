@@ -75,6 +75,14 @@ class Retrieval(Task):
             groups=batch.get("document_groups"),
         )
 
+    def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
+        """Raise unless the loss can be computed, where the batch has documents.
+
+        Without documents query vectors alone are matched, and there is no supervised loss.
+        """
+        if "documents" in batch:
+            self.loss(output, batch)
+
     def metrics(self) -> Metrics:
         """Raise: a ranking needs the whole corpus, see `evaluate`."""
         raise UserError("retrieval ranks a whole corpus; call evaluate with the parts of the data")
