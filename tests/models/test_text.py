@@ -103,6 +103,8 @@ def test_a_forward_pass_gives_queries_and_documents(source: str) -> None:
         "documents": (3, 16),
     }
     assert set(StaticEncoder(source)(["lift"])) == {"queries"}
+    assert StaticEncoder(source).embed([], "query").shape == (0, 16)
+    assert StaticEncoder(source).embed([""], "query").isfinite().all()
 
 
 def test_layers_prompts_and_length_of_a_sentence_encoder(bert: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,9 @@ from tutelage.errors import UserError
 
 Role = Literal["query", "document"]
 Items = Sequence[str] | Tensor
-LONG = 512  # collections of more items than that show a progress bar
+LONG = 512  # collections of more items than that show a progress bar,
+BAR_AFTER_SECONDS = 2.0  # if they take longer than that
+LINE_EVERY_SECONDS = 10.0  # where no terminal shows it
 
 
 class DualEncoder(nn.Module, ABC):
@@ -87,6 +90,9 @@ class DualEncoder(nn.Module, ABC):
             desc=name or f"{role} vectors",
             unit="text",
             disable=len(order) <= LONG,
+            delay=BAR_AFTER_SECONDS,
+            mininterval=0.1 if sys.stderr.isatty() else LINE_EVERY_SECONDS,
+            leave=False,
         )
         with bar, eval_mode(self):
             for start in range(first, len(order), self.batch_size):

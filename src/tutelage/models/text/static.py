@@ -78,9 +78,10 @@ class StaticEncoder(DualEncoder):
         """Return the vectors of texts; that of a text without any piece is the layers' of zero."""
         pieces = self._pieces_of(check_texts(items, "StaticEncoder"))
         counts = np.fromiter((len(p) for p in pieces), np.int64, len(pieces))
-        offsets = np.concatenate([np.zeros(1, np.int64), counts.cumsum()[:-1]])
+        offsets = counts.cumsum() - counts
         device = device_of(self)
-        rows = torch.from_numpy(np.concatenate(pieces)).to(device)
+        none = np.zeros(0, np.int64)  # also of no text at all
+        rows = torch.from_numpy(np.concatenate([none, *pieces])).to(device)
         means = self.embedding(rows, torch.from_numpy(offsets).to(device))
         vectors: Tensor = means if self.layers is None else self.layers(means)
         return unit(vectors) if self.normalized else vectors

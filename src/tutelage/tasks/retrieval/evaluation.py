@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -55,10 +55,10 @@ class RankedPart:
         corpus = parts["corpus"].corpus
         return cls(corpus, samples.queries, samples.rows, own, samples, run.batches)
 
-    @cached_property
+    @property
     def tie_order(self) -> Tensor:
         """The order of documents with equal scores."""
-        return trec_tie_order(self.corpus.ids)
+        return _tie_order(self.corpus)
 
     @cached_property
     def unclear(self) -> Judgments:
@@ -96,6 +96,12 @@ class RankedPart:
             other = rank_metrics(cleared, judgments, len(self.corpus))
             metrics |= {f"{name}{SUFFIX}": other[name] for name in BOTH_COUNTINGS}
         return metrics
+
+
+@lru_cache(maxsize=2)
+def _tie_order(corpus: Collection) -> Tensor:
+    """Return the order of a corpus, which all validations of a run share."""
+    return trec_tie_order(corpus.ids)
 
 
 @dataclass(frozen=True)
