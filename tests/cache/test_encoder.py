@@ -69,6 +69,11 @@ def test_encoding_goes_on_where_it_was_interrupted(
     with pytest.raises(KeyboardInterrupt):
         CachedEncoder(encoder, str(tmp_path)).encode_collection(corpus, "document")
     assert names(tmp_path) == ["document-c.npy.partial", "document-c.progress.json"]
+    half = CachedEncoder(encoder, str(tmp_path), dtype="float16")
+    with pytest.raises(
+        UserError, match=r"npy.partial was begun otherwise: .*dtype.* to begin anew"
+    ):
+        half.encode_collection(corpus, "document")
     monkeypatch.setattr(encoder, "embed", embed)
     encoder.asked.clear()
     vectors = CachedEncoder(encoder, str(tmp_path)).encode_collection(corpus, "document")

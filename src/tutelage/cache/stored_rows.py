@@ -13,6 +13,7 @@ silence: they may have cost hours.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,12 +169,19 @@ class StoredRows:
 
 
 def _rows_done(partial: Path, progress: Path, record: Mapping[str, Any]) -> int:
-    """Return how many rows an interrupted try has left; one of something else is dropped."""
+    """Return how many rows an interrupted try has left.
+
+    Raises:
+        UserError: If it was a try at something else, which may have taken hours.
+    """
     if not (partial.is_file() and progress.is_file()):
         return 0
-    left = read_json(progress, f"remove {progress}")
+    fix = f"remove {progress} to begin anew, or give another folder"
+    left = read_json(progress, fix)
     done = left.pop("done", 0)
-    return int(done) if left == record else 0
+    if left != record:
+        raise UserError(f"{partial} was begun otherwise: {_differences(left, record)}; {fix}")
+    return int(done)
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
@@ -190,5 +198,9 @@ def _locked(path: Path) -> Iterator[None]:
         yield
         return
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that encodes into {path.parent}", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
