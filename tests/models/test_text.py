@@ -112,8 +112,8 @@ def test_layers_prompts_and_length_of_a_sentence_encoder(bert: str) -> None:
     few = SentenceEncoder(bert, layers=[0, 2], query_prompt="heat ", max_length=8)
     assert sum(p.numel() for p in few.parameters()) < sum(p.numel() for p in whole.parameters())
     few.eval()
-    asked, told = few.embed(["lift"], "query"), few.embed(["heat lift"], "document")
-    torch.testing.assert_close(asked, told)
+    as_query, as_document = few.embed(["lift"], "query"), few.embed(["heat lift"], "document")
+    torch.testing.assert_close(as_query, as_document)
     assert few.normalized
     assert whole.fingerprint() != few.fingerprint()
     assert whole.fingerprint() == SentenceEncoder(bert).fingerprint()

@@ -1,4 +1,4 @@
-"""Outputs of teachers that are kept: in memory for one run, or as files for all of them."""
+"""Outputs of teachers that are stored: in memory for one run, or as files for all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text encoder whose vectors are kept in a folder."""
+"""A text encoder whose vectors are stored in a folder."""
 
 from __future__ import annotations
 

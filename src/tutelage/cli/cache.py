@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 tutelage cache retrieval/cranfield/embed_distill --out cache/
 tutelage cache retrieval/cranfield/embed_distill --out cache/ --dtype float16
-tutelage train retrieval/cranfield/embed_distill --teacher.model.folder cache/
+tutelage cache own/embed_distill.yaml --data.root DIR
 """
 
 

@@ -194,18 +194,18 @@ def test_sentence_transformers_agree() -> None:
     student = torch.randn(6, 8, dtype=torch.float64)
     teacher = torch.randn(6, 8, dtype=torch.float64)
     for metric in ("l2", "mse", "cosine"):
-        theirs = losses.EmbedDistillLoss(torch.nn.Module(), distance_metric=metric)
-        expected = theirs.compute_loss_from_embeddings([student], [teacher])
+        reference = losses.EmbedDistillLoss(torch.nn.Module(), distance_metric=metric)
+        expected = reference.compute_loss_from_embeddings([student], [teacher])
         assert_close(embed_matching_loss(student, teacher, metric=metric), expected, 1e-14)
     queries, positives, negatives = torch.randn(3, 6, 8, dtype=torch.float64).unbind(0)
     labels = torch.randn(6, 2, dtype=torch.float64)
     scores = torch.stack([(queries * positives).sum(1), (queries * negatives).sum(1)], 1)
     vectors = [queries, positives, negatives]
-    theirs = losses.MarginMSELoss(torch.nn.Module())
-    expected = theirs.compute_loss_from_embeddings(vectors, labels[:, 0] - labels[:, 1])
+    reference = losses.MarginMSELoss(torch.nn.Module())
+    expected = reference.compute_loss_from_embeddings(vectors, labels[:, 0] - labels[:, 1])
     assert_close(margin_mse_loss(scores, labels), expected, 1e-13)
-    theirs = losses.DistillKLDivLoss(torch.nn.Module(), temperature=2.0)
-    expected = theirs.compute_loss_from_embeddings(vectors, labels)
+    reference = losses.DistillKLDivLoss(torch.nn.Module(), temperature=2.0)
+    expected = reference.compute_loss_from_embeddings(vectors, labels)
     ours = score_distillation_loss(
         scores, labels, student_temperature=2.0, teacher_temperature=2.0, t_squared=True
     )

@@ -51,12 +51,12 @@ def ranked(case: str) -> tuple[Tensor, Tensor, Tensor]:
 def test_metrics_are_those_of_the_vectors(case: str) -> None:
     scores, grades, found = ranked(case)
     metrics = rank_metrics(found, judged(grades), scores.shape[1])
-    for ours, theirs in NAMES.items():
-        expected = tensor(NAME, f"{case}_{theirs}")
+    for ours, reference in NAMES.items():
+        expected = tensor(NAME, f"{case}_{reference}")
         torch.testing.assert_close(metrics[ours], expected, rtol=1e-12, atol=1e-12)
-        if theirs == "RR_at_10_trec_ties":  # its mean is of the other order of ties
+        if reference == "RR_at_10_trec_ties":  # its mean is of the other order of ties
             continue
-        mean = tensor(NAME, f"{case}_mean_{theirs}")
+        mean = tensor(NAME, f"{case}_mean_{reference}")
         torch.testing.assert_close(metrics[ours].mean(), mean, rtol=1e-12, atol=1e-12)
 
 
@@ -78,11 +78,11 @@ def test_ir_measures_agrees(case: str) -> None:
         for d in range(scores.shape[1])
     ]
     measures = [ir_measures.parse_measure(m) for m in ("nDCG@10", "R@100", "P@10", "AP@100")]
-    theirs = ir_measures.calc_aggregate(measures, qrels, run)
+    reference = ir_measures.calc_aggregate(measures, qrels, run)
     metrics = rank_metrics(found, judged(grades), scores.shape[1])
     names = ("ndcg_at_10", "recall_at_100", "precision_at_10", "map_at_100")
     for name, measure in zip(names, measures, strict=True):
-        assert metrics[name].mean().item() == pytest.approx(theirs[measure], abs=1e-12)
+        assert metrics[name].mean().item() == pytest.approx(reference[measure], abs=1e-12)
 
 
 def by_brute_force(scores: Tensor, k: int, places: Tensor) -> list[list[int]]:

@@ -91,18 +91,18 @@ def judged_part(
     counts = dict.fromkeys(
         ("judgments of unknown documents", "judgments of unknown queries", "doubled judgments"), 0
     )
-    kept: dict[tuple[str, str], int] = {}
+    by_pair: dict[tuple[str, str], int] = {}
     for query, document, grade in grades:
         if query not in queries:
             counts["judgments of unknown queries"] += 1
         elif document not in document_rows:
             counts["judgments of unknown documents"] += 1
-        elif (query, document) in kept:
+        elif (query, document) in by_pair:
             counts["doubled judgments"] += 1
-            kept[query, document] = max(grade, kept[query, document])
+            by_pair[query, document] = max(grade, by_pair[query, document])
         else:
-            kept[query, document] = grade
-    judged = {query for query, _ in kept}
+            by_pair[query, document] = grade
+    judged = {query for query, _ in by_pair}
     ids = [query for query in queries if query in judged]
     warn_counts(where, counts)
     if not ids:
@@ -111,7 +111,7 @@ def judged_part(
             "the three files belong together"
         )
     rows = {query: row for row, query in enumerate(ids)}
-    triples = [(rows[q], document_rows[d], grade) for (q, d), grade in kept.items()]
+    triples = [(rows[q], document_rows[d], grade) for (q, d), grade in by_pair.items()]
     collection = Collection(name, ids, [" ".join(queries[query].split()) for query in ids])
     return JudgedQueries(collection, Judgments.of(triples))
 

@@ -86,7 +86,7 @@ class TextPairs(RetrievalData):
         return RetrievalContents(
             corpus=Collection("documents", ids, texts),
             documents=Documents(ids, [""] * len(ids), texts),
-            parts={name: _part(name, pairs, kept) for name, kept in cuts.items()},
+            parts={name: _part(name, pairs, chosen) for name, chosen in cuts.items()},
         )
 
     def _pairs(self, path: Path) -> Iterator[tuple[str, str]]:
@@ -124,8 +124,8 @@ def _parquet(path: Path, query: str, document: str) -> Iterator[tuple[str, str]]
         yield str(left or ""), str(right or "")
 
 
-def _part(name: str, pairs: Sequence[tuple[str, str, int]], kept: set[int]) -> JudgedQueries:
-    own = [pair for pair in pairs if pair[2] in kept]
+def _part(name: str, pairs: Sequence[tuple[str, str, int]], chosen: set[int]) -> JudgedQueries:
+    own = [pair for pair in pairs if pair[2] in chosen]
     if not own:
         raise UserError(f"no query is left for the part {name}; choose another data.test")
     triples = [(number, row, 1) for number, (_, _, row) in enumerate(own)]

@@ -18,7 +18,7 @@ from tutelage.models.text.source import find_source, source_file
 from tutelage.models.text.wordpiece import occurring, trimmed
 
 WORD_VECTORS = "word_embeddings.weight"  # end of the name in a file of weights
-MAX_REMEMBERED = 500_000  # texts whose pieces are kept
+MAX_REMEMBERED = 500_000  # texts whose pieces are remembered
 
 
 class StaticEncoder(DualEncoder):
@@ -134,9 +134,9 @@ class StaticEncoder(DualEncoder):
         vectors = self.embedding.weight.detach()
         full = torch.zeros(self._full_tokenizer.get_vocab_size(), vectors.shape[1])
         full[self.pieces] = vectors.cpu()
-        kept = full[pieces].to(vectors)
+        selected = full[pieces].to(vectors)
         self.pieces = pieces.to(self.pieces.device)
-        self.embedding = nn.EmbeddingBag.from_pretrained(kept, freeze=False, mode="mean")
+        self.embedding = nn.EmbeddingBag.from_pretrained(selected, freeze=False, mode="mean")
         self._tokenizer = trimmed(self._full_tokenizer, pieces.tolist())
         self._remembered = {}
 

@@ -50,8 +50,8 @@ class RankedPart:
         places[samples.rows] = torch.arange(len(samples.rows))
         judgments = samples.judgments
         positions = places[judgments.queries]
-        kept = positions >= 0
-        own = Judgments(positions[kept], judgments.documents[kept], judgments.grades[kept])
+        mask = positions >= 0
+        own = Judgments(positions[mask], judgments.documents[mask], judgments.grades[mask])
         corpus = parts["corpus"].corpus
         return cls(corpus, samples.queries, samples.rows, own, samples, run.batches)
 
@@ -63,9 +63,9 @@ class RankedPart:
     @cached_property
     def unclear(self) -> Judgments:
         """The judgments of grade 0 or below, whose documents one counting leaves out."""
-        kept = self.judgments.grades <= 0
+        mask = self.judgments.grades <= 0
         own = self.judgments
-        return Judgments(own.queries[kept], own.documents[kept], own.grades[kept])
+        return Judgments(own.queries[mask], own.documents[mask], own.grades[mask])
 
     @property
     def depth(self) -> int:
@@ -79,8 +79,8 @@ class RankedPart:
         places = torch.full((len(self.rows),), -1)
         places[positions] = torch.arange(len(positions))
         found = places[judgments.queries]
-        kept = found >= 0
-        return Judgments(found[kept], judgments.documents[kept], judgments.grades[kept])
+        mask = found >= 0
+        return Judgments(found[mask], judgments.documents[mask], judgments.grades[mask])
 
     def metrics(self, positions: Tensor, ranking: Tensor) -> dict[str, Tensor]:
         """Return the metrics of every query of a ranking, in both countings if there are two.

@@ -79,9 +79,9 @@ def without_documents(ranking: Tensor, left_out: Judgments, depth: int) -> Tenso
     size = int(torch.cat([ranking.flatten(), left_out.documents, torch.zeros(1).long()]).max()) + 1
     is_out = torch.isin(_keys(ranking, size), left_out.queries * size + left_out.documents)
     order = is_out.to(torch.int8).argsort(dim=1, stable=True)
-    kept = ranking.masked_fill(is_out, -1).gather(1, order)[:, :depth]
-    missing = depth - kept.shape[1]
-    return torch.nn.functional.pad(kept, (0, missing), value=-1) if missing > 0 else kept
+    remaining = ranking.masked_fill(is_out, -1).gather(1, order)[:, :depth]
+    missing = depth - remaining.shape[1]
+    return torch.nn.functional.pad(remaining, (0, missing), value=-1) if missing > 0 else remaining
 
 
 def _keys(ranking: Tensor, num_documents: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 Equal scores are ordered as trec_eval does: the document whose id comes last in the order of text is
 first. A top k of a block says nothing about which of several equal scores it took. So k + 1 are
-kept: only a query whose k-th and (k + 1)-th score are equal can have lost one, and is ranked once
+stored: only a query whose k-th and (k + 1)-th score are equal can have lost one, and is ranked once
 more in full.
 """
 
