@@ -54,6 +54,7 @@ def test_plan_train_evaluate_and_resume(run: Run, options: list[str]) -> None:
     assert planned.code == 0, planned.err
     assert "embed_distill/generated" in planned.out
     assert "corpus 36" in planned.out
+    options += ["--train.ema_decay", "0.5"]
     trained = run("train", recipe, "--out", "out", *options)
     assert trained.code == 0, trained.err
     metrics = json.loads(Path("out/metrics.json").read_text())

@@ -54,9 +54,13 @@ class Trainer:
         self.scaled = accelerator.scaler is not None
         self.optimizer = wrapped if self.scaled else wrapped.optimizer
         self.ema: AveragedModel | None = None
+        self._integers: list[tuple[Tensor, Tensor]] = []
         if self.train.ema_decay is not None:
             average = get_ema_multi_avg_fn(self.train.ema_decay)  # type: ignore[no-untyped-call]
             self.ema = AveragedModel(self.distiller.student, multi_avg_fn=average, use_buffers=True)
+            pairs = zip(self.ema.module.buffers(), self.distiller.student.buffers(), strict=True)
+            # The mean of equal integers is rounded down, which would change an index.
+            self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
         self.steps_per_epoch = len(ready.sampler)
         self.total = self.steps_per_epoch * self.train.epochs
         self.step = 0
@@ -125,6 +129,8 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.ema is not None:
             self.ema.update_parameters(self.distiller.student)
+            for average, value in self._integers:
+                average.copy_(value)
         self.step += 1
 
     def _add_up(self, terms: dict[str, Tensor]) -> None:

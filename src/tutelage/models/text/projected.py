@@ -85,6 +85,16 @@ class ProjectedEncoder(DualEncoder):
         return modules
 
 
+class _UsedIndex:
+    """The document index that a student and its copies, such as averages, are used with."""
+
+    card: dict[str, Any] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _UsedIndex:
+        """Return itself: a copy of the student is used with the same index."""
+        return self
+
+
 class InheritedDocuments(DualEncoder):
     """A student's query tower with its teacher's frozen document tower.
 
@@ -101,7 +111,7 @@ class InheritedDocuments(DualEncoder):
         super().__init__()
         self.query = query
         self._teacher = teacher  # a Teacher is no module, and a copy of this one shares it
-        self._index: dict[str, Any] | None = None
+        self._index = _UsedIndex()
         self.dim = query.dim
         self.normalized = query.normalized
         self.batch_size = query.batch_size
@@ -133,17 +143,17 @@ class InheritedDocuments(DualEncoder):
             "texts": collection.digest,
             "encoder": self.documents.fingerprint(),
         }
-        if self._index is not None and self._index != card:
+        if self._index.card is not None and self._index.card != card:
             raise UserError(
                 f"the vectors of {collection.name} are not those that the student was trained "
                 "with: the teacher or the texts have changed; train again, or use the former index"
             )
-        self._index = card
+        self._index.card = card
         return vectors
 
     def index_card(self) -> dict[str, Any] | None:
         """Return the index of the teacher's vectors; None before it was used."""
-        return self._index
+        return self._index.card
 
     def sentence_modules(self) -> list[nn.Module] | None:
         """Return those of the query tower."""
