@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.pose_tables import pose_table
 from benchmarks.recommendation_tables import recommendation_table
+from benchmarks.retrieval_tables import retrieval_table
 from benchmarks.study_results import (
     SETTINGS,
     result,
@@ -256,6 +257,8 @@ def table(name: str) -> str:
         return TABLES[name]()
     if name in variants():
         return variant_tables(name)
+    if name.startswith("retrieval_"):
+        return retrieval_table(name)
     if result(name)["summary"]:
         return study_table(name)
     raise ValueError(f"no table {name!r}; there are {[*TABLES, *variants()]} and studies")

@@ -36,12 +36,21 @@ _PERCENT = {
     "pck": "PCK",
     "branch_agreement": "branches agree",
 }
-_PLAIN = {"ece": "ECE", "nll": "NLL", "teacher_kl": "KL to teacher"}
+_PLAIN = {
+    "ece": "ECE",
+    "nll": "NLL",
+    "teacher_kl": "KL to teacher",
+    "retention_ndcg@10": "retention",
+    "query_distance": "query distance",
+}
 # Metrics of rankings, at the first k places, and those of a group of items.
 _RANKING = {
     "recall": "Recall",
     "precision": "Precision",
     "ndcg": "NDCG",
+    "mrr": "MRR",
+    "teacher_ndcg": "teacher’s NDCG",
+    "bm25_ndcg": "BM25’s NDCG",
     "share": "Share of places",
     "recall_of_owners": "Recall of users with such items",
 }

@@ -30,6 +30,11 @@ OTHER_METRICS = (
     "recall@10/popular",
     "recall@10/unpopular",
     "share@10/popular",
+    "mrr@10",
+    "recall@100",
+    "retention_ndcg@10",
+    "query_distance",
+    "bm25_ndcg@10",
 )
 
 Row = Mapping[str, Any]  # of one method in a summary, see `summarize`

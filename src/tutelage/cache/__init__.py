@@ -1,7 +1,9 @@
-"""Stored outputs of a teacher: samples that stay the same are shown to it only once."""
+"""Outputs of teachers that are stored: in memory for one run, or as files for all of them."""
 
 from __future__ import annotations
 
+from tutelage.cache.encoder import CachedEncoder
 from tutelage.cache.memory import CachedTeacher
+from tutelage.cache.stored_rows import StoredRows
 
-__all__ = ["CachedTeacher"]
+__all__ = ["CachedEncoder", "CachedTeacher", "StoredRows"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tutelage import __version__
 from tutelage.cli import (
+    cache,
     compare,
     evaluate,
     methods,
@@ -26,7 +27,19 @@ from tutelage.errors import UserError
 
 # Each module has register(commands) and run(arguments, overrides). They import what takes long,
 # such as torch, in run only.
-COMMANDS = (train, evaluate, predict, plan, study, compare, report, recipes, methods, prepare)
+COMMANDS = (
+    train,
+    evaluate,
+    predict,
+    plan,
+    study,
+    compare,
+    report,
+    recipes,
+    methods,
+    prepare,
+    cache,
+)
 
 # The recipes of this package; found without importing it, which would import torch.
 SHIPPED = Path(__file__).parents[1] / "recipes"

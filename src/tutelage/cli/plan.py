@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
     parsed = without_weights(parsed, teachers)
     text = describe(plan(parsed.build()))
-    if any(teacher.weights is None for teacher in parsed.teachers().values()):
+    if any(not teacher.ready for teacher in teachers):
         print("the teacher has no weights yet: values below are those of an untrained teacher\n")
+    elif any(teacher.weights is None for teacher in parsed.teachers().values()):
+        print("teacher.weights is not given: the teacher has the weights that its model loads\n")
     print(text)
     return 0

@@ -188,8 +188,8 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, Mapping):
         for entry in value.values():
             yield from tensors_in(entry)
-    elif isinstance(value, (tuple, list)):
-        for entry in value:
+    elif isinstance(value, (tuple, list)) and not (value and isinstance(value[0], str)):
+        for entry in value:  # not of texts, of which a batch can have hundreds
             yield from tensors_in(entry)
 
 

@@ -20,13 +20,17 @@ from tutelage.data.open_set import LabeledWithPools, OpenSet
 from tutelage.data.pose_augmentation import PoseAugmentation
 from tutelage.data.pose_data import PoseData
 from tutelage.data.poses import Joints, PoseArray, PoseSet
+from tutelage.data.query_samples import CorpusSamples, QuerySamples
 from tutelage.data.resized import Resized
+from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
 from tutelage.data.samples import Key, Samples, Stream, collate
+from tutelage.data.sets.beir import Beir
 from tutelage.data.sets.camvid import CamVid
 from tutelage.data.sets.cifar import CIFAR10, CIFAR100
 from tutelage.data.sets.cityscapes import Cityscapes
 from tutelage.data.sets.coco import BoxSet, Coco
 from tutelage.data.sets.coco_pose import CocoPose
+from tutelage.data.sets.cranfield import Cranfield
 from tutelage.data.sets.deepforest import DeepForest
 from tutelage.data.sets.deeplabcut import DeepLabCut
 from tutelage.data.sets.digits import Digits
@@ -35,8 +39,11 @@ from tutelage.data.sets.mni152 import MNI152
 from tutelage.data.sets.mnist import MNIST, FashionMNIST
 from tutelage.data.sets.mpii import Mpii
 from tutelage.data.sets.pen_digits import PenDigits
+from tutelage.data.sets.text_pairs import TextPairs
+from tutelage.data.sets.trec import Trec
 from tutelage.data.sets.tuxpaint import TuxPaint
 from tutelage.data.sets.voc import VOCSegmentation
+from tutelage.data.sets.wordnet import WordNet
 
 __all__ = [
     "CIFAR10",
@@ -44,12 +51,15 @@ __all__ = [
     "MNI152",
     "MNIST",
     "ArraySet",
+    "Beir",
     "BoxSet",
     "CamVid",
     "Cityscapes",
     "Coco",
     "CocoPose",
     "ConcatSamples",
+    "CorpusSamples",
+    "Cranfield",
     "Data",
     "DeepForest",
     "DeepLabCut",
@@ -75,11 +85,17 @@ __all__ = [
     "PoseAugmentation",
     "PoseData",
     "PoseSet",
+    "QuerySamples",
     "Resized",
+    "RetrievalContents",
+    "RetrievalData",
     "Samples",
     "Stream",
+    "TextPairs",
+    "Trec",
     "TuxPaint",
     "VOCSegmentation",
+    "WordNet",
     "collate",
     "concat",
 ]

@@ -8,7 +8,7 @@ import re
 import stat
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -79,6 +79,25 @@ def read_lines(path: Path, fix: str) -> list[str]:
     if "\0" in text:
         raise UserError(f"{path} is no text file; {fix}")
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def iterate_lines(path: Path, fix: str) -> Iterator[tuple[int, str]]:
+    """Give the lines of a UTF-8 file of any size that are not blank, with their numbers.
+
+    Raises:
+        UserError: If it is missing, no regular file, or not UTF-8; the message names the line.
+    """
+    if not is_file(path):
+        problem = "is no regular file" if os.path.lexists(path) else "is missing"
+        raise UserError(f"{path} {problem}; {fix}")
+    with path.open("rb") as file:
+        for number, content in enumerate(file, 1):
+            try:
+                line = content.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}, line {number}, is not UTF-8 ({error}); {fix}") from error
+            if line.strip():
+                yield number, line.rstrip("\r\n")
 
 
 def read_xml(path: Path, fix: str) -> ElementTree.Element:

@@ -8,6 +8,7 @@ layer_maps.jsonl     one line every `train.cka_every` epochs: CKA of student and
 metrics.json         the outcome; there when the run is finished
 pictures/            a few test samples with the truth and the predictions; see `engine.previews`
 student.safetensors  the student alone, and student.json beside it: its inputs and classes
+student/, ids.json   what the task exports for use elsewhere; see `Task.export`
 checkpoints/         what `--resume` needs; removed when the run is finished
 run.lock             host and process of the run that is under way; see `engine.lock`
 """

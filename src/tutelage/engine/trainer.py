@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tutelage.analysis import LayerTracker
 from tutelage.core import Batch
@@ -20,6 +19,7 @@ from tutelage.engine.checks.terms import check_after_last_step, refuse_non_finit
 from tutelage.engine.epoch_sums import EpochSums, sum_terms
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
+from tutelage.engine.moving_average import MovingAverage
 from tutelage.engine.optim import lr_factor
 from tutelage.engine.patience import is_out_of_patience
 from tutelage.engine.progress import Progress
@@ -54,10 +54,9 @@ class Trainer:
         # Accelerate's wrapper of the optimizer only costs time without a gradient scaler.
         self.scaled = accelerator.scaler is not None
         self.optimizer = wrapped if self.scaled else wrapped.optimizer
-        self.ema: AveragedModel | None = None
+        self.ema: MovingAverage | None = None
         if self.train.ema_decay is not None:
-            average = get_ema_multi_avg_fn(self.train.ema_decay)  # type: ignore[no-untyped-call]
-            self.ema = AveragedModel(self.distiller.student, multi_avg_fn=average, use_buffers=True)
+            self.ema = MovingAverage(self.distiller.student, self.train.ema_decay)
         self.steps_per_epoch = len(ready.sampler)
         self.total = self.steps_per_epoch * self.train.epochs
         self.step = 0

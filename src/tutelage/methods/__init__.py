@@ -12,6 +12,12 @@ from tutelage.methods.cd import CD, cd_loss
 from tutelage.methods.ckd import CKD, ckd_agreement, ckd_loss
 from tutelage.methods.dist import DIST, dist_loss
 from tutelage.methods.dkd import DKD, dkd_loss
+from tutelage.methods.embed_distill import (
+    EmbedDistill,
+    embed_matching_loss,
+    margin_mse_loss,
+    score_distillation_loss,
+)
 from tutelage.methods.fitnet import FitNet, fitnet_loss
 from tutelage.methods.fpd import FPD, fpd_loss
 from tutelage.methods.kd import KD, kd_hard_loss, kd_loss
@@ -45,6 +51,7 @@ __all__ = [
     "SRD",
     "SSIM",
     "Baseline",
+    "EmbedDistill",
     "FitNet",
     "ResidualKD",
     "UnKD",
@@ -55,10 +62,12 @@ __all__ = [
     "ckd_loss",
     "dist_loss",
     "dkd_loss",
+    "embed_matching_loss",
     "fitnet_loss",
     "fpd_loss",
     "kd_hard_loss",
     "kd_loss",
+    "margin_mse_loss",
     "ofa_loss",
     "okdhp_loss",
     "pcka_loss",
@@ -68,6 +77,7 @@ __all__ = [
     "residual_kd_loss",
     "rrd_loss",
     "rtk_loss",
+    "score_distillation_loss",
     "srd_feature_loss",
     "srd_loss",
     "ssim_loss",

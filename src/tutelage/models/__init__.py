@@ -28,6 +28,15 @@ from tutelage.models.resnet import (
 )
 from tutelage.models.shufflenet import shufflenet_v1, shufflenet_v2
 from tutelage.models.small import small_cnn
+from tutelage.models.text import (
+    DualEncoder,
+    InheritedDocuments,
+    ProjectedEncoder,
+    SentenceEncoder,
+    StaticEncoder,
+    TwoTowers,
+    VectorEncoder,
+)
 from tutelage.models.unet import unet
 from tutelage.models.vgg import vgg8, vgg11, vgg13
 from tutelage.models.vitpose import vitpose
@@ -35,11 +44,18 @@ from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_4
 
 __all__ = [
     "BPRMF",
+    "DualEncoder",
     "FactorTables",
+    "InheritedDocuments",
     "LightGCN",
     "PoseNetwork",
+    "ProjectedEncoder",
     "ScoreFunction",
+    "SentenceEncoder",
     "StagedNet",
+    "StaticEncoder",
+    "TwoTowers",
+    "VectorEncoder",
     "cifar_resnet",
     "deconv_pose",
     "faster_rcnn",

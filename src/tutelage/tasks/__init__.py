@@ -11,6 +11,7 @@ from tutelage.tasks.detection import Detection, TransformerDetection
 from tutelage.tasks.open_set import OpenSetClassification
 from tutelage.tasks.pose import Pose
 from tutelage.tasks.recommendation import Recommendation
+from tutelage.tasks.retrieval import Retrieval
 from tutelage.tasks.segmentation import Segmentation
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "OpenSetClassification",
     "Pose",
     "Recommendation",
+    "Retrieval",
     "Segmentation",
     "TransformerDetection",
     "fit_temperature",

@@ -1,0 +1,139 @@
+"""Join queries, documents and judgments that are given by their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tutelage.core.collection import Collection, Judgments
+from tutelage.data._text import read_lines, warn_counts
+from tutelage.data.retrieval_data import JudgedQueries
+from tutelage.errors import UserError
+
+Grade = tuple[str, str, int]
+"""Query id, document id, grade."""
+
+
+def joined_text(title: str, text: str) -> str:
+    """Return title and text as encoders read them; a text that begins with its title has it once.
+
+    >>> joined_text("on lift", "on lift. we study it"), joined_text("on lift", "we study it")
+    ('on lift. we study it', 'on lift we study it')
+    """
+    title = " ".join(title.split())
+    text = " ".join(text.split())
+    begins = text.startswith(title) and not text[len(title) : len(title) + 1].isalnum()
+    return text if begins else f"{title} {text}".strip()
+
+
+def unique_rows(ids: Sequence[str], what: str) -> dict[str, int]:
+    """Return the row of every id.
+
+    Raises:
+        UserError: If an id occurs twice; the message names it and its rows.
+    """
+    rows: dict[str, int] = {}
+    for row, identifier in enumerate(ids):
+        if identifier in rows:
+            raise UserError(
+                f"{what}: the id {identifier!r} is given twice, in entries {rows[identifier] + 1} "
+                f"and {row + 1}; let ids be unique"
+            )
+        rows[identifier] = row
+    return rows
+
+
+def read_qrels(path: Path, fix: str) -> list[Grade]:
+    """Return the judgments of a qrels file, of TREC or of BEIR.
+
+    TREC's lines are `query 0 document grade` with spaces, BEIR's `query document grade` with tabs
+    and a header.
+
+    Raises:
+        UserError: If a line is neither; the message names it.
+    """
+    grades: list[Grade] = []
+    for number, line in enumerate(read_lines(path, fix), 1):
+        fields = line.split("\t") if "\t" in line else line.split()
+        if number == 1 and not _is_grade(fields[-1]):  # BEIR's header
+            continue
+        if len(fields) not in (3, 4) or not _is_grade(fields[-1]):
+            raise UserError(
+                f"{path}, line {number}: a judgment is `query 0 document grade` (TREC) or, with "
+                f"tabs, `query document grade` (BEIR), got {line[:80]!r}; {fix}"
+            )
+        grades.append((fields[0].strip(), fields[-2].strip(), int(float(fields[-1]))))
+    return grades
+
+
+def judged_part(
+    name: str,
+    queries: Mapping[str, str],
+    grades: Sequence[Grade],
+    document_rows: Mapping[str, int],
+    where: object,
+) -> JudgedQueries:
+    """Return the queries of a part that have judgments, and the judgments by row.
+
+    What does not fit is left out and counted in one warning: judgments of unknown documents or
+    queries, and second judgments of one pair, of which the larger grade counts.
+
+    Args:
+        name: of the part.
+        queries: text by id; those of other parts may be among them.
+        grades: of the part.
+        document_rows: row of each document's id.
+        where: the file of the judgments, for the warning.
+
+    Raises:
+        UserError: If nothing is left.
+    """
+    counts = dict.fromkeys(
+        ("judgments of unknown documents", "judgments of unknown queries", "doubled judgments"), 0
+    )
+    by_pair: dict[tuple[str, str], int] = {}
+    for query, document, grade in grades:
+        if query not in queries:
+            counts["judgments of unknown queries"] += 1
+        elif document not in document_rows:
+            counts["judgments of unknown documents"] += 1
+        elif (query, document) in by_pair:
+            counts["doubled judgments"] += 1
+            by_pair[query, document] = max(grade, by_pair[query, document])
+        else:
+            by_pair[query, document] = grade
+    judged = {query for query, _ in by_pair}
+    ids = [query for query in queries if query in judged]
+    warn_counts(where, counts)
+    if not ids:
+        raise UserError(
+            f"{where}: no judgment fits a query and a document of the data; check that the ids of "
+            "the three files belong together"
+        )
+    rows = {query: row for row, query in enumerate(ids)}
+    triples = [(rows[q], document_rows[d], grade) for (q, d), grade in by_pair.items()]
+    collection = Collection(name, ids, [" ".join(queries[query].split()) for query in ids])
+    return JudgedQueries(collection, Judgments.of(triples))
+
+
+def warn_unjudged(
+    where: object, queries: Mapping[str, str], parts: Mapping[str, JudgedQueries]
+) -> None:
+    """Say how many queries have a judgment in no part: they are neither trained nor tested on."""
+    judged = {identifier for part in parts.values() for identifier in part.queries.ids}
+    count = sum(identifier not in judged for identifier in queries)
+    warn_counts(where, {"queries without judgments": count})
+
+
+def warn_documents(where: object, texts: Sequence[str]) -> None:
+    """Say how many documents are empty: they stay in the corpus, but can hardly be found."""
+    empty = sum(not text.strip() for text in texts)
+    warn_counts(where, {"documents without text": empty})
+
+
+def _is_grade(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True

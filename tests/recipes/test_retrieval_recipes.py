@@ -1,0 +1,142 @@
+"""The shipped recipes of retrieval, on a tiny collection and tiny encoders."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.helpers.texts import write_beir, write_word_vectors
+from tutelage.recipes import parse_recipe
+from tutelage.recipes.shipped import ROOT, methods_in
+
+ROWS = ["baseline", "embed_distill", "embed_distill_generated", "inherited", "score"]
+
+
+@pytest.fixture
+def options(here: Path) -> list[str]:
+    """Return overrides: a small collection, and encoders that need no network and no package."""
+    write_beir(Path("data"), train=False, count=36)
+    write_word_vectors(Path("encoder"), width=16, seed=1)
+    student = {"class_path": "tutelage.models.StaticEncoder"}
+    teacher = {
+        "class_path": "tutelage.cache.CachedEncoder",
+        "init_args": {
+            "folder": "cache",
+            "encoder": {**student, "init_args": {"source": "encoder", "hidden": None}},
+        },
+    }
+    return [
+        *("--data.root", "data"),
+        *("--teacher.model", json.dumps(teacher)),
+        *("--student.model", json.dumps({**student, "init_args": {"source": "encoder"}})),
+        *("--teacher.preflight", "false"),
+        *("--train.batch_size", "16"),
+        *("--train.epochs", "2"),
+        *("--task.bm25", "false"),
+    ]
+
+
+@pytest.mark.parametrize("folder", ["beir", "cranfield", "wordnet"])
+def test_the_rows_of_the_paper_are_shipped_for_every_collection(folder: str) -> None:
+    assert methods_in(ROOT / "retrieval" / folder) == ROWS
+    for row in ROWS:
+        shipped = parse_recipe(f"retrieval/{folder}/{row}").config
+        assert shipped.task.class_path == "tutelage.tasks.Retrieval"
+        assert shipped.train.gradient_cap is None
+
+
+def test_plan_train_evaluate_and_resume(run: Run, options: list[str]) -> None:
+    recipe = "retrieval/beir/embed_distill_generated"
+    planned = run("plan", recipe, *options)
+    assert planned.code == 0, planned.err
+    assert "embed_distill/generated" in planned.out
+    assert "corpus 36" in planned.out
+    options += ["--train.ema_decay", "0.5"]
+    trained = run("train", recipe, "--out", "out", *options)
+    assert trained.code == 0, trained.err
+    metrics = json.loads(Path("out/metrics.json").read_text())
+    test = metrics["test"]
+    assert test["num_documents"] == 36
+    assert test["document_distance"] == 0
+    assert test["retention_ndcg@10"] == pytest.approx(test["ndcg@10"] / test["teacher_ndcg@10"])
+    evaluated = run("evaluate", "out", "--json")
+    assert evaluated.code == 0, evaluated.err
+    found = json.loads(evaluated.out)
+    for name, value in found.items():
+        assert value == pytest.approx(test[name], abs=1e-6), name
+    facts = json.loads(Path("out/student.json").read_text())
+    assert (facts["documents"], facts["inputs"]) == (36, "texts")
+    if Path("out/student").is_dir():  # with sentence-transformers
+        index = json.loads(Path("out/student/index.json").read_text())
+        assert index["texts"] == facts["corpus"]
+    again = run("train", recipe, "--out", "out", "--resume", *options)
+    assert again.code == 0
+    assert again.out == trained.out
+
+
+def test_query_vectors_alone_need_no_documents(run: Run, options: list[str]) -> None:
+    recipe = "retrieval/beir/embed_distill_generated"
+    alone = ["--data.documents_per_query", "0", "--method.score_weight", "0"]
+    answer = run("plan", recipe, *options, *alone, "--method.task_weight", "0")
+    assert answer.code == 0, answer.err
+    assert "embed_distill/query" in answer.out
+    assert "embed_distill/score" not in answer.out
+
+
+@pytest.mark.slow
+def test_a_study_and_its_report(run: Run, options: list[str]) -> None:
+    methods = ["--methods", "baseline,embed_distill", "--seeds", "2", "--out", "study"]
+    answer = run("study", "retrieval/beir", *methods, *options)
+    assert answer.code == 0, answer.err
+    summary = json.loads(Path("study/results.json").read_text())["summary"]
+    assert set(summary["embed_distill"]["test"]) >= {"ndcg@10", "query_distance"}
+    assert "retention" in answer.out
+    report = run("report", "study")
+    assert report.code == 0, report.err
+
+
+def test_the_cache_command(run: Run, refuse: Run, options: list[str]) -> None:
+    recipe = "retrieval/beir/embed_distill_generated"
+    answer = run("cache", recipe, "--out", "own", *options)
+    assert answer.code == 0, answer.err
+    lines = answer.out.splitlines()
+    assert lines[0].startswith("own/document-documents.npy  36 × 16 float32")
+    assert {line.split()[0].rpartition("-")[2] for line in lines} == {
+        "documents.npy",
+        "train.npy",
+        "generated.npy",
+        "test.npy",
+    }
+    before = {path: path.stat().st_mtime_ns for path in Path("own").glob("*.npy")}
+    own = ["--teacher.model.folder", "own"]
+    trained = run("train", recipe, "--out", "out", *options, *own)
+    assert trained.code == 0, trained.err
+    assert before == {path: path.stat().st_mtime_ns for path in Path("own").glob("*.npy")}
+    says = ("own/document-documents.npy was made by another teacher: ", "'float16'")
+    refuse("cache", recipe, "--out", "own", "--dtype", "float16", *options, says=says)
+    half = run("cache", recipe, "--out", "half", "--dtype", "float16", *options)
+    assert "ndcg@10 on validation queries: " in half.out
+    says = ("no teacher", "tutelage.cache.CachedEncoder")
+    bare = ["--teacher", "null"]
+    refuse("cache", "classification/digits/baseline", "--out", "x", *bare, says=says)
+
+
+def test_what_does_not_belong_together_is_said(run: Run, refuse: Run, options: list[str]) -> None:
+    recipe = "retrieval/beir/embed_distill"
+    network = (
+        '{"class_path": "torch.nn.Linear", "init_args": {"in_features": 2, "out_features": 2}}'
+    )
+    refuse(
+        *("train", recipe, "--out", "o"), *options, "--student.model", network, says=("student",)
+    )
+    refuse(
+        "train", recipe, "--out", "o", *options, "--data.root", "gone", says=("gone: there is no",)
+    )
+    says = ("inherit_documents",)
+    refuse("train", recipe, "--out", "o", *options, "--teacher", "null", says=says)
+    says = ("no generated queries 'more'",)
+    shares = ["--method.shares", '{"more": 1.0}']
+    refuse("train", recipe, "--out", "o", *options, *shares, says=says)
