@@ -25,7 +25,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "cache",
-        "encode corpus and queries of a recipe with its teacher, into files that runs read",
+        "store a teacher's vectors of corpus and queries, for all runs",
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )

@@ -27,7 +27,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "predict",
-        "say what the student of a finished run finds in inputs of one's own",
+        "answer inputs of one's own with the student of a finished run",
         examples=EXAMPLES,
     )
     command.add_argument("source", metavar="RUN", help="folder of a finished run")
