@@ -170,7 +170,7 @@ def test_mistakes_are_one_sentence(recipes: Path, run: Run, refuse: Run) -> None
     assert run("train", "own/baseline.yaml", "--out", "done", "--train.epochs", "1").code == 0
     says = ("there is no user 'v3'; did you mean ['u3'",)
     refuse("predict", "done", "v3", says=says)
-    refuse("predict", "done", "u3", "--top", "0", says=("k is a whole number",))
+    refuse("predict", "done", "u3", "--top", "0", says=("--top) is a whole number",))
     refuse("predict", "done", "u3", "--draw", says=("nothing to draw",))
     Path("done/recommender.safetensors").rename("elsewhere")
     refuse("predict", "done", "u3", says=("recommender.safetensors is missing",))
