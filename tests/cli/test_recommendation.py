@@ -138,6 +138,19 @@ def test_factors_of_another_library_teach(recipes: Path, run: Run) -> None:
     assert metrics_of("student")["teacher"]["test"] == pytest.approx(metrics_of("first")["test"])
 
 
+def test_lightgcn_teaches_lightgcn_end_to_end(recipes: Path, run: Run) -> None:
+    """The best epoch's student is a copy of the last one, graph and all."""
+    graph = {"student": {"model": part("models.LightGCN", dim=4, layers=1)}}
+    for name in ("teacher", "unkd"):
+        path = recipes / f"{name}.yaml"
+        path.write_text(f"# {name}.\n{yaml.safe_dump({**RECIPES[name], **graph})}")
+    answer = run("train", "own/unkd.yaml", "--out", "graph", "--train.epochs", "3")
+    assert answer.code == 0, answer.err
+    assert metrics_of("graph")["test"]["num_samples"] > 0
+    assert run("evaluate", "graph").code == 0
+    assert run("predict", "graph", "u3").code == 0
+
+
 def test_rankings_are_kept_and_refused_where_they_do_not_fit(
     recipes: Path, run: Run, refuse: Run
 ) -> None:
