@@ -284,13 +284,14 @@ def test_a_cache_of_a_teacher_without_weights_is_compared_by_its_scores(tmp_path
     scores = torch.randn(12, 9, generator=torch.Generator().manual_seed(0))
     cache = str(tmp_path / "ranks.safetensors")
 
-    def positives(factor: float) -> torch.Tensor:
+    def positives(factor: float) -> Tensor:
         method = UnKD(num_groups=2, cache=cache)
         teacher = FrozenTeacher(ScoreFunction(lambda users: factor * scores[users]))
         data = method.build_data(InteractionSamples(held), teacher)
         method.on_step_start(0.0)
         assert torch.is_grad_enabled()
-        return data.batch([(0, 0), (0, 4)])["unkd_positives"]
+        drawn: Tensor = data.batch([(0, 0), (0, 4)])["unkd_positives"]
+        return drawn
 
     first = positives(1.0)
     assert torch.equal(positives(1.0), first)
