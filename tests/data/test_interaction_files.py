@@ -139,6 +139,10 @@ def test_settings_out_of_range_are_named(table: Path) -> None:
         InteractionFiles(str(table), holdout=1)
     with pytest.raises(UserError, match=r"data\.min_user_items is a whole number from 1 on"):
         InteractionFiles(str(table), min_user_items=0)
+    with pytest.raises(UserError, match=r"data\.min_rating is a finite number, got nan"):
+        InteractionFiles(str(table), min_rating=float("nan"))
+    with pytest.raises(UserError, match=r"data\.split_seed is a whole number, got 0\.5"):
+        InteractionFiles(str(table), split_seed=0.5)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"no user with at least 31 items"):
         InteractionFiles(str(table), min_user_items=31).split()
     with pytest.raises(UserError, match=r"num_labels is for data with classes"):

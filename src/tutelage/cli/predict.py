@@ -121,7 +121,10 @@ def _print(source: str, record: Mapping[str, Any], drawn: Path | None, as_json: 
         return
     print(source if drawn is None else f"{source} → {drawn}")
     for name, value in record.items():
-        rows = value.items() if isinstance(value, Mapping) else [(name, value)]
+        if isinstance(value, list):  # answers in their order
+            rows = [(str(place), entry) for place, entry in enumerate(value, start=1)]
+        else:
+            rows = list(value.items()) if isinstance(value, Mapping) else [(name, value)]
         for key, entry in rows:
             print(f"  {key:<20} {_shown(entry)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,6 +79,10 @@ class InteractionFiles(Data):
             raise UserError(
                 f"data.min_user_items is a whole number from 1 on, got {min_user_items!r}"
             )
+        if min_rating is not None and not is_finite_number(min_rating):
+            raise UserError(f"data.min_rating is a finite number, got {min_rating!r}")
+        if not isinstance(split_seed, int) or isinstance(split_seed, bool):
+            raise UserError(f"data.split_seed is a whole number, got {split_seed!r}")
         self.root = root
         self.format: FileFormat = format
         self.user = user
@@ -168,8 +173,18 @@ class InteractionFiles(Data):
         }
 
 
+def is_finite_number(value: object) -> bool:
+    """Return whether a setting is a number, and neither NaN nor infinity.
+
+    >>> is_finite_number(4), is_finite_number("4")
+    (True, False)
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]
+
+
 def of_active_users(raw: RawInteractions, min_user_items: int) -> Interactions:
-    """Return the interactions of users with enough items; what is left out or merged is said.
+    """Return the interactions of users with enough items; how many are merged is said.
 
     Users and items are numbered in the order of their first appearance.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from torch import Tensor
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.io import atomic
-from tutelage.methods._rankings import Rankings
+from tutelage.methods._rankings import Blocks, Rankings
 from tutelage.models.recommendation import Interactions
 
 FORMAT = "tutelage-rankings-1"
 FIX = "remove the file, or name another in the method's cache"
+TOLERANCE = 1e-2  # of the largest score; TF32 differs by 1e-3
 # What must agree, each with what a difference means.
 REASONS = {
     "ids": "it is of other users or items, or of the same in another order",
@@ -47,6 +49,26 @@ class RankingFile:
     def is_written(self) -> bool:
         """Whether the file is there."""
         return self.path.exists()
+
+    def check_scores(self, blocks: Blocks) -> None:
+        """Refuse the file if the teacher now gives other scores, for the first block of users.
+
+        The digest is of the tensors of the teacher: it does not see a score function, nor how many
+        layers a LightGCN has. Another device may change the last digits.
+
+        Args:
+            blocks: users and the teacher's scores, see `teacher_scores`.
+
+        Raises:
+            UserError: If they differ.
+        """
+        with closing(blocks):  # it holds a state of autograd while it waits
+            users, scores = next(blocks)
+        items = self.rankings.items[users].flatten(1).long()
+        kept = self.rankings.scores[users].flatten(1)
+        differences = (scores.gather(1, items.clamp(min=0)) - kept).abs()[items >= 0]
+        if len(differences) and differences.max() > TOLERANCE * scores.abs().max():
+            raise UserError(f"{self.path} does not fit this run: {REASONS['teacher']}; {FIX}")
 
     def write(self) -> None:
         """Write the file, atomically."""

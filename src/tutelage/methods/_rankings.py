@@ -6,7 +6,7 @@ first candidates of every user and group.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core.modes import device_of, eval_mode
+from tutelage.core.precision import promote
 from tutelage.core.taps import call
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
@@ -21,7 +22,7 @@ from tutelage.models.recommendation import HasInteractions, Interactions, score_
 
 BLOCK_SCORES = 2**23  # scores of one block of users, 32 MiB in float32
 
-Blocks = Iterator[tuple[Tensor, Tensor]]
+Blocks = Generator[tuple[Tensor, Tensor], None, None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def teacher_scores(method: str, teacher: Teacher, interactions: Interactions) ->
         for start in range(0, num_users, rows):
             users = torch.arange(start, min(start + rows, num_users))
             output = call(model, (users.to(device),))
-            scores = score_block(output, of="the teacher").float().cpu()
+            scores = promote(score_block(output, of="the teacher")).cpu()
             if scores.shape != (len(users), num_items):
                 raise UserError(
                     f"the teacher gives scores {tuple(scores.shape)} for {len(users)} users, but "
@@ -99,7 +100,7 @@ def teacher_scores(method: str, teacher: Teacher, interactions: Interactions) ->
 
 
 def rank_candidates(
-    blocks: Blocks,
+    blocks: Iterable[tuple[Tensor, Tensor]],
     interactions: Interactions,
     group_of_item: Tensor,
     num_candidates: int,
@@ -119,7 +120,7 @@ def rank_candidates(
     width = min(num_candidates, max(len(members) for members in groups))
     shape = (interactions.num_users, len(groups), width)
     items = torch.full(shape, -1, dtype=torch.int32)
-    values = torch.zeros(shape)
+    values = torch.zeros(shape, dtype=torch.float32)
     for users, scores in blocks:
         scores = scores.clone()
         scores[interactions.of_users(users)] = -torch.inf

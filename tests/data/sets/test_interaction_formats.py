@@ -47,7 +47,8 @@ def pairs(raw: RawInteractions) -> list[tuple[str, str]]:
 def test_each_format_gives_the_same_pairs(name: str, by_folder: bool, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(FILES[name])
-    raw = read_interactions(tmp_path if by_folder else path)
+    with pytest.warns(UserWarning, match=r"1 of 6 lines have a rating of 0 or less"):
+        raw = read_interactions(tmp_path if by_folder else path)
     assert pairs(raw) == [pair for pair, rating in zip(TRIPLES, RATINGS, strict=True) if rating]
     assert raw.source == str(path)
 
@@ -64,7 +65,19 @@ def test_a_parquet_file(tmp_path: Path) -> None:
 
     table = arrow.table({"user_id": [7, 9], "item_id": ["a", "b"], "rating": [1.0, 0.0]})
     parquet.write_table(table, tmp_path / "own.parquet")
-    assert pairs(read_interactions(tmp_path)) == [("7", "a")]
+    with pytest.warns(UserWarning, match=r"1 of 2 lines have a rating of 0 or less"):
+        assert pairs(read_interactions(tmp_path)) == [("7", "a")]
+    # A column of whole numbers with a gap is one of floats in pandas.
+    parquet.write_table(
+        arrow.table({"user": [7.0, 9.0], "item": ["a", " b"]}), tmp_path / "own.parquet"
+    )
+    assert pairs(read_interactions(tmp_path)) == [("7", "a"), ("9", "b")]
+    for users in ([7, None], [7.0, float("nan")], ["7", " "]):
+        parquet.write_table(
+            arrow.table({"user": users, "item": ["a", "b"]}), tmp_path / "own.parquet"
+        )
+        with pytest.raises(UserError, match=r"row 2: the user or the item is empty"):
+            read_interactions(tmp_path)
     (tmp_path / "own.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match=r"own\.parquet cannot be read as parquet"):
         read_interactions(tmp_path)
@@ -89,6 +102,12 @@ def test_a_least_rating_and_columns_of_other_names(tmp_path: Path) -> None:
         ("own.csv", "user,item\n7,\n", r"line 2: the user or the item is empty"),
         ("own.csv", "\ufeffuser,item\n7,a\n", r"begins with a byte-order mark"),
         ("own.csv", "", r"is empty"),
+        ("own.csv", 'user,item\n7,"a\n9,b\n', r"line 2: .* a field in quotes ends with one"),
+        ("own.csv", "user,user,item\n7,8,a\n", r"the column 'user' is there twice"),
+        ("own.csv", "user;item\n7;a\n", r"line 1: a header .* with commas or tabs between"),
+        ("u.data", "\ufeff7\ta\t5\t9\n", r"begins with a byte-order mark"),
+        ("ratings.dat", "\ufeff7::a::5::9\n", r"begins with a byte-order mark"),
+        ("u.data", "7\t\t5\t9\n", r"line 1: the user or the item is empty"),
         ("own.csv", "user\n7\n", r"line 1: a header with names of columns"),
         ("own.csv", "user,item\n", r"has no interaction"),
         ("ml.inter", "7\ta\t5\n", r"line 1: the header of RecBole's atomic files names each"),
@@ -110,9 +129,48 @@ def test_a_damaged_file_is_named_with_its_line(
     name: str, text: str, says: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"{re.escape(str(path))}.*{says}"):
         read_interactions(path)
+
+
+def test_settings_that_the_file_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    for name, text in (
+        ("u.data", "7\ta\t5\t9\n"),
+        ("users.dat", "1 4\n"),
+        ("own.csv", "user,item\n7,a\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    for name in ("u.data", "users.dat"):
+        with pytest.raises(UserError, match=r"has no header, so that there is no column 'who'"):
+            read_interactions(tmp_path / name, columns=("who", None, None))
+    for name in ("users.dat", "own.csv"):
+        with pytest.raises(
+            UserError, match=r"has no ratings, so that data\.min_rating means nothing"
+        ):
+            read_interactions(tmp_path / name, min_rating=4)
+    with pytest.raises(UserError, match=r"the column 'user' is there twice, or would be two of"):
+        read_interactions(tmp_path / "own.csv", columns=("user", "user", None))
+    with pytest.raises(UserError, match=r"holds no file of the format 'recbole'"):
+        read_interactions(tmp_path, "recbole")
+
+
+def test_movielens_under_another_name(tmp_path: Path) -> None:
+    texts = {
+        "a.txt": "7::a::5::9\n",
+        "b.txt": "7\ta\t5\t9\n",
+        "c.csv": "userId,movieId,rating\n7,a,5\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+        assert pairs(read_interactions(tmp_path / name, "movielens")) == [("7", "a")]
+
+
+def test_labels_of_recbole_are_ratings(tmp_path: Path) -> None:
+    path = tmp_path / "a.inter"
+    path.write_text("user_id:token\titem_id:token\tlabel:float\n7\ta\t1\n7\tb\t0\n")
+    with pytest.warns(UserWarning, match=r"1 of 2 lines have a rating of 0 or less"):
+        assert pairs(read_interactions(path)) == [("7", "a")]
 
 
 def test_a_missing_or_doubtful_folder_is_named(tmp_path: Path) -> None:

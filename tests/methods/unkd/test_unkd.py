@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +15,11 @@ from tutelage.core import FrozenTeacher, Method
 from tutelage.data import InteractionSamples
 from tutelage.errors import UserError
 from tutelage.methods import UnKD, unkd_loss
-from tutelage.methods._rankings import Rankings, rank_candidates
+from tutelage.methods._rankings import Rankings, rank_candidates, teacher_scores
 from tutelage.methods.unkd import allocate_pairs, pair_law
 from tutelage.methods.unkd.pairs import PairSampler, draw_pairs, group_ratios
-from tutelage.models import BPRMF
-from tutelage.models.recommendation import Interactions, item_scores
+from tutelage.models import BPRMF, LightGCN
+from tutelage.models.recommendation import Interactions, ScoreFunction, item_scores
 
 RECOMMENDER_EXAMPLES: dict[str, Callable[[], Method]] = {
     "unkd": lambda: UnKD(num_groups=2),
@@ -215,11 +216,14 @@ def test_masked_pairs_count_in_no_mean() -> None:
     ("options", "says"),
     [
         ({"mu": 0.0}, "mu of UnKD must be positive"),
+        ({"mu": 0.05}, r"mu of UnKD is a number from 0\.25 on, got 0\.05"),  # once drew forever
         ({"weight": -1.0}, "the weights of UnKD"),
         ({"num_groups": 0}, "num_groups of UnKD is a whole number from 1 on, got 0"),
         ({"num_pairs": 0}, "num_pairs of UnKD is a whole number from 1 on, got 0"),
         ({"num_candidates": 1}, "num_candidates of UnKD is a whole number from 2 on, got 1"),
-        ({"gamma": float("nan")}, "gamma of UnKD is a finite number"),
+        ({"gamma": float("nan")}, "gamma of UnKD is a number from -100 to 100, got nan"),
+        ({"gamma": 1e9}, "gamma of UnKD is a number from -100 to 100"),
+        ({"gamma": None}, "gamma of UnKD is a number from -100 to 100, got None"),
         ({"partition": "equal"}, "partition is 'greedy' or 'balanced', got 'equal'"),
         ({"reduction": "sum"}, "reduction is 'code' or 'paper', got 'sum'"),
     ],
@@ -249,3 +253,62 @@ def test_data_without_any_pair_is_refused() -> None:
         unkd_loss(torch.zeros(3))
     with pytest.raises(UserError, match=r"no pairs in a batch \(3, 0\)"):
         unkd_loss(torch.zeros(3, 0))
+
+
+def test_options_at_their_limits_give_pairs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    held = Interactions.of_pairs(
+        torch.arange(40), torch.randint(9, (40,), generator=generator), 40, 20
+    )
+    teacher = FrozenTeacher(BPRMF(40, 20, 2))
+    for options in ({"mu": 0.25}, {"mu": 1e9}, {"gamma": 100.0}, {"gamma": -100.0}):
+        method = UnKD(num_groups=2, **options)  # type: ignore[arg-type]
+        batch = method.build_data(InteractionSamples(held), teacher).batch([(0, 3), (0, 5)])
+        mask = batch["unkd_mask"]
+        assert mask.any()
+        assert (batch["unkd_positives"] != batch["unkd_negatives"])[mask].all()
+
+
+def test_scores_in_double_precision_are_ranked_as_they_are() -> None:
+    """In float32 they would be tied: 1e-3 apart at 1e6."""
+    held = Interactions.of_pairs(torch.arange(3), torch.arange(3), 3, 40)
+    scores = 1e6 + 1e-3 * torch.arange(40, dtype=torch.float64).flip(0).expand(3, -1)
+    teacher = FrozenTeacher(ScoreFunction(lambda users: scores[users]))
+    blocks = teacher_scores("UnKD", teacher, held)
+    ranked = rank_candidates(blocks, held, torch.zeros(40, dtype=torch.int64), 40)
+    assert ranked.items[0, 0, :39].tolist() == list(range(1, 40))
+
+
+def test_a_cache_of_a_teacher_without_weights_is_compared_by_its_scores(tmp_path: Path) -> None:
+    held = Interactions.of_pairs(torch.arange(12), torch.arange(12) % 6, 12, 9)
+    scores = torch.randn(12, 9, generator=torch.Generator().manual_seed(0))
+    cache = str(tmp_path / "ranks.safetensors")
+
+    def positives(factor: float) -> Tensor:
+        method = UnKD(num_groups=2, cache=cache)
+        teacher = FrozenTeacher(ScoreFunction(lambda users: factor * scores[users]))
+        data = method.build_data(InteractionSamples(held), teacher)
+        method.on_step_start(0.0)
+        assert torch.is_grad_enabled()
+        drawn: Tensor = data.batch([(0, 0), (0, 4)])["unkd_positives"]
+        return drawn
+
+    first = positives(1.0)
+    assert torch.equal(positives(1.0), first)
+    with pytest.raises(
+        UserError, match=r"ranks\.safetensors does not fit this run: it was made wi"
+    ):
+        positives(-1.0)
+
+
+def test_a_cache_of_a_lightgcn_with_other_layers_is_refused(tmp_path: Path) -> None:
+    held = Interactions.of_pairs(torch.arange(12), torch.arange(12) % 6, 12, 9)
+    networks = [LightGCN(12, 9, 3, layers=layers) for layers in (1, 3)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    for network in networks:
+        network.set_interactions(held)
+    method = UnKD(num_groups=2, cache=str(tmp_path / "ranks.safetensors"))
+    method.build_data(InteractionSamples(held), FrozenTeacher(networks[0]))
+    method.on_step_start(0.0)
+    with pytest.raises(UserError, match=r"made with another teacher, or with other weights"):
+        method.build_data(InteractionSamples(held), FrozenTeacher(networks[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
@@ -97,6 +98,18 @@ def test_the_graph_is_in_no_state_and_survives_a_copy() -> None:
     assert sorted(network.state_dict()) == ["item_table", "user_table"]
     copied = pickle.loads(pickle.dumps(network))
     assert torch.equal(copied.propagated()[0], network.propagated()[0])
+
+
+def test_a_deep_copy_propagates_alike_and_trains_alone() -> None:
+    network = network_of(CASES[0])
+    users = torch.tensor([0, 1])
+    first = network(users)["items"].detach()
+    copied = copy.deepcopy(network)
+    assert torch.equal(copied(users)["items"], first)
+    with torch.no_grad():
+        copied.item_table.zero_()
+        copied.user_table.zero_()
+    assert torch.equal(network(users)["items"], first)
 
 
 def test_an_item_that_nobody_has_stays_near_its_table() -> None:

@@ -5,9 +5,8 @@ What a line says is checked, and an error names file and line. Ids are texts: `7
 
 from __future__ import annotations
 
-import csv
-import math
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.data.sets._interaction_values import fields_of, ids_of, rating_of
 from tutelage.errors import UserError, near_misses, reason
 
 USER_NAMES = ("user_id", "userId", "user", "uid", "userid", "UserID", "member_id", "visitorid")
 ITEM_NAMES = ("item_id", "itemId", "item", "iid", "movieId", "movie_id", "itemid", "MovieID")
-RATING_NAMES = ("rating", "Rating", "score", "stars")
+RATING_NAMES = ("rating", "Rating", "score", "stars", "label")
 FILES = (
     ("*.inter", "recbole"),
     ("u.data", "movielens"),
@@ -35,6 +35,8 @@ ADVICE = (
     "give a file *.inter of RecBole, u.data, ratings.dat or ratings.csv of MovieLens, users.dat of "
     "CiteULike, or a table *.csv, *.tsv or *.parquet"
 )
+
+BYTE_ORDER_MARKS = ("\ufeff", "\xef\xbb\xbf")  # as UTF-8 reads it, and as Latin-1 does
 
 Columns = tuple[str | None, str | None, str | None]
 Row = tuple[str, str, Any]
@@ -79,24 +81,44 @@ def read_interactions(
         UserError: If there is no such file, or a line of it is not as its format has it.
     """
     path, known = _find(root, format)
+    is_table = known in ("recbole", "table") or path.suffix in (".csv", ".parquet")
+    named = [name for name in columns if name is not None]
+    if named and not is_table:
+        raise UserError(
+            f"{path} has no header, so that there is no column {named[0]!r}; leave data.user, "
+            "data.item and data.rating out"
+        )
     if known == "citeulike":
         rows = _citeulike(path)
     elif path.suffix == ".parquet":
         rows = _parquet(path, columns)
-    elif known == "movielens" and path.name != "ratings.csv":
+    elif not is_table:
         rows = _movielens(path)
     else:
         rows = _table(path, columns, typed=known == "recbole")
     users: dict[str, int] = {}
     items: dict[str, int] = {}
     pairs: list[tuple[int, int]] = []
+    skipped = 0
     for user, item, rating in rows:
+        if rating is None and min_rating is not None:
+            raise UserError(
+                f"{path} has no ratings, so that data.min_rating means nothing; leave it out, or "
+                "set data.rating to their column"
+            )
         if rating is not None and not (rating > 0 if min_rating is None else rating >= min_rating):
+            skipped += 1
             continue
         pairs.append((users.setdefault(user, len(users)), items.setdefault(item, len(items))))
     if not pairs:
         least = "" if min_rating is None else f" with a rating of at least {min_rating:g}"
         raise UserError(f"{path} has no interaction{least}; {ADVICE}")
+    if skipped and min_rating is None:
+        warnings.warn(
+            f"{path}: {skipped} of {len(pairs) + skipped} lines have a rating of 0 or less, which "
+            "is no interaction",
+            stacklevel=2,
+        )
     table = torch.tensor(pairs)
     return RawInteractions(str(path), table[:, 0], table[:, 1], list(users), list(items))
 
@@ -121,7 +143,8 @@ def _find(root: Path, format: str) -> tuple[Path, str]:
             )
         if found:
             return found[0], name
-    raise UserError(f"{root} holds no file of interactions; {ADVICE}")
+    what = "of interactions" if format == "auto" else f"of the format {format!r}"
+    raise UserError(f"{root} holds no file {what}; {ADVICE}")
 
 
 def _lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
@@ -129,7 +152,7 @@ def _lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     try:
         with path.open(encoding=encoding, newline=None) as file:
             for number, line in enumerate(file, 1):
-                if number == 1 and line.startswith("\ufeff"):
+                if number == 1 and line.startswith(BYTE_ORDER_MARKS):
                     raise UserError(
                         f"{path} begins with a byte-order mark, which would become part of the "
                         "first name; save it as UTF-8 without one"
@@ -160,15 +183,16 @@ def _citeulike(path: Path) -> Iterator[Row]:
 
 def _movielens(path: Path) -> Iterator[Row]:
     """Give the pairs of `u.data` (tabs) or `ratings.dat` (::): user, item, rating, time."""
-    separator = "::" if path.name == "ratings.dat" else "\t"
+    separator = None
     for number, line in _lines(path, "latin-1"):
+        separator = separator or ("::" if "::" in line else "\t")
         fields = line.split(separator)
         if len(fields) != 4:
             raise UserError(
                 f"{path}, line {number}: {len(fields)} fields, but a line of MovieLens has 4, "
                 f"user, item, rating and time, with {separator!r} between them"
             )
-        yield fields[0].strip(), fields[1].strip(), _rating(fields[2], path, number)
+        yield *ids_of(fields[:2], path, number), rating_of(fields[2], path, number)
 
 
 def _table(path: Path, columns: Columns, typed: bool) -> Iterator[Row]:
@@ -182,14 +206,17 @@ def _table(path: Path, columns: Columns, typed: bool) -> Iterator[Row]:
     if separator not in header_line:
         other = "," if separator == "\t" else "\t"
         if other not in header_line:
-            raise UserError(f"{path}, line 1: a header with names of columns is expected")
+            raise UserError(
+                f"{path}, line 1: a header with names of columns is expected, with commas or tabs "
+                "between them"
+            )
         if typed:
             raise UserError(
                 f"{path}, line 1: RecBole's atomic files have tabs between columns, here are "
                 "commas; save it with tabs, or as .csv"
             )
         separator = other
-    header = next(csv.reader([header_line], delimiter=separator))
+    header = fields_of(header_line, separator, path, 1)
     names = [name.strip().partition(":")[0] if typed else name.strip() for name in header]
     if typed and not all(":" in name for name in header):
         raise UserError(
@@ -198,15 +225,13 @@ def _table(path: Path, columns: Columns, typed: bool) -> Iterator[Row]:
         )
     places = _places(path, names, columns)
     for number, line in lines:
-        fields = next(csv.reader([line], delimiter=separator))
+        fields = fields_of(line, separator, path, number)
         if len(fields) != len(names):
             raise UserError(
                 f"{path}, line {number}: {len(fields)} fields, but the header names {len(names)}"
             )
-        user, item = (fields[place].strip() for place in places[:2])
-        if not user or not item:
-            raise UserError(f"{path}, line {number}: the user or the item is empty")
-        rating = None if len(places) == 2 else _rating(fields[places[2]], path, number)
+        user, item = ids_of([fields[place] for place in places[:2]], path, number)
+        rating = None if len(places) == 2 else rating_of(fields[places[2]], path, number)
         yield user, item, rating
 
 
@@ -226,10 +251,8 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Row]:
     places = _places(path, names, columns)
     values = [table.column(names[place]).to_pylist() for place in places]
     for number, row in enumerate(zip(*values, strict=True), 1):
-        if row[0] is None or row[1] is None:
-            raise UserError(f"{path}, row {number}: the user or the item is missing")
-        rating = None if len(places) == 2 else _rating(row[2], path, number)
-        yield str(row[0]), str(row[1]), rating
+        rating = None if len(places) == 2 else rating_of(row[2], path, number, "row")
+        yield *ids_of(row[:2], path, number, "row"), rating
 
 
 def _places(path: Path, names: Sequence[str], columns: Columns) -> list[int]:
@@ -241,20 +264,17 @@ def _places(path: Path, names: Sequence[str], columns: Columns) -> list[int]:
             raise UserError(f"{path} has no column {wanted!r}{near_misses(wanted, names)}")
         found = [wanted] if wanted is not None else [name for name in usual if name in names]
         if found:
-            places.append(names.index(str(found[0])))
+            name = str(found[0])
+            place = names.index(name)
+            if place in places or names.count(name) > 1:
+                raise UserError(
+                    f"{path}: the column {name!r} is there twice, or would be two of user, item "
+                    "and rating; name each column once"
+                )
+            places.append(place)
         elif role != "rating":
             raise UserError(
                 f"{path} has no column of {role}s in its header {list(names)[:8]}; add a header, "
                 f"or set data.{role} to the column's name"
             )
     return places
-
-
-def _rating(value: Any, path: Path, number: int) -> float:
-    try:
-        rating = float(value)
-    except (TypeError, ValueError):
-        rating = math.nan
-    if not math.isfinite(rating):
-        raise UserError(f"{path}, line {number}: the rating {value!r} is no number")
-    return rating

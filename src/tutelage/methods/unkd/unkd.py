@@ -30,7 +30,6 @@ the table of candidates takes 4 · 8μ bytes per user and group twice (items and
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, Literal
 
@@ -56,6 +55,9 @@ from tutelage.models.recommendation import item_scores, popularity_groups
 from tutelage.models.recommendation.popularity import PartitionRule
 
 Reduction = Literal["code", "paper"]
+
+MIN_MU = 0.25  # 98 % of all draws are rank 0
+MAX_GAMMA = 100  # powers of ratios from 0.1 to 1 stay in range
 
 
 def unkd_loss(
@@ -108,7 +110,8 @@ class UnKD(Method):
     Args:
         num_groups: groups of items of similar popularity.
         num_pairs: of a user in every epoch, over all groups.
-        mu: how far down the ranking pairs are drawn: 63 % of them in the first μ ranks.
+        mu: how far down the ranking pairs are drawn: 63 % of them in the first μ ranks; at least
+            0.25.
         gamma: gives rarer groups more pairs if it is positive.
         weight: of the term.
         partition: "greedy" as the official code, or "balanced", see `popularity_groups`.
@@ -154,8 +157,16 @@ class UnKD(Method):
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name} of UnKD is a whole number from {least} on, got {value!r}")
-        if not math.isfinite(gamma):
-            raise UserError(f"gamma of UnKD is a finite number, got {gamma!r}")
+        if mu < MIN_MU:
+            raise UserError(
+                f"mu of UnKD is a number from {MIN_MU} on, got {mu!r}: below it nearly all draws "
+                "are of the first rank, which makes no pair"
+            )
+        is_number = isinstance(gamma, (int, float)) and not isinstance(gamma, bool)
+        if not is_number or not abs(gamma) <= MAX_GAMMA:
+            raise UserError(
+                f"gamma of UnKD is a number from -{MAX_GAMMA} to {MAX_GAMMA}, got {gamma!r}"
+            )
         self.num_groups = num_groups
         self.num_pairs = num_pairs
         self.mu = mu
@@ -200,6 +211,8 @@ class UnKD(Method):
             rankings = make()
         else:
             self._file = ranking_file(self.cache, interactions, settings, teacher, make)
+            if self._file.is_written and teacher.models():
+                self._file.check_scores(teacher_scores("UnKD", teacher, interactions))
             rankings = self._file.rankings
         sampler = PairSampler(
             rankings,

@@ -126,6 +126,10 @@ class Graph:
         self.to_users = to_users
         self.to_items = to_items
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
+        """Return itself: nothing changes a graph, and torch cannot copy CSR tensors this way."""
+        return self
+
     @classmethod
     def of(cls, interactions: Interactions) -> Graph:
         """Return the graph of a data set's training interactions, in float64."""

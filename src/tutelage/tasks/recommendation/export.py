@@ -48,8 +48,8 @@ class Recommender:
         Raises:
             UserError: If there is no such user, or k < 1.
         """
-        if k < 1:
-            raise UserError(f"k is a whole number from 1 on, got {k}")
+        if not isinstance(k, int) or k < 1:
+            raise UserError(f"the number of items (--top) is a whole number from 1 on, got {k}")
         ids = self.interactions.user_ids
         if user not in ids:
             raise UserError(f"there is no user {user!r}{near_misses(user, ids[:10_000])}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Evaluation, Metrics, Output, Task, Teacher
+from tutelage.core.precision import promote
 from tutelage.core.prediction import Prediction
 from tutelage.core.taps import call
 from tutelage.errors import UserError
@@ -165,7 +166,7 @@ class Recommendation(Task):
             )
         if not bool(scores.isfinite().all()):
             raise UserError("the network's scores hold NaN or infinity; check its weights")
-        scores = scores.float().clone()
+        scores = promote(scores).clone()
         rows, items = interactions.of_users(users)
         scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
         best = scores.topk(min(self.topks[-1], scores.shape[1]))
@@ -187,7 +188,12 @@ class Recommendation(Task):
             UserError: If the tables are missing or damaged.
         """
         recommender = read_recommender(folder)
-        return lambda user: Prediction({"items": dict(recommender.top(user, top))})
+
+        def answer(user: str) -> Prediction:
+            best = recommender.top(user, top)
+            return Prediction({"items": [{"id": item, "score": score} for item, score in best]})
+
+        return answer
 
 
 class RankingTeacher(Teacher):
