@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.engine.checks.student_facts import read_student_facts
     from tutelage.engine.finished_run import shipped_student
 
+    if arguments.out is not None and not arguments.draw:
+        raise UserError("--out is the folder of drawings, but nothing is drawn; add --draw")
+    drawings = _drawings(arguments.inputs, arguments.out) if arguments.draw else {}
     folder = Path(arguments.source)
     recipe = without_teachers(open_run(folder)).build()
     data, task = recipe.data, recipe.task
@@ -70,17 +73,31 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if arguments.draw:
             if prediction.overlay is None or "source_image" not in batch:
                 raise UserError(f"there is nothing to draw over {source}; leave --draw out")
-            drawn = _drawing(source, arguments.out)
+            drawn = drawings[source]
             _draw(batch["source_image"][0], prediction.overlay, names, drawn)
         _print(source, prediction.record, drawn, arguments.json)
     return 0
 
 
-def _drawing(source: str, out: str | None) -> Path:
-    """Return where the drawing of an image goes."""
-    image = Path(source)
-    folder = image.parent if out is None else Path(out).expanduser()
-    return folder / f"{image.stem}-predicted.png"
+def _drawings(sources: Sequence[str], out: str | None) -> dict[str, Path]:
+    """Return where the drawing of each image goes.
+
+    Raises:
+        UserError: If two images would be drawn to one file.
+    """
+    drawings: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    for source in sources:
+        image = Path(source).expanduser()
+        folder = image.parent if out is None else Path(out).expanduser()
+        path = folder / f"{image.stem}-predicted.png"
+        if taken.setdefault(path, source) != source:
+            raise UserError(
+                f"{taken[path]} and {source} would both be drawn to {path}; give them in two calls "
+                "with different --out"
+            )
+        drawings[source] = path
+    return drawings
 
 
 def _draw(image: Any, overlay: Any, names: list[str], path: Path) -> None:
