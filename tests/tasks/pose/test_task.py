@@ -121,9 +121,7 @@ def test_a_flip_test_that_swaps_other_joints_than_the_data_is_named() -> None:
 
     task = Pose(2, names=["left", "right"], flip_test=[("left", "right")])
     task.validate(torch.zeros(2, 2, 8, 8), batch(), Mirrored())
-    with pytest.raises(
-        UserError, match=r"swaps the joints \[0, 1\], but data.flip_pairs"
-    ):
+    with pytest.raises(UserError, match=r"swaps the joints \[0, 1\], but data.flip_pairs"):
         Pose(2, flip_test=[]).validate(torch.zeros(2, 2, 8, 8), batch(), Mirrored())
     with pytest.raises(UserError, match="not two joints that are in no other pair"):
         Pose(3, names=["a", "b", "c"], flip_test=[("a", "b"), ("b", "c")])
