@@ -53,6 +53,7 @@ class PoseSet(ImageSet):
 
     A batch has `inputs` (N, C, H, W) float32 in [0, 1]; `labels` (N, K, 3) float32: x and y in
     pixels of the input, and the weight, 0 for a joint that has no label or has left the image;
+    without augmentation `joints`, the same with the joints beside the region, which are tested on;
     `crops` (N, 2, 3), the affine map from pixels of the input to those of the stored image; and the
     extras of the joints, of which `reference` is in pixels of the input.
 
@@ -100,6 +101,8 @@ class PoseSet(ImageSet):
             affines.append(affine)
         batch = self._with_ids(keys, torch.stack(images), torch.stack(labels))
         affine = torch.stack(affines)
+        if self.augment is None:
+            batch = batch.with_fields({"joints": self._all_joints(keys, affine)})
         return batch.with_fields({"crops": invert_affine(affine), **self._extras(keys, affine)})
 
     def sample(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
@@ -121,6 +124,12 @@ class PoseSet(ImageSet):
                 weights = weights[self.pairs]
         image = warp(to_float(self.image(position)), affine, self.size)
         return image, _labels(apply_affine(affine, points), weights, self.size), affine
+
+    def _all_joints(self, keys: Sequence[Key], affine: Tensor) -> Tensor:
+        """Return all labeled points (N, K, 3), those beside the region included."""
+        positions = torch.tensor([position for _, position in keys])
+        points = apply_affine(affine, self.joints.points[positions]).nan_to_num()
+        return torch.cat([points, self.joints.weights[positions][..., None]], -1)
 
     def _extras(self, keys: Sequence[Key], affine: Tensor) -> dict[str, Tensor]:
         """Return the extras of these samples, at the scale of the inputs."""
