@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.methods.harness import image_batch
-from tests.methods.test_contract import EXAMPLES, example
+from tests.methods.test_contract import EXAMPLES, batch_of, example
 from tutelage.methods import afd_loss, dist_loss, kd_loss, rcka_feature_loss, rcka_loss, srd_loss
 from tutelage.similarity import alignment, alignment_pair
 
@@ -67,7 +66,7 @@ def test_a_loss_reads_no_value(loss: Loss, meta: torch.device) -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_step_of_every_method_reads_no_value(name: str, meta: torch.device) -> None:
     distiller = example(name).to(meta)
-    images, labels = image_batch()
+    images, labels = batch_of(name)
     loss = total(distiller((images.to(meta), labels.to(meta)), progress=1.0))
     parameters = [each for each in distiller.parameters() if each.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tutelage.core.heatmaps import flip_order
 from tutelage.data import Joints, PoseArray, PoseAugmentation
 from tutelage.data._pose_geometry import (
     apply_affine,
@@ -16,7 +17,6 @@ from tutelage.data._pose_geometry import (
     warp,
 )
 from tutelage.data.pose_data import block_split
-from tutelage.data.poses import flip_order
 from tutelage.errors import UserError
 
 NAMES = ["nose", "left", "right"]
@@ -158,3 +158,8 @@ def test_wrong_pairs_and_augmentations_are_named() -> None:
         PoseAugmentation(mirror=2)
     with pytest.raises(UserError, match=r"below 1, got 0\.0, 0\.0 and 1\.5"):
         PoseAugmentation(scale=1.5)
+    for wrong in ({"rotation": float("nan")}, {"shift": float("inf")}):
+        with pytest.raises(UserError, match="rotation and shift are finite"):
+            PoseAugmentation(**wrong)
+    with pytest.raises(UserError, match="distribution is 'uniform' or 'normal', got 'cauchy'"):
+        PoseAugmentation(distribution="cauchy")  # type: ignore[arg-type]

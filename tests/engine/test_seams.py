@@ -297,3 +297,51 @@ def test_a_plan_from_python_takes_an_untrained_teacher(tmp_path: Path) -> None:
     found = plan(recipe)
     assert set(found.parameters) == {"student", "method", "teacher"}
     assert [scale.term for scale in found.terms] == ["task", "kd"]
+
+
+class Chooses(Baseline):
+    """Ships the one of two networks that is better on validation data."""
+
+    def build_student(self, student: nn.Module, teacher: Any) -> nn.Module:
+        return Two(student)
+
+    def choose(self, student: nn.Module, score: Any) -> dict[str, Any]:
+        assert isinstance(student, Two)
+        scores = [score(student.untrained), score(student.network)]
+        student.chosen = scores.index(max(scores))
+        return {"network": student.chosen}
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        assert isinstance(student, Two)
+        return [student.untrained, student.network][student.chosen]
+
+
+class Two(nn.Module):
+    """Two networks, of which one is trained."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.untrained = make_net(4)
+        self.chosen = 0
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images) + 0 * self.untrained(images)
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.chosen)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.chosen = int(state)
+
+
+@pytest.mark.parametrize("checkpoint", ["last", "best"])
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_a_method_may_choose_on_validation_what_is_shipped(
+    tmp_path: Path, checkpoint: str, ema: float | None
+) -> None:
+    recipe = make_recipe(Chooses(), None, epochs=3, checkpoint=checkpoint, ema_decay=ema)
+    metrics = fit(recipe, tmp_path / "run")
+    assert metrics is not None
+    assert metrics["chosen"] == {"network": 1}
+    assert metrics["parameters"]["student"] == sum(p.numel() for p in make_net(4).parameters())

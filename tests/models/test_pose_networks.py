@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from torchvision.models import resnet18
 
 from tutelage.core import NoTeacher
 from tutelage.errors import UserError
@@ -25,6 +26,7 @@ VITPOSE = {"num_labels": 5, "scale_factor": 4, "backbone_config": BACKBONE}
 NETWORKS = {
     "small": lambda: small_pose(5, width=8, stages=2),
     "hourglass": lambda: stacked_hourglass(5, 2, width=8, depth=2),
+    "torchvision": lambda: deconv_pose("shufflenet_v2_x0_5", 5, width=8, source="torchvision"),
     "deconv": lambda: deconv_pose("resnet10t", 5, width=16),
     "vitpose": lambda: vitpose(VITPOSE),
 }
@@ -84,3 +86,26 @@ def test_mistakes_are_named() -> None:
         small_pose(3, stride=8)
     with pytest.raises(UserError, match="a width that is a multiple of 4, got 10"):
         stacked_hourglass(3, width=10)
+
+
+def test_a_backbone_of_torchvision_ends_before_its_classifier() -> None:
+    network = deconv_pose("resnet18", 3, width=8, source="torchvision").eval()
+    whole = resnet18().eval()
+    names = {name.removeprefix("stem.body.") for name in network.state_dict()}
+    assert {name for name in whole.state_dict() if not name.startswith("fc.")} <= names
+    assert network(torch.zeros(1, 3, 96, 64)).shape == (1, 1, 3, 24, 16)
+    stem = {k.removeprefix("body."): v for k, v in network.stem.state_dict().items()}
+    whole.load_state_dict(stem, strict=False)
+    images = torch.rand(1, 3, 64, 64)
+    x = whole.maxpool(whole.relu(whole.bn1(whole.conv1(images))))
+    x = whole.layer4(whole.layer3(whole.layer2(whole.layer1(x))))
+    assert torch.equal(network.stem(images), x)
+
+
+def test_networks_that_torchvision_cannot_give_are_named() -> None:
+    with pytest.raises(UserError, match="torchvision has no network 'resnet19'; did you mean"):
+        deconv_pose("resnet19", source="torchvision")
+    with pytest.raises(UserError, match="sides are halved; take another network"):
+        deconv_pose("squeezenet1_1", source="torchvision")
+    with pytest.raises(UserError, match="source is 'timm' or 'torchvision', got 'hub'"):
+        deconv_pose("resnet18", source="hub")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,12 @@ def test_a_run_trains_resumes_and_answers_images(
     assert "student · ensemble" in page
     assert main(["predict", "run", "nowhere.png"]) == 2
     assert "nowhere.png cannot be decoded" in capsys.readouterr().err
+    # Two images of one name would overwrite each other's drawing.
+    shutil.copy(image, "img03.jpg")
+    assert main(["predict", "run", image, "img03.jpg", "--draw", "--out", "drawn"]) == 2
+    assert "would both be drawn to drawn/img03-predicted.png" in capsys.readouterr().err
+    assert main(["predict", "run", image, "--out", "drawn"]) == 2
+    assert "nothing is drawn; add --draw" in capsys.readouterr().err
 
 
 def test_only_some_tasks_and_data_answer_single_inputs() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.networks import open_run, without_teachers
     from tutelage.core.prediction import PredictsFromRun
 
+    if arguments.out is not None and not arguments.draw:
+        raise UserError("--out is the folder of drawings, but nothing is drawn; add --draw")
     folder = Path(arguments.source)
     recipe = without_teachers(open_run(folder)).build()
     if isinstance(recipe.task, PredictsFromRun):
@@ -74,6 +76,7 @@ def _run_student(recipe: Recipe, folder: Path, arguments: argparse.Namespace) ->
     from tutelage.engine.checks.student_facts import read_student_facts
     from tutelage.engine.finished_run import shipped_student
 
+    drawings = _drawings(arguments.inputs, arguments.out) if arguments.draw else {}
     data, task = recipe.data, recipe.task
     if not isinstance(data, ReadsInput) or not isinstance(task, Predicts):
         raise UserError(
@@ -92,16 +95,30 @@ def _run_student(recipe: Recipe, folder: Path, arguments: argparse.Namespace) ->
         if arguments.draw:
             if prediction.overlay is None or "source_image" not in batch:
                 raise UserError(f"there is nothing to draw over {source}; leave --draw out")
-            drawn = _drawing(source, arguments.out)
+            drawn = drawings[source]
             _draw(batch["source_image"][0], prediction.overlay, names, drawn)
         _print(source, prediction.record, drawn, arguments.json)
 
 
-def _drawing(source: str, out: str | None) -> Path:
-    """Return where the drawing of an image goes."""
-    image = Path(source)
-    folder = image.parent if out is None else Path(out).expanduser()
-    return folder / f"{image.stem}-predicted.png"
+def _drawings(sources: Sequence[str], out: str | None) -> dict[str, Path]:
+    """Return where the drawing of each image goes.
+
+    Raises:
+        UserError: If two images would be drawn to one file.
+    """
+    drawings: dict[str, Path] = {}
+    taken: dict[Path, str] = {}
+    for source in sources:
+        image = Path(source).expanduser()
+        folder = image.parent if out is None else Path(out).expanduser()
+        path = folder / f"{image.stem}-predicted.png"
+        if taken.setdefault(path, source) != source:
+            raise UserError(
+                f"{taken[path]} and {source} would both be drawn to {path}; give them in two calls "
+                "with different --out"
+            )
+        drawings[source] = path
+    return drawings
 
 
 def _draw(image: Any, overlay: Any, names: list[str], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -86,6 +86,13 @@ class CombinedMethod(Method):
         for method in reversed(list(self)):
             student = method.eval_model(student)
         return student
+
+    def choose(self, student: nn.Module, score: Callable[[nn.Module], float]) -> dict[str, Any]:
+        """Let every method choose, in order."""
+        chosen: dict[str, Any] = {}
+        for method in self:
+            chosen |= method.choose(student, score)
+        return chosen
 
     def deploy(self, student: nn.Module) -> nn.Module:
         """Let every method take off what is not shipped, in reverse order."""

@@ -10,9 +10,10 @@ for a joint that is not labeled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tutelage.core.batch import Batch
@@ -52,6 +53,39 @@ def further_predictions(output: Any) -> dict[str, Tensor]:
     if isinstance(output, Mapping) and "ensemble" in output:
         found["ensemble"] = heatmaps_of(output["ensemble"])[:, -1]
     return found
+
+
+def flip_order(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> Tensor:
+    """Return which joint each one is in a mirror, (K,).
+
+    >>> flip_order(["nose", "left_eye", "right_eye"], [("left_eye", "right_eye")])
+    tensor([0, 2, 1])
+
+    Args:
+        names: of the joints.
+        pairs: names of the joints that change places.
+
+    Raises:
+        UserError: If a pair names an unknown joint, one joint twice, or a joint of another pair.
+    """
+    order = list(range(len(names)))
+    seen: set[str] = set()
+    for pair in pairs:
+        unknown = [name for name in pair if name not in names]
+        if unknown:
+            raise UserError(
+                f"the flip pair {list(pair)} names {unknown[0]!r}, which is none of the joints "
+                f"{list(names)}; name two of them"
+            )
+        if len(pair) != 2 or len(set(pair)) != 2 or seen & set(pair):
+            raise UserError(
+                f"the flip pair {list(pair)} is not two joints that are in no other pair; give "
+                "each joint one partner at most"
+            )
+        seen |= set(pair)
+        first, second = (list(names).index(name) for name in pair)
+        order[first], order[second] = second, first
+    return torch.tensor(order)
 
 
 def joint_weights(batch: Batch) -> Tensor:

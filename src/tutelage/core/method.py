@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -83,6 +83,21 @@ class Method(nn.Module, ABC):
     def eval_model(self, student: nn.Module) -> nn.Module:
         """Return the network that is validated and chosen by; default: the student."""
         return student
+
+    def choose(self, student: nn.Module, score: Callable[[nn.Module], float]) -> dict[str, Any]:
+        """Choose what `deploy` will return, such as a branch; default: there is no choice.
+
+        It is called once the student is trained, before it is evaluated on test data. A choice
+        belongs into the student's state, since that is what is copied.
+
+        Args:
+            student: in training, with the weights that are judged.
+            score: gives the task's monitor for a network on validation data; higher is better.
+
+        Returns:
+            What was chosen, for metrics.json.
+        """
+        return {}
 
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return the network that is shipped; default: the student."""

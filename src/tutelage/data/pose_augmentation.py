@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,15 +61,18 @@ class PoseAugmentation(nn.Module):
         distribution: Literal["uniform", "normal"] = "uniform",
     ) -> None:
         super().__init__()
-        if rotation < 0 or shift < 0 or not 0 <= scale < 1:
+        # Written so that NaN is out of range, too.
+        if not (0 <= rotation < math.inf and 0 <= shift < math.inf and 0 <= scale < 1):
             raise UserError(
-                f"rotation and shift are at least 0 and scale is below 1, got {rotation}, {shift} "
-                f"and {scale}"
+                "rotation and shift are finite and at least 0, and scale is from 0 to below 1, got "
+                f"{rotation}, {shift} and {scale}"
             )
         if not (0 <= mirror <= 1 and 0 <= rotation_share <= 1):
             raise UserError(
                 f"mirror and rotation_share are shares from 0 to 1, got {mirror}, {rotation_share}"
             )
+        if distribution not in ("uniform", "normal"):
+            raise UserError(f"distribution is 'uniform' or 'normal', got {distribution!r}")
         self.rotation = rotation
         self.scale = scale
         self.shift = shift

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
+from tutelage.core.heatmaps import flip_order
 from tutelage.data._files import decode_image
 from tutelage.data._pose_geometry import invert_affine, region_affine, warp
 from tutelage.data.image_data import ImageData
 from tutelage.data.image_set import to_float
 from tutelage.data.pose_augmentation import PoseAugmentation
-from tutelage.data.poses import PoseSet, flip_order
+from tutelage.data.poses import PoseSet
 from tutelage.errors import UserError
 
 PoseSplits = tuple[PoseSet, PoseSet | None, PoseSet | None]
@@ -135,9 +136,15 @@ def block_split(count: int, sizes: Sequence[int], fold: int) -> list[Tensor]:
         fold: moves all blocks on by so many times the size of the last one.
 
     Raises:
-        UserError: If the sizes do not add up to the count.
+        UserError: If the sizes are not three, or do not add up to the count.
     """
-    if sum(sizes) != count or min(sizes) < 1:
+    is_whole = all(isinstance(number, int) for number in (*sizes, fold))
+    if not is_whole or len(sizes) != 3 or min(sizes) < 1:
+        raise UserError(
+            f"data.blocks are three whole numbers of at least 1 and data.fold is a whole number, "
+            f"got {list(sizes)} and {fold}"
+        )
+    if sum(sizes) != count:
         raise UserError(
             f"the blocks {list(sizes)} do not add up to the {count} samples; give sizes of "
             "training, validation and test that do"

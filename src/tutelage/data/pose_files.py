@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._files import decode_image
+from tutelage.data._settings import check_share
 from tutelage.data.poses import Joints, PoseSet
+from tutelage.data.splits import stratified
 
 
 class PoseFiles(PoseSet):
@@ -88,3 +90,26 @@ def regions_around(
     left = centers[:, 0] - width / 2
     top = centers[:, 1] - height / 2
     return torch.stack([left, top, width, height], -1)
+
+
+def cut_by_image(samples: PoseFiles, share: float) -> tuple[PoseFiles, PoseFiles]:
+    """Return the larger rest and the persons in this share of the images.
+
+    Persons of one image stay together, since they are seen in each other's regions. Of two images
+    or more at least one is held out.
+
+    Args:
+        samples: of a training part.
+        share: `data.validation`.
+
+    Raises:
+        UserError: If it is no share.
+    """
+    check_share("data.validation", share)
+    images, groups = torch.unique(samples.images, return_inverse=True)
+    _, held_out = stratified(torch.zeros(len(images), dtype=torch.int64), [1 - share, share])
+    if len(held_out) == 0 and len(images) > 1:
+        held_out = torch.tensor([len(images) - 1])
+    is_held_out = torch.isin(groups, held_out)
+    rest, validation = (mask.nonzero()[:, 0] for mask in (~is_held_out, is_held_out))
+    return samples.subset_with(rest, None, 0), samples.subset_with(validation, None, 0)

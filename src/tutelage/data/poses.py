@@ -14,7 +14,6 @@ from tutelage.data._pose_geometry import apply_affine, invert_affine, region_aff
 from tutelage.data.image_set import ImageSet, to_float
 from tutelage.data.pose_augmentation import PoseDraw
 from tutelage.data.samples import Key
-from tutelage.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class PoseSet(ImageSet):
 
     A batch has `inputs` (N, C, H, W) float32 in [0, 1]; `labels` (N, K, 3) float32: x and y in
     pixels of the input, and the weight, 0 for a joint that has no label or has left the image;
+    without augmentation `joints`, the same with the joints beside the region, which are tested on;
     `crops` (N, 2, 3), the affine map from pixels of the input to those of the stored image; and the
     extras of the joints, of which `reference` is in pixels of the input.
 
@@ -101,6 +101,8 @@ class PoseSet(ImageSet):
             affines.append(affine)
         batch = self._with_ids(keys, torch.stack(images), torch.stack(labels))
         affine = torch.stack(affines)
+        if self.augment is None:
+            batch = batch.with_fields({"joints": self._all_joints(keys, affine)})
         return batch.with_fields({"crops": invert_affine(affine), **self._extras(keys, affine)})
 
     def sample(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
@@ -122,6 +124,12 @@ class PoseSet(ImageSet):
                 weights = weights[self.pairs]
         image = warp(to_float(self.image(position)), affine, self.size)
         return image, _labels(apply_affine(affine, points), weights, self.size), affine
+
+    def _all_joints(self, keys: Sequence[Key], affine: Tensor) -> Tensor:
+        """Return all labeled points (N, K, 3), those beside the region included."""
+        positions = torch.tensor([position for _, position in keys])
+        points = apply_affine(affine, self.joints.points[positions]).nan_to_num()
+        return torch.cat([points, self.joints.weights[positions][..., None]], -1)
 
     def _extras(self, keys: Sequence[Key], affine: Tensor) -> dict[str, Tensor]:
         """Return the extras of these samples, at the scale of the inputs."""
@@ -185,39 +193,6 @@ class PoseArray(PoseSet):
             augment=augment,
             seed=seed,
         )
-
-
-def flip_order(names: Sequence[str], pairs: Sequence[Sequence[str]]) -> Tensor:
-    """Return which joint each one is in a mirror, (K,).
-
-    >>> flip_order(["nose", "left_eye", "right_eye"], [("left_eye", "right_eye")])
-    tensor([0, 2, 1])
-
-    Args:
-        names: of the joints.
-        pairs: names of the joints that change places.
-
-    Raises:
-        UserError: If a pair names an unknown joint, one joint twice, or a joint of another pair.
-    """
-    order = list(range(len(names)))
-    seen: set[str] = set()
-    for pair in pairs:
-        unknown = [name for name in pair if name not in names]
-        if unknown:
-            raise UserError(
-                f"the flip pair {list(pair)} names {unknown[0]!r}, which is none of the joints "
-                f"{list(names)}; name two of them"
-            )
-        if len(pair) != 2 or len(set(pair)) != 2 or seen & set(pair):
-            raise UserError(
-                f"the flip pair {list(pair)} is not two joints that are in no other pair; give "
-                "each joint one partner at most"
-            )
-        seen |= set(pair)
-        first, second = (list(names).index(name) for name in pair)
-        order[first], order[second] = second, first
-    return torch.tensor(order)
 
 
 def resized_joints(joints: Joints, size: tuple[int, int]) -> Joints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -16,7 +15,8 @@ from tutelage.engine.calibration import calibrate
 from tutelage.engine.checks.teacher import check_teacher, state_hash
 from tutelage.engine.checks.terms import check_terms
 from tutelage.engine.dry_run import check_recipe, num_parameters
-from tutelage.engine.evaluate import RecordedTeacher, evaluate, evaluation
+from tutelage.engine.evaluate import evaluate, evaluation
+from tutelage.engine.final_students import choices, final_students, test_metrics
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.previews import save_previews
 from tutelage.engine.ranks import is_first_launched
@@ -228,8 +228,9 @@ def _finish(
     recipe = setup.recipe
     trainer.share_buffers()
     epochs = {"last": trainer.step // trainer.steps_per_epoch, "best": trainer.best["epoch"]}
-    students = _final_students(trainer, epochs)
-    test = _test_metrics(ready, students)
+    students = final_students(trainer, epochs)
+    chosen = choices(ready, students)
+    test = test_metrics(ready, students)
     teacher_record = _teacher_record(ready, teacher_metrics)
     shipped_epoch = recipe.train.checkpoint
     student = trainer.distiller.student
@@ -246,6 +247,7 @@ def _finish(
         **({} if calibration is None else {"calibration": calibration}),
         **{name: {"epoch": epochs[name], "test": test[name]} for name in epochs},
         "validation": trainer.best["metrics"],
+        **({"chosen": chosen[shipped_epoch]} if chosen[shipped_epoch] else {}),
         "teacher": teacher_record,
         "parameters": {
             "student": num_parameters(shipped),
@@ -261,31 +263,6 @@ def _finish(
         recipe.task.export(shipped, setup.parts, folder.path)
     folder.finish(metrics)
     return metrics
-
-
-def _final_students(trainer: Trainer, epochs: dict[str, int]) -> dict[str, nn.Module]:
-    """Return the student after the last and after the best epoch; one network if they are one."""
-    last = trainer.averaged_student
-    if epochs["best"] == epochs["last"]:
-        return {"last": last, "best": last}
-    best = copy.deepcopy(last)
-    best.load_state_dict(trainer.best_weights)
-    return {"last": last, "best": best}
-
-
-def _test_metrics(
-    ready: TrainingSetup, students: dict[str, nn.Module]
-) -> dict[str, dict[str, float]]:
-    setup = ready.setup
-    method = ready.distiller.method
-    teacher = RecordedTeacher(setup.teacher) if setup.teacher.models() else None
-    run = evaluation("test", ready.loading, teacher)
-    metrics: dict[int, dict[str, float]] = {}
-    for student in students.values():
-        if id(student) not in metrics:
-            model = method.eval_model(student)
-            metrics[id(student)] = evaluate(model, setup.recipe.task, setup.parts, run)
-    return {name: metrics[id(student)] for name, student in students.items()}
 
 
 def _ship(

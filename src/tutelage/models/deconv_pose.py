@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import Tensor, nn
 
 from tutelage.errors import UserError, near_misses
+from tutelage.models._torchvision import torchvision_body
+from tutelage.models.blocks import check_counts
 from tutelage.models.pose_network import PoseNetwork
 
 STRIDES = (2, 4, 8)
@@ -99,8 +102,9 @@ def deconv_pose(
     width: int = 256,
     stride: int = 4,
     pretrained: bool = False,
+    source: Literal["timm", "torchvision"] = "timm",
 ) -> PoseNetwork:
-    """Return a network of timm with a head of transposed convolutions.
+    """Return a network of timm or torchvision with a head of transposed convolutions.
 
     Its head is the only stage, so that branches share the whole backbone.
 
@@ -110,21 +114,39 @@ def deconv_pose(
     torch.Size([1, 1, 5, 16, 16])
 
     Args:
-        backbone: name of a convolutional network of timm, such as `resnet18`.
+        backbone: name of a convolutional network, such as `resnet18`.
         num_joints: K.
         width: channels of the head.
         stride: of the maps, 2, 4 or 8.
-        pretrained: whether to load timm's weights.
+        pretrained: whether to load the weights that come with it.
+        source: library of the network.
 
     Raises:
-        UserError: If timm is not installed, knows no such network, or the stride is not possible.
+        UserError: If the library is not installed or knows no such network, or an argument is out
+            of range.
     """
     if stride not in STRIDES:
         raise UserError(f"deconv_pose has a stride of 2, 4 or 8, got {stride}")
+    check_counts("deconv_pose", {"num_joints": num_joints, "width": width})
+    if source == "torchvision":
+        body, channels, reduction = torchvision_body(backbone, pretrained=pretrained)
+    elif source == "timm":
+        body, channels, reduction = _timm_body(backbone, pretrained=pretrained)
+    else:
+        raise UserError(f"source is 'timm' or 'torchvision', got {source!r}")
+    doublings = round(math.log2(reduction / stride))
+    factory = DeconvHeads(channels, num_joints, width, max(doublings, 0))
+    return PoseNetwork(body, factory(1), width=channels, num_joints=num_joints, make_stages=factory)
+
+
+def _timm_body(backbone: str, *, pretrained: bool) -> tuple[nn.Module, int, int]:
+    """Return images → features (N, C, h, w), the channels C and the reduction."""
     try:
         import timm
     except ImportError:
-        raise UserError("deconv_pose needs timm; pip install 'tutelage[timm]'") from None
+        raise UserError(
+            "deconv_pose needs timm; pip install 'tutelage[timm]', or set source to 'torchvision'"
+        ) from None
     if backbone not in timm.list_models():
         raise UserError(
             f"timm has no network {backbone!r}{near_misses(backbone, timm.list_models())}"
@@ -138,10 +160,5 @@ def deconv_pose(
             f"timm gives no maps of features of {backbone} ({error}); take a convolutional one, "
             "such as resnet18"
         ) from error
-    reduction = body.feature_info.reduction()[-1]
-    doublings = round(math.log2(reduction / stride))
-    channels = body.feature_info.channels()[-1]
-    factory = DeconvHeads(channels, num_joints, width, max(doublings, 0))
-    return PoseNetwork(
-        LastFeature(body), factory(1), width=channels, num_joints=num_joints, make_stages=factory
-    )
+    info = body.feature_info
+    return LastFeature(body), info.channels()[-1], info.reduction()[-1]

@@ -68,7 +68,7 @@ def test_a_person_is_cut_out_in_the_proportions_of_the_input(tmp_path: Path) -> 
 
 
 def test_crowds_persons_without_points_and_points_outside_are_counted(tmp_path: Path) -> None:
-    persons = [person(n, 1) for n in range(5)]
+    persons = [person(n, 1 + n % 2) for n in range(5)]
     persons.append(person(10, 1, iscrowd=1))
     persons.append(person(11, 1, keypoints=[0] * 9, num_keypoints=0))
     persons.append(person(12, 1, keypoints=[30, 20, 2, 400, 40, 1, 42, 44, 2]))
@@ -93,7 +93,7 @@ def test_a_wrong_annotation_is_named(tmp_path: Path, changes: dict[str, Any], me
 
 
 def test_files_that_are_missing_or_have_no_keypoints_are_named(tmp_path: Path) -> None:
-    data = layout(tmp_path, [person(n, 1) for n in range(3)])
+    data = layout(tmp_path, [person(n, 1 + n) for n in range(3)])
     (tmp_path / "train2017/1.jpg").unlink()
     with pytest.raises(UserError, match=r"1\.jpg cannot be decoded"):
         data.splits()
@@ -120,7 +120,7 @@ def test_precision_is_that_of_pycocotools(
         points = moved.flatten().tolist()
         # pycocotools takes a match with the id 0 for none.
         persons.append(person(number + 1, 1 + number % 4, keypoints=points, area=area))
-    layout(tmp_path, [person(n, 1) for n in range(4)])
+    layout(tmp_path, [person(n, 1 + n % 4) for n in range(4)])
     write(tmp_path, "val2017", persons)
     data = CocoPose(str(tmp_path), (64, 48), flip_pairs=PAIRS, validation=0.25, augment=False)
     test = data.splits()["test"]

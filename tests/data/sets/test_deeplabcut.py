@@ -95,6 +95,7 @@ def test_a_wrong_row_is_named(tmp_path: Path, change: dict[int, str], message: s
         ("scorer,me,me\nindividuals,a,a\nbodyparts,nose,nose\ncoords,x,y\n", "several animals"),
         ("scorer,me,me\nbodyparts,nose,nose\ncoords,x,likelihood\n", "an x and a y column"),
         ("scorer,me,me,me,me\nbodyparts,nose,nose,nose,nose\ncoords,x,y,x,y\n", "'nose' twice"),
+        ("scorer,me,me,me,me\nbodyparts,nose,nose,,\ncoords,x,y,x,y\n", "an x and a y column"),
         ("", "begins with rows"),
     ],
 )
@@ -115,3 +116,27 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
         data(tmp_path / "nowhere").splits()
     with pytest.raises(UserError, match="height and width in pixels, at least 8"):
         DeepLabCut(str(tmp_path), size=(2, 2))
+
+
+@pytest.mark.parametrize("blocks", [(5, 5), (9, 0, 0), (9.0, 1, 0), (11, -1, -1)])
+def test_blocks_are_three_whole_numbers(tmp_path: Path, blocks: tuple[int, int, int]) -> None:
+    with pytest.raises(UserError, match="three whole numbers of at least 1"):
+        data(project(tmp_path, rows()), blocks=blocks).splits()
+
+
+def test_few_frames_fill_three_parts_or_are_refused(tmp_path: Path) -> None:
+    parts = data(project(tmp_path, rows()[:4])).splits()
+    assert [len(parts[name]) for name in ("train", "validation", "test")] == [2, 1, 1]
+    with pytest.raises(UserError, match="has 2 frames with a labeled point"):
+        data(project(tmp_path, rows()[:2])).splits()
+
+
+def test_an_image_of_ones_own_is_resized_as_those_of_the_parts(tmp_path: Path) -> None:
+    project(tmp_path, rows())
+    noise = torch.randint(0, 256, (30, 40), dtype=torch.uint8)
+    path = tmp_path / "labeled-data/clip/img00.png"
+    Image.fromarray(noise.numpy()).save(path)
+    for size in ((16, 24), (8, 8), (48, 64)):
+        frames = DeepLabCut(str(tmp_path), size=size, augment=False)
+        batch = frames.splits()["train"].batch([(0, 0)])
+        assert torch.equal(frames.read_input(str(path)).inputs, batch.inputs)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy.io import savemat
 
 from tutelage.data import Mpii
 from tutelage.errors import UserError
+from tutelage.tasks import Pose
 
 JOINTS = [[20 + 3 * joint, 30 + 2 * joint] for joint in range(16)]
 
@@ -98,3 +100,38 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (tmp_path / "annot/valid.json").write_text(json.dumps([person(4)] * 3))
     with pytest.raises(UserError, match=r"shape \(2, 2\), but valid\.json has 3 persons"):
         data.splits()
+
+
+def test_persons_of_one_image_stay_in_one_part(tmp_path: Path) -> None:
+    train = [person(n % 4) for n in range(16)]
+    parts = usual(tmp_path, train, [person(4), person(5)]).splits()
+    seen = [{int(i) for i in parts[name].images} for name in ("train", "validation")]
+    assert [len(images) for images in seen] == [3, 1]
+    assert not seen[0] & seen[1]
+    assert [len(parts[name]) for name in ("train", "validation")] == [12, 4]
+
+
+def test_a_joint_beside_the_region_has_no_target_and_is_tested_on(tmp_path: Path) -> None:
+    joints = [[119, 99], *JOINTS[1:]]
+    away = person(4, joints=joints, center=[21, 21], scale=0.1)
+    batch = usual(tmp_path, [person(n) for n in range(4)], [away]).splits()["test"].batch([(0, 0)])
+    assert batch.labels[0, 0, 2] == 0.0
+    assert batch["joints"][0, :, 2].tolist() == [1.0] * 15 + [0.0]
+    # In pixels of the input it is where the affine map brings it.
+    crop = batch["crops"][0]
+    back = crop[:, :2] @ batch["joints"][0, 0, :2] + crop[:, 2]
+    torch.testing.assert_close(back, torch.tensor([118.0, 98.0]), rtol=0, atol=1e-2)
+    metrics = Pose(16, sigma=1.0).metrics()
+    metrics.update(torch.rand(1, 16, 16, 16), batch)
+    assert metrics.compute()["num_samples"] == 15
+
+
+def test_a_joint_that_is_none_of_the_release_is_named(tmp_path: Path) -> None:
+    images(tmp_path, 1)
+    points = np.array([{"x": 1.0, "y": 2.0, "id": 16}, {"x": 1.0, "y": 2.0, "id": 0}])
+    body = {"scale": 0.4, "objpos": {"x": 61, "y": 51}, "annopoints": {"point": points}}
+    record = {"image": {"name": "0.jpg"}, "annorect": body}
+    release = {"annolist": np.array([record, record]), "img_train": np.array([1, 1])}
+    savemat(tmp_path / "mpii_human_pose_v1_u12_1.mat", {"RELEASE": release})
+    with pytest.raises(UserError, match=r"0\.jpg has the joint 16 of 0 to 15"):
+        Mpii(str(tmp_path)).splits()

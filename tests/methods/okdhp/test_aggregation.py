@@ -81,3 +81,10 @@ def test_mistakes_are_named() -> None:
         ensemble_of([one, torch.zeros(1, 3, 8, 8)], torch.ones(1, 2, 3))
     with pytest.raises(UserError, match="variant is 'code' or 'figure', got 'paper'"):
         FeatureAggregation(8, 3, 5, 2, "paper")  # type: ignore[arg-type]
+
+
+def test_attention_over_other_branches_is_named() -> None:
+    maps = [torch.zeros(2, 3, 4, 4)] * 2
+    for shape in ((2, 3, 3), (2, 2, 1), (1, 2, 3)):
+        with pytest.raises(UserError, match="give one weight a branch and joint"):
+            ensemble_of(maps, torch.ones(shape))

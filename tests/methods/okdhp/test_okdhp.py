@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.methods import pose_setting
 from tests.methods.harness import distill, make_step
@@ -104,7 +104,7 @@ def test_mistakes_are_named() -> None:
         OKDHP(branches=1)
     with pytest.raises(UserError, match=r"3 branches, each at least 1, got \[1, 2\]"):
         OKDHP(depths=[1, 2])
-    with pytest.raises(UserError, match="deployed is a branch from 0 to 2, got 3"):
+    with pytest.raises(UserError, match="deployed is a branch from 0 to 2 or 'best', got 3"):
         OKDHP(deployed=3)
     with pytest.raises(UserError, match="nothing trains the ensemble"):
         OKDHP(detach_teacher=True, ensemble_weight=0.0)
@@ -123,3 +123,33 @@ def test_mistakes_are_named() -> None:
 def test_the_hourglass_names_a_side_that_it_cannot_halve() -> None:
     with pytest.raises(UserError, match="height 20 of the maps is not divisible by 16 for depth 4"):
         stacked_hourglass(3, 1, width=8)(torch.zeros(1, 3, 80, 64))
+
+
+def test_the_deployed_branch_can_be_chosen_by_a_score() -> None:
+    method = OKDHP(deployed="best")
+    network = branched(method).eval()
+    images = torch.rand(2, 1, 32, 32)
+    wanted = network.path(2)(images)
+
+    def score(model: nn.Module) -> float:
+        return -(model(images) - wanted).square().sum().item()
+
+    chosen = method.choose(network, score)
+    assert chosen["branch"] == 2
+    assert chosen["scores"].index(max(chosen["scores"])) == 2
+    # A copy with the same state makes the same choice, the trained network's output follows it.
+    other = branched(method).eval()
+    other.load_state_dict(network.state_dict())
+    assert torch.equal(method.deploy(other)(images), wanted)
+    assert torch.equal(other(images)["heatmaps"], wanted)
+    assert list(other(images)["auxiliary"]) == ["branch0", "branch1"]
+    # Equal scores leave the first; without the option there is no choice.
+    assert method.choose(network, lambda model: 0.5)["branch"] == 0
+    assert OKDHP(deployed=1).choose(network, score) == {}
+
+
+def test_a_choice_is_among_branches_of_one_depth() -> None:
+    with pytest.raises(UserError, match="branches of one depth"):
+        OKDHP(deployed="best", depths=[2, 4, 6])
+    with pytest.raises(UserError, match="or 'best', got 'worst'"):
+        OKDHP(deployed="worst")  # type: ignore[arg-type]

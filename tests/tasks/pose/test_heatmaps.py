@@ -73,3 +73,15 @@ def test_mirrored_maps_of_a_mirrored_image_are_those_of_the_image() -> None:
 def test_strides_that_differ_are_named() -> None:
     with pytest.raises(UserError, match=r"maps of 16 × 16 from images of 64 × 48, a stride of 4 "):
         stride_of(torch.zeros(1, 3, 64, 48), torch.zeros(1, 2, 16, 16))
+
+
+def test_wrong_shapes_are_named() -> None:
+    with pytest.raises(UserError, match=r"floats \(N, K, 3\): x, y and weight, got \(1, 2, 2\)"):
+        gaussian_maps(torch.zeros(1, 2, 2), (8, 8), (4, 4))
+    with pytest.raises(UserError, match="sigma and stride are positive, got 0"):
+        gaussian_maps(torch.zeros(1, 2, 3), (8, 8), (4, 4), sigma=0)
+    for maps in (torch.zeros(2, 8, 8), torch.zeros(1, 3, 2, 8, 8), torch.zeros(1, 2, 8, 8).long()):
+        with pytest.raises(UserError, match=r"maps are floats \(N, K, h, w\)"):
+            decode(maps)
+    with pytest.raises(UserError, match="pairs are one for each joint"):
+        flip_maps(torch.zeros(1, 3, 8, 8), torch.tensor([1, 0]))

@@ -121,3 +121,12 @@ def test_nothing_labeled_and_nan_are_refused() -> None:
     metrics.update(maps * torch.nan, batch)
     with pytest.raises(UserError, match="the network gives NaN or infinity for 4 of 4 images"):
         metrics.compute()
+
+
+def test_joints_and_lengths_that_do_not_fit_are_named() -> None:
+    points = torch.zeros(4, 2, 2)
+    for truth in (torch.zeros(4, 2, 2), torch.zeros(4, 3, 3), torch.zeros(1, 2, 3)):
+        with pytest.raises(UserError, match="let them have the same joints"):
+            pck(points, truth, torch.ones(4), thresholds=[0.1])
+    with pytest.raises(UserError, match="give a length of each"):
+        pck(points, torch.zeros(4, 2, 3), torch.ones(1), thresholds=[0.1])

@@ -83,7 +83,7 @@ def test_the_flip_test_averages_with_the_mirror_image() -> None:
     for flip_test in (None, []):
         task = Pose(2, names=names, flip_test=flip_test)
         assert task.evaluate(Reads(), {"test": None}, run)["pck"] == 1.0
-    with pytest.raises(UserError, match="flip_test has the joint 'tail'"):
+    with pytest.raises(UserError, match="names 'tail', which is none of the joints"):
         Pose(2, names=names, flip_test=[("left", "tail")])
 
 
@@ -113,3 +113,15 @@ def test_mistakes_are_named() -> None:
         Pose(2, names=["nose", "tail"], groups={"paws": ["paw"]})
     with pytest.raises(UserError, match="names are one for each of the 2 joints"):
         Pose(2, names=["nose", "nose"])
+
+
+def test_a_flip_test_that_swaps_other_joints_than_the_data_is_named() -> None:
+    class Mirrored:
+        pairs = torch.tensor([1, 0])
+
+    task = Pose(2, names=["left", "right"], flip_test=[("left", "right")])
+    task.validate(torch.zeros(2, 2, 8, 8), batch(), Mirrored())
+    with pytest.raises(UserError, match=r"swaps the joints \[0, 1\], but data.flip_pairs"):
+        Pose(2, flip_test=[]).validate(torch.zeros(2, 2, 8, 8), batch(), Mirrored())
+    with pytest.raises(UserError, match="not two joints that are in no other pair"):
+        Pose(3, names=["a", "b", "c"], flip_test=[("a", "b"), ("b", "c")])

@@ -67,6 +67,8 @@ def head_sizes(path: Path, count: int) -> Tensor:
     """
     content = _load(path)
     boxes: Any = content.get("headboxes_src")
+    if count == 1 and getattr(boxes, "shape", None) == (2, 2):
+        boxes = boxes[..., None]  # scipy drops an axis of one entry
     shape = getattr(boxes, "shape", None)
     if shape != (2, 2, count):
         raise UserError(
@@ -113,6 +115,8 @@ def _people(annotation: Any, path: Path) -> Iterator[Person]:
         points = torch.zeros(NUM_JOINTS, 2)
         visible = torch.zeros(NUM_JOINTS, dtype=torch.bool)
         for entry in entries:
+            if not 0 <= int(entry.id) < NUM_JOINTS:
+                raise ValueError(f"{name} has the joint {entry.id} of 0 to {NUM_JOINTS - 1}")
             points[int(entry.id)] = torch.tensor([float(entry.x) - 1, float(entry.y) - 1])
             visible[int(entry.id)] = True
         center = torch.tensor([float(person.objpos.x) - 1, float(person.objpos.y) - 1])

@@ -14,7 +14,7 @@ from tutelage.data._files import check_image_files, require_folder
 from tutelage.data._text import existing, path_inside, warn_counts
 from tutelage.data.pose_augmentation import PoseAugmentation
 from tutelage.data.pose_data import PoseData, PoseSplits, check_pose_size
-from tutelage.data.pose_files import PoseFiles, regions_around
+from tutelage.data.pose_files import PoseFiles, cut_by_image, regions_around
 from tutelage.data.poses import Joints
 from tutelage.data.sets._coco_fields import (
     check_annotation,
@@ -53,7 +53,7 @@ class CocoPose(PoseData):
         train: name of the training part.
         val: name of the validation part; None cuts it from the training part.
         test: name of the test part; the default is COCO's val2017, which results are reported on.
-        validation: share of the training part that is held out for validation.
+        validation: share of the training part's images that is held out for validation.
         flip_pairs: names of the joints that change places in a mirror; the default is COCO's.
         augment: True mirrors half of the samples, turns 60 % of them with a deviation of 40
             degrees, and scales with one of 0.3, as in the official code of OKDHP.
@@ -92,7 +92,10 @@ class CocoPose(PoseData):
     def raw_splits(self) -> PoseSplits:
         """Return the parts."""
         train = self._part(self.train)
-        validation = None if self.val is None else self._part(self.val)
+        if self.val is None:
+            train, validation = cut_by_image(train, self.validation)
+        else:
+            validation = self._part(self.val)
         return train, validation, self._part(self.test)
 
     def standard_augmentation(self) -> nn.Module:

@@ -13,8 +13,10 @@ import torch
 from torch import nn
 from torchvision.transforms.v2 import functional
 
+from tutelage.core.batch import Batch
 from tutelage.data._files import decode_image, require_folder
 from tutelage.data._text import existing, is_file, path_inside, read_lines, warn_counts
+from tutelage.data.image_set import to_float
 from tutelage.data.pose_data import PoseData, PoseSplits, block_split, check_pose_size
 from tutelage.data.poses import Joints, PoseArray, resized_joints
 from tutelage.errors import UserError
@@ -96,15 +98,27 @@ class DeepLabCut(PoseData):
         parts = self._load(labeled, len(names), counts)
         warn_counts(self._path, counts)
         count = len(labeled)
+        if count < 3:
+            raise UserError(
+                f"{self._path} has {count} frames with a labeled point, but there are three parts; "
+                "label at least 3 frames"
+            )
         blocks = self.blocks
         if blocks is None:
-            test, validation = round(0.2 * count), round(0.1 * count)
+            test, validation = max(round(0.2 * count), 1), max(round(0.1 * count), 1)
             blocks = (count - validation - test, validation, test)
         train, validation_part, test_part = (
             parts.subset_with(positions, None, 0)
             for positions in block_split(count, blocks, self.fold)
         )
         return train, validation_part, test_part
+
+    def read_input(self, source: str) -> Batch:
+        """Return an image file as a batch of one input, resized as the images of the parts are."""
+        batch = super().read_input(source)
+        (image,) = batch["source_image"]
+        inputs = to_float(functional.resize(image, list(self.size), antialias=True))[None]
+        return batch.with_fields({"inputs": inputs})
 
     @property
     def _path(self) -> Path:
@@ -189,7 +203,8 @@ def _header(rows: Sequence[Sequence[str]], path: Path) -> tuple[list[str], int]:
     first = next((i for i in range(1, len(parts)) if parts[i]), len(parts))
     names = list(parts[first::2])
     is_paired = list(parts[first + 1 :: 2]) == names
-    if not names or not is_paired or coordinates[first:] != ["x", "y"] * len(names):
+    is_named = bool(names) and all(names)
+    if not is_named or not is_paired or coordinates[first:] != ["x", "y"] * len(names):
         raise UserError(
             f"{path} does not have an x and a y column for each body part in turn; {FIX}"
         )

@@ -14,7 +14,7 @@ from tutelage.data._files import check_image_files, require_folder
 from tutelage.data._text import is_file, warn_counts
 from tutelage.data.pose_augmentation import PoseAugmentation
 from tutelage.data.pose_data import PoseData, PoseSplits, check_pose_size
-from tutelage.data.pose_files import PoseFiles, regions_around
+from tutelage.data.pose_files import PoseFiles, cut_by_image, regions_around
 from tutelage.data.poses import Joints
 from tutelage.data.sets._mpii_files import Person, head_sizes, read_json_part, read_release
 from tutelage.errors import UserError
@@ -63,7 +63,7 @@ class Mpii(PoseData):
     Args:
         root: the folder.
         size: height and width of the inputs.
-        validation: share of the training part that is held out for validation.
+        validation: share of the training part's images that is held out for validation.
         augment: True mirrors half of the samples, turns 60 % of them with a deviation of 30
             degrees, and scales with one of 0.25, as in the official code of OKDHP.
     """
@@ -98,7 +98,7 @@ class Mpii(PoseData):
             train = _Persons(read_json_part(annotations / "train.json"), annotations / "train.json")
             test = _Persons(read_json_part(annotations / "valid.json"), annotations / "valid.json")
             heads = head_sizes(annotations / "gt_valid.mat", len(test.people))
-            return self._samples(train), None, self._samples(test, heads)
+            return *self._trained(train), self._samples(test, heads)
         if not is_file(root / RELEASE):
             raise UserError(
                 f"MPII is not at {root}: there is neither annot/train.json nor {RELEASE}; {ADVICE}"
@@ -108,7 +108,7 @@ class Mpii(PoseData):
         tested = set(images[-(len(images) // 10) :])
         train = _Persons([p for p in people if p.image not in tested], root / RELEASE)
         test = _Persons([p for p in people if p.image in tested], root / RELEASE)
-        return self._samples(train), None, self._samples(test)
+        return *self._trained(train), self._samples(test)
 
     def standard_augmentation(self) -> nn.Module:
         """Mirror, turn and scale."""
@@ -121,6 +121,10 @@ class Mpii(PoseData):
         center = torch.tensor([[width / 2, height / 2]])
         extent = torch.tensor([[float(width), float(height)]])
         return regions_around(center, extent, self.size, padding=1.0)[0]
+
+    def _trained(self, persons: _Persons) -> tuple[PoseFiles, PoseFiles]:
+        """Return the parts for training and validation."""
+        return cut_by_image(self._samples(persons), self.validation)
 
     def _samples(self, persons: _Persons, heads: Tensor | None = None) -> PoseFiles:
         """Return persons as samples; those without a labeled joint are left out."""

@@ -29,7 +29,7 @@ def ensemble_of(maps: Sequence[Tensor], attention: Tensor) -> Tensor:
         attention: A (N, T, K), which sums to 1 over the branches.
 
     Raises:
-        UserError: If there is one branch only, or their maps differ in shape.
+        UserError: If there is one branch only, or maps and attention differ in shape.
     """
     shapes = {tuple(branch.shape) for branch in maps}
     if len(maps) < 2:
@@ -41,6 +41,13 @@ def ensemble_of(maps: Sequence[Tensor], attention: Tensor) -> Tensor:
         raise UserError(
             f"the branches give maps of the shapes {sorted(shapes)}; let all have the same joints "
             "and the same size"
+        )
+    (shape,) = shapes
+    expected = (shape[0], len(maps), shape[1]) if len(shape) == 4 else None
+    if tuple(attention.shape) != expected:
+        raise UserError(
+            f"the ensemble of {len(maps)} branches with maps {shape} needs maps (N, K, h, w) and "
+            f"attention (N, T, K), got {tuple(attention.shape)}; give one weight a branch and joint"
         )
     total = attention[:, 0, :, None, None] * maps[0]
     for index in range(1, len(maps)):

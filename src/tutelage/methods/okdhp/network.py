@@ -66,6 +66,14 @@ class BranchedPose(nn.Module):
             output["ensemble"] = ensemble_of([maps[-1] for maps in own], self.aggregation(stem))
         return output
 
+    def get_extra_state(self) -> Tensor:
+        """Return which branch is deployed; copies of the network take it with the weights."""
+        return torch.tensor(self.deployed)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Set which branch is deployed."""
+        self.deployed = int(state)
+
     def path(self, index: int) -> PoseNetwork:
         """Return the network of one branch alone, with the same weights."""
         network = PoseNetwork(

@@ -24,7 +24,8 @@ Differs from the official code:
 - A weight w gates the divergence of its joint. There it scales the maps, which for weights other
   than 0 and 1 would be a temperature.
 - The ramp follows the progress of the run step by step, not by epochs.
-- The deployed branch is chosen in advance, not as the best of all epochs on the reported data.
+- The deployed branch is chosen in advance or on validation data, not as the best of all epochs on
+  the reported data.
 
 What acts: the softmax over thousands of pixels of a map of peak 1 is nearly uniform, so that the
 divergence's gradient is about a hundredth of the squared error's (see docs/methods/okdhp.md).
@@ -35,8 +36,8 @@ deployed costs as much as the student.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,8 @@ class OKDHP(Method):
         shared: stages of the student that all branches share, besides the stem; None takes half.
         depths: stages of each branch after those; None takes the student's for all. The deployed
             branch has the student's.
-        deployed: which branch is deployed, from 0.
+        deployed: which branch is deployed, from 0; `best` is the one that is best on validation
+            data at the end, until when branch 0 stands for it. All branches then have one depth.
         kd_weight: factor of the divergence; 0 is off.
         ensemble_weight: factor of the ensemble's squared error; 0 is off.
         ramp: share of the run over which the divergence fades in; 0 is no ramp.
@@ -97,7 +99,7 @@ class OKDHP(Method):
         branches: int = 3,
         shared: int | None = None,
         depths: Sequence[int] | None = None,
-        deployed: int = 0,
+        deployed: int | Literal["best"] = 0,
         kd_weight: float = 2.0,
         ensemble_weight: float = 1.0,
         ramp: float = 0.6,
@@ -143,7 +145,7 @@ class OKDHP(Method):
             branches=self.branches,
             shared=self.shared,
             depths=self.depths,
-            deployed=self.deployed,
+            deployed=0 if self.deployed == "best" else self.deployed,
             has_ensemble=bool(self.kd_weight or self.ensemble_weight),
             squeeze=self.squeeze,
             variant=self.variant,
@@ -172,13 +174,28 @@ class OKDHP(Method):
             terms["okdhp/kd"] = self.kd_weight * okdhp_ramp(step.progress, self.ramp) * loss
         return terms
 
+    def choose(self, student: nn.Module, score: Callable[[nn.Module], float]) -> dict[str, Any]:
+        """Choose the branch with the best score, if that is asked for; the first one of equals."""
+        if self.deployed != "best":
+            return {}
+        network = _branched(student)
+        scores = [score(network.path(index)) for index in range(self.branches)]
+        network.deployed = scores.index(max(scores))
+        return {"branch": network.deployed, "scores": scores}
+
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return stem, trunk and the deployed branch as a plain network."""
-        if not isinstance(student, BranchedPose):
-            raise UserError(
-                f"OKDHP deploys what build_student returned, got a {type(student).__name__}"
-            )
-        return student.path(self.deployed)
+        network = _branched(student)
+        return network.path(network.deployed)
+
+
+def _branched(student: nn.Module) -> BranchedPose:
+    """Return the student as the network that `build_student` made."""
+    if not isinstance(student, BranchedPose):
+        raise UserError(
+            f"OKDHP deploys what build_student returned, got a {type(student).__name__}"
+        )
+    return student
 
 
 def _all_maps(output: Mapping[str, Any]) -> Tensor:
@@ -186,7 +203,9 @@ def _all_maps(output: Mapping[str, Any]) -> Tensor:
     return torch.cat([heatmaps_of(output), *auxiliary_maps(output).values()], 1)
 
 
-def _check_branches(branches: int, depths: Sequence[int] | None, deployed: int) -> None:
+def _check_branches(
+    branches: int, depths: Sequence[int] | None, deployed: int | Literal["best"]
+) -> None:
     """Raise unless there are two branches or more, each with a depth, and the deployed one."""
     if branches < 2:
         raise UserError(f"online distillation needs at least two branches, got branches={branches}")
@@ -195,7 +214,13 @@ def _check_branches(branches: int, depths: Sequence[int] | None, deployed: int) 
             f"depths are the numbers of stages of the {branches} branches, each at least 1, got "
             f"{list(depths)}"
         )
-    if not 0 <= deployed < branches:
+    if deployed == "best":
+        if depths is not None and len(set(depths)) > 1:
+            raise UserError(
+                f"deployed='best' chooses among branches of one depth, but depths are "
+                f"{list(depths)}; name the branch"
+            )
+    elif not isinstance(deployed, int) or not 0 <= deployed < branches:
         raise UserError(
-            f"deployed is a branch from 0 to {branches - 1}, got {deployed}; choose one in advance"
+            f"deployed is a branch from 0 to {branches - 1} or 'best', got {deployed!r}"
         )

@@ -39,7 +39,17 @@ def gaussian_maps(
 
     Returns:
         Maps (N, K, H, W) and weights (N, K), float32 or the precision of the points.
+
+    Raises:
+        UserError: If the points have another shape, or sigma or a stride is not positive.
     """
+    if points.ndim != 3 or points.shape[-1] != 3 or not points.is_floating_point():
+        raise UserError(
+            f"points are floats (N, K, 3): x, y and weight, got {tuple(points.shape)} "
+            f"{points.dtype}; add the weight of each joint"
+        )
+    if not min(sigma, *stride) > 0:
+        raise UserError(f"sigma and stride are positive, got {sigma} and {stride}")
     height, width = size
     reach = CUT * sigma
     center_x = _center(points[..., 0], stride[1], official)
@@ -88,7 +98,15 @@ def decode(maps: Tensor, *, refine: bool = True) -> tuple[Tensor, Tensor]:
 
     Returns:
         Points (N, K, 2) as x, y, and the largest values (N, K).
+
+    Raises:
+        UserError: If the maps have another shape or are no floats.
     """
+    if maps.ndim != 4 or not maps.is_floating_point() or 0 in maps.shape[-2:]:
+        raise UserError(
+            f"maps are floats (N, K, h, w), got {tuple(maps.shape)} {maps.dtype}; of several "
+            "stacks give the last, of one image a batch of one"
+        )
     height, width = maps.shape[-2:]
     flat = maps.flatten(-2)
     scores, index = flat.max(-1)
@@ -144,7 +162,15 @@ def flip_maps(maps: Tensor, pairs: Tensor, *, shift: bool = True) -> Tensor:
         pairs: (K,), which joint each one is in a mirror.
         shift: move them by a pixel to the right, as official codes do, since the pixels of a map do
             not lie symmetrically in the image.
+
+    Raises:
+        UserError: If there is not one partner for each joint.
     """
+    if pairs.shape != maps.shape[-3:-2]:
+        raise UserError(
+            f"pairs are one for each joint, but maps {tuple(maps.shape)} have other joints than "
+            f"pairs {tuple(pairs.shape)}; see flip_order"
+        )
     mirrored = maps.flip(-1).index_select(-3, pairs.to(maps.device))
     if shift:
         mirrored = torch.cat([mirrored[..., :1], mirrored[..., :-1]], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from tutelage.core import Batch, Evaluation, Metrics, Overlay, Task
 from tutelage.core.heatmaps import (
     auxiliary_maps,
+    flip_order,
     further_predictions,
     heatmap_mse,
     heatmaps_of,
@@ -73,8 +75,8 @@ class Pose(Task):
     ) -> None:
         if not isinstance(num_joints, int) or num_joints < 1:
             raise UserError(f"num_joints must be at least 1, got {num_joints!r}")
-        if not sigma > 0:
-            raise UserError(f"sigma must be positive, got {sigma}")
+        if not 0 < sigma < math.inf:
+            raise UserError(f"sigma must be positive and finite, got {sigma}")
         if names and (len(names) != num_joints or len(set(names)) != num_joints):
             raise UserError(
                 f"names are one for each of the {num_joints} joints, all different, got "
@@ -144,7 +146,20 @@ class Pose(Task):
                 f"the data has the joints {list(data.classes)}, but task.names are "
                 f"{list(self.names)}; name them in the order of the data"
             )
+        self._check_mirror(data)
         self.loss(output, batch)
+
+    def _check_mirror(self, data: Any) -> None:
+        """Raise if the flip test swaps other joints than the data says change places."""
+        order = self._mirror_order()
+        pairs = getattr(data, "pairs", None)
+        if order is None or not isinstance(pairs, Tensor):
+            return
+        if not torch.equal(order, pairs):
+            raise UserError(
+                f"task.flip_test swaps the joints {order.tolist()}, but data.flip_pairs "
+                f"{pairs.tolist()}; name the same pairs in both"
+            )
 
     def overlays(self, batch: Batch, output: Any = None) -> Sequence[Overlay]:
         """Return the points of every image: the true ones, or those of an output."""
@@ -245,11 +260,9 @@ class Pose(Task):
         """Return which joint each one is in a mirror; None without a flip test."""
         if self.flip_test is None:
             return None
-        order = list(range(self.num_joints))
-        for pair in self.flip_test:
-            first, second = self._indices("flip_test", pair)
-            order[first], order[second] = second, first
-        return torch.tensor(order)
+        if not self.flip_test:
+            return torch.arange(self.num_joints)
+        return flip_order(self.names, self.flip_test)
 
     def _group_indices(self) -> dict[str, list[int]]:
         return {
