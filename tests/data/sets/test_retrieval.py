@@ -123,6 +123,15 @@ def test_training_queries_that_are_held_out_are_said(tmp_path: Path) -> None:
         Beir(str(root)).contents()
 
 
+def test_tested_queries_without_a_relevant_document_are_said(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    lines = (root / "qrels/test.tsv").read_text().splitlines()
+    query, document, _ = lines[1].split("\t")
+    write_lines(root / "qrels/test.tsv", [lines[0], f"{query}\t{document}\t0", *lines[2:]])
+    with pytest.warns(UserWarning, match=r"test.tsv: 1 queries without a relevant document"):
+        Beir(str(root)).contents()
+
+
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         Beir(str(tmp_path / "nowhere")).contents()

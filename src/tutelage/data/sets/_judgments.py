@@ -79,7 +79,7 @@ def judged_part(
 
     What does not fit is left out and counted in one warning: judgments of unknown documents or
     queries, and second judgments of one pair, of which the larger grade counts. Queries without
-    text are counted too, but stay.
+    text, and held-out ones without a relevant document, are counted too, but stay.
 
     Args:
         name: of the part.
@@ -108,6 +108,9 @@ def judged_part(
     judged = {query for query, _ in by_pair}
     ids = [query for query in queries if query in judged]
     counts["queries without text"] = sum(not queries[query].strip() for query in ids)
+    if name != "train":  # there they are left out, and said
+        relevant = {query for (query, _), grade in by_pair.items() if grade > 0}
+        counts["queries without a relevant document, which count 0"] = len(judged - relevant)
     warn_counts(where, counts)
     if not ids:
         raise UserError(
