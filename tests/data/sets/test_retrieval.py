@@ -80,6 +80,58 @@ def test_a_wrong_line_is_named(file: str, line: str, says: str, tmp_path: Path) 
         Beir(str(root)).contents()
 
 
+@pytest.mark.parametrize("grade", ["inf", "nan", "1e30", "0.5", "yes"])
+def test_a_grade_is_a_whole_number(grade: str, tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    with (root / "qrels/test.tsv").open("a") as file:
+        file.write(f"q0-3\td3\t{grade}\n")
+    with pytest.raises(UserError, match=r"test.tsv, line \d+: a judgment is"):
+        Beir(str(root)).contents()
+
+
+def test_a_first_judgment_of_trec_is_no_header(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    write_lines(root / "qrels/test.tsv", ["q0-3 0 d0 high", "q0-3 0 d1 1"])
+    with pytest.raises(UserError, match=r"test.tsv, line 1: a judgment is"):
+        Beir(str(root)).contents()
+
+
+def test_a_title_that_is_no_text_is_named(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    with (root / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "year", "title": 1984, "text": "a text"}) + "\n")
+    with pytest.raises(UserError, match=r"title of document 'year' is 1984"):
+        Beir(str(root)).contents()
+
+
+def test_judged_queries_without_text_are_said(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    with (root / "queries.jsonl").open("a") as file:
+        file.write(json.dumps({"_id": "silent", "text": " "}) + "\n")
+    with (root / "qrels/test.tsv").open("a") as file:
+        file.write("silent\td0\t1\n")
+    with pytest.warns(UserWarning, match=r"test.tsv: 1 queries without text"):
+        Beir(str(root)).contents()
+
+
+def test_training_queries_that_are_held_out_are_said(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    tested = (root / "qrels/test.tsv").read_text().splitlines()[1]
+    with (root / "qrels/train.tsv").open("a") as file:
+        file.write(f"{tested}\n")
+    with pytest.warns(UserWarning, match=r"queries.jsonl: 1 training queries that are also held"):
+        Beir(str(root)).contents()
+
+
+def test_tested_queries_without_a_relevant_document_are_said(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    lines = (root / "qrels/test.tsv").read_text().splitlines()
+    query, document, _ = lines[1].split("\t")
+    write_lines(root / "qrels/test.tsv", [lines[0], f"{query}\t{document}\t0", *lines[2:]])
+    with pytest.warns(UserWarning, match=r"test.tsv: 1 queries without a relevant document"):
+        Beir(str(root)).contents()
+
+
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         Beir(str(tmp_path / "nowhere")).contents()

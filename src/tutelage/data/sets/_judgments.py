@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tutelage.core.collection import Collection, Judgments
 from tutelage.data._text import read_lines, warn_counts
+from tutelage.data.generated_queries import normal_form
 from tutelage.data.retrieval_data import JudgedQueries
 from tutelage.errors import UserError
 
@@ -55,12 +56,13 @@ def read_qrels(path: Path, fix: str) -> list[Grade]:
     grades: list[Grade] = []
     for number, line in enumerate(read_lines(path, fix), 1):
         fields = line.split("\t") if "\t" in line else line.split()
-        if number == 1 and not _is_grade(fields[-1]):  # BEIR's header
+        if number == 1 and len(fields) == 3 and not _is_number(fields[-1]):  # BEIR's header
             continue
         if len(fields) not in (3, 4) or not _is_grade(fields[-1]):
             raise UserError(
                 f"{path}, line {number}: a judgment is `query 0 document grade` (TREC) or, with "
-                f"tabs, `query document grade` (BEIR), got {line[:80]!r}; {fix}"
+                "tabs, `query document grade` (BEIR), where the grade is a whole number, got "
+                f"{line[:80]!r}; {fix}"
             )
         grades.append((fields[0].strip(), fields[-2].strip(), int(float(fields[-1]))))
     return grades
@@ -76,7 +78,8 @@ def judged_part(
     """Return the queries of a part that have judgments, and the judgments by row.
 
     What does not fit is left out and counted in one warning: judgments of unknown documents or
-    queries, and second judgments of one pair, of which the larger grade counts.
+    queries, and second judgments of one pair, of which the larger grade counts. Queries without
+    text, and held-out ones without a relevant document, are counted too, but stay.
 
     Args:
         name: of the part.
@@ -104,6 +107,10 @@ def judged_part(
             by_pair[query, document] = grade
     judged = {query for query, _ in by_pair}
     ids = [query for query in queries if query in judged]
+    counts["queries without text"] = sum(not queries[query].strip() for query in ids)
+    if name != "train":  # there they are left out, and said
+        relevant = {query for (query, _), grade in by_pair.items() if grade > 0}
+        counts["queries without a relevant document, which count 0"] = len(judged - relevant)
     warn_counts(where, counts)
     if not ids:
         raise UserError(
@@ -125,6 +132,19 @@ def warn_unjudged(
     warn_counts(where, {"queries without judgments": count})
 
 
+def warn_trained(where: object, parts: Mapping[str, JudgedQueries]) -> None:
+    """Say how many training queries are equal to one of validation or test, which flatters both."""
+    held_out = {
+        normal_form(str(text))
+        for name, part in parts.items()
+        if name != "train"
+        for text in part.queries.items
+    }
+    texts = parts["train"].queries.items if "train" in parts else []
+    count = sum(normal_form(str(text)) in held_out for text in texts)
+    warn_counts(where, {"training queries that are also held out": count})
+
+
 def warn_documents(where: object, texts: Sequence[str]) -> None:
     """Say how many documents are empty: they stay in the corpus, but can hardly be found."""
     empty = sum(not text.strip() for text in texts)
@@ -132,6 +152,11 @@ def warn_documents(where: object, texts: Sequence[str]) -> None:
 
 
 def _is_grade(field: str) -> bool:
+    """Return whether a field is a whole number that int64 holds, as 2 or 2.0."""
+    return _is_number(field) and float(field).is_integer() and abs(float(field)) < 2**63
+
+
+def _is_number(field: str) -> bool:
     try:
         float(field)
     except ValueError:

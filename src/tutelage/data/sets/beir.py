@@ -18,6 +18,7 @@ from tutelage.data.sets._judgments import (
     read_qrels,
     unique_rows,
     warn_documents,
+    warn_trained,
     warn_unjudged,
 )
 from tutelage.data.sets._user_queries import read_user_queries
@@ -79,7 +80,7 @@ class Beir(RetrievalData):
         entries = read_json_lines(root / "corpus.jsonl", ("_id", "text"), ADVICE)
         ids = [entry["_id"] for entry in entries]
         rows = unique_rows(ids, str(root / "corpus.jsonl"))
-        titles = [entry.get("title") or "" for entry in entries]
+        titles = [_title(entry, root / "corpus.jsonl") for entry in entries]
         bodies = [entry["text"] for entry in entries]
         texts = [joined_text(title, body) for title, body in zip(titles, bodies, strict=True)]
         warn_documents(root / "corpus.jsonl", texts)
@@ -94,6 +95,7 @@ class Beir(RetrievalData):
         if "test" not in parts:
             raise UserError(f"{root / 'qrels' / 'test.tsv'} is missing; {ADVICE}")
         warn_unjudged(root / "queries.jsonl", queries, parts)
+        warn_trained(root / "queries.jsonl", parts)
         user = None
         if self.generated_file is not None:
             excluded = [str(text) for part in parts.values() for text in part.queries.items]
@@ -104,6 +106,17 @@ class Beir(RetrievalData):
             parts=parts,
             user_queries=user,
         )
+
+
+def _title(entry: dict[str, Any], path: Path) -> str:
+    """Return the title of a document, which may be missing."""
+    title = entry.get("title") or ""
+    if not isinstance(title, str):
+        raise UserError(
+            f"{path}: the title of document {entry['_id']!r} is {title!r} and no text; put it in "
+            "quotes, or leave it out"
+        )
+    return title
 
 
 def read_json_lines(path: Path, needed: Sequence[str], fix: str) -> list[dict[str, Any]]:
