@@ -74,7 +74,7 @@ def test_what_was_trained_is_kept(
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("where", ["_test_metrics", "_ship"])
+@pytest.mark.parametrize("where", ["test_metrics", "_ship"])
 def test_a_signal_after_the_last_epoch_costs_no_epoch(
     number: signal.Signals,
     where: str,

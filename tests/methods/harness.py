@@ -206,9 +206,11 @@ sys.path.insert(0, root)
 import torch
 from safetensors.torch import save_file
 torch.set_num_threads(1)
+# Before gloo starts threads: importing timm beside them now and then aborts a process at its end.
+function = getattr(importlib.import_module(module), function)
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
-tensors = getattr(importlib.import_module(module), function)(rank, *arguments)
+tensors = function(rank, *arguments)
 save_file({k: v.detach().contiguous() for k, v in tensors.items()}, f"{folder}/{rank}.safetensors")
 torch.distributed.destroy_process_group()
 """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import torch
 from torch import Tensor
 
 from tests.helpers.vectors import cases, tensor
+from tests.methods.harness import flat_gradient
 from tutelage.core import Batch, Distiller, FrozenTeacher, Method, NoTeacher
 from tutelage.data import InteractionSamples
 from tutelage.models import BPRMF
@@ -71,3 +73,23 @@ def distill_recommender(
 
     distiller.setup(batch(0))
     return distiller, batch
+
+
+def gradients_on_rank(rank: int, *modules: str) -> dict[str, Tensor]:
+    """Return the gradients of one rank's half of a batch, averaged over ranks by DDP.
+
+    Args:
+        rank: takes every second item.
+        modules: test modules, of whose RECOMMENDER_EXAMPLES all methods are taken.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    gradients = {}
+    for module in modules:
+        for name, make in import_module(module).RECOMMENDER_EXAMPLES.items():
+            distiller, batch = distill_recommender(make(), dtype=torch.float64)
+            half = {field: value[rank::2] for field, value in batch(0).items()}
+            parallel = DistributedDataParallel(distiller)
+            sum(parallel(half).values()).backward()
+            gradients[name] = flat_gradient(distiller.student)
+    return gradients

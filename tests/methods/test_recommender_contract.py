@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tests.methods import recommenders
 from tests.methods.harness import assert_close, flat_gradient, image_batch, two_ranks
-from tests.methods.recommenders import distill_recommender, interactions
-from tests.methods.test_contract import RECOMMENDER_EXAMPLES
+from tests.methods.recommenders import distill_recommender, gradients_on_rank, interactions
+from tests.methods.test_contract import MODULES, RECOMMENDER_EXAMPLES
 from tutelage.core import CombinedMethod, FrozenTeacher, NoTeacher
 from tutelage.data import InteractionSamples
 from tutelage.errors import UserError
@@ -132,23 +132,9 @@ def test_mistakes_in_the_parts_are_named(name: str) -> None:
         distiller(image_batch())
 
 
-def gradients_on_rank(rank: int) -> dict[str, Tensor]:
-    """Return the gradients of one rank's half of a batch, averaged over ranks by DDP."""
-    from torch.nn.parallel import DistributedDataParallel
-
-    gradients = {}
-    for name, make in RECOMMENDER_EXAMPLES.items():
-        distiller, batch = distill_recommender(make(), dtype=torch.float64)
-        whole = batch(0)
-        half = {field: value[rank::2] for field, value in whole.items()}
-        parallel = DistributedDataParallel(distiller)
-        sum(parallel(half).values()).backward()
-        gradients[name] = flat_gradient(distiller.student)
-    return gradients
-
-
 def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path) -> None:
-    ranks = two_ranks(gradients_on_rank, tmp_path)
+    modules = [m.__name__ for m in MODULES if hasattr(m, "RECOMMENDER_EXAMPLES")]
+    ranks = two_ranks(gradients_on_rank, tmp_path, *modules)
     for name, make in RECOMMENDER_EXAMPLES.items():
         distiller, batch = distill_recommender(make(), dtype=torch.float64)
         assert len(batch(0).ids) % 2 == 0

@@ -73,7 +73,7 @@ def regions_around(
     """Return regions with the proportions of the input around persons.
 
     >>> regions_around(torch.tensor([[50.0, 50.0]]), torch.tensor([[20.0, 80.0]]), (256, 192))
-    tensor([[12.5000,  0.0000, 75.0000, 100.0000]])
+    tensor([[ 12.5000,   0.0000,  75.0000, 100.0000]])
 
     Args:
         centers: (N, 2), x and y in pixels, the left edge of the image at 0.

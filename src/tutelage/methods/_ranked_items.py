@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from tutelage.core.batch import Batch
@@ -61,6 +62,25 @@ def check_count(what: str, value: object) -> None:
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{what} is a whole number from 1 on, got {value!r}")
+
+
+def check_mask(method: str, mask: Tensor | None, scores: Tensor) -> None:
+    """Raise unless a mask says of each score whether it is of an item.
+
+    >>> import torch
+    >>> check_mask("RD", torch.ones(4, dtype=torch.bool), torch.zeros(4, 3))
+    Traceback (most recent call last):
+    tutelage.errors.UserError: the mask of RD is bool of the scores' shape (4, 3), got bool (4,)
+    """
+    if mask is None:
+        return
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != scores.shape:
+        got = type(mask).__name__
+        if isinstance(mask, Tensor):
+            got = f"{str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}"
+        raise UserError(
+            f"the mask of {method} is bool of the scores' shape {tuple(scores.shape)}, got {got}"
+        )
 
 
 def check_scores(method: str, *scores: Tensor) -> None:

@@ -28,11 +28,17 @@ from torch.nn import functional as F
 
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
-from tutelage.core.precision import full_precision, promote
+from tutelage.core.precision import full_precision
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_positive, check_weights
-from tutelage.methods._ranked_items import RankedItems, batch_items, check_count, check_scores
+from tutelage.methods._ranked_items import (
+    RankedItems,
+    batch_items,
+    check_count,
+    check_mask,
+    check_scores,
+)
 from tutelage.methods._rankings import (
     Blocks,
     draw_ranks,
@@ -43,6 +49,7 @@ from tutelage.methods._rankings import (
     teacher_scores,
 )
 from tutelage.models.recommendation import Interactions, item_scores
+from tutelage.similarity._checks import as_same_dtype
 
 STREAM = 2  # of random numbers, apart from those of other methods
 
@@ -74,9 +81,10 @@ def cd_loss(
             f"CD needs the scores of the same items, got {tuple(student.shape)} from the student "
             f"and {tuple(teacher.shape)} from the teacher"
         )
+    check_mask("CD", mask, student)
     with full_precision(student.device):
-        scores = promote(student)
-        targets = torch.sigmoid(promote(teacher) / temperature).to(scores.dtype)
+        scores, targets = as_same_dtype(student, teacher)
+        targets = torch.sigmoid(targets / temperature)
         losses = F.binary_cross_entropy_with_logits(scores, targets, reduction="none")
         return (losses if mask is None else losses.where(mask, 0.0)).mean()
 

@@ -32,7 +32,13 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_positive, check_weights
-from tutelage.methods._ranked_items import RankedItems, batch_items, check_count, check_scores
+from tutelage.methods._ranked_items import (
+    RankedItems,
+    batch_items,
+    check_count,
+    check_mask,
+    check_scores,
+)
 from tutelage.methods._rankings import (
     interactions_of,
     one_group,
@@ -60,6 +66,7 @@ def rd_loss(student: Tensor, mask: Tensor | None = None, *, decay: float = 1.0) 
         UserError: If the scores are no floating-point tensor (N, k).
     """
     check_scores("RD", student)
+    check_mask("RD", mask, student)
     check_positive("decay of RD", decay)
     with full_precision(student.device):
         scores = promote(student)

@@ -33,7 +33,13 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_positive, check_weights
-from tutelage.methods._ranked_items import batch_items, check_count, check_scores, item_fields
+from tutelage.methods._ranked_items import (
+    batch_items,
+    check_count,
+    check_mask,
+    check_scores,
+    item_fields,
+)
 from tutelage.methods._rankings import (
     Rankings,
     draw_ranks,
@@ -68,6 +74,7 @@ def rrd_loss(student: Tensor, uninteresting: Tensor, mask: Tensor | None = None)
         UserError: If the scores are no floating-point tensors with the same number of rows.
     """
     check_scores("RRD", student, uninteresting)
+    check_mask("RRD", mask, student)
     if len(student) != len(uninteresting):
         raise UserError(
             f"RRD needs scores of the same rows, got {len(student)} of interesting items and "

@@ -88,7 +88,7 @@ def suggest_class(key: str, wrong: str) -> str:
 
     >>> suggest_class("train.optimizer", "adamw")
     "; did you mean ['torch.optim.AdamW']?"
-    >>> suggest_class("student.model", "transformer")
+    >>> suggest_class("student.model", "perceptron")
     ''
     """
     if key.rpartition(".")[2] not in MODULES:

@@ -17,7 +17,7 @@ def joint_color(index: int, count: int) -> tuple[int, int, int]:
     """Return the color of a joint; neighbors are far apart on the color circle.
 
     >>> joint_color(0, 8), joint_color(1, 8)
-    ((255, 51, 51), (51, 122, 255))
+    ((255, 51, 51), (51, 111, 255))
     """
     hue = (index * 0.618033988749895) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.8, 1.0)

@@ -43,6 +43,7 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_positive, check_weights
+from tutelage.methods._ranked_items import check_mask
 from tutelage.methods._ranking_cache import RankingFile, ranking_file
 from tutelage.methods._rankings import (
     Rankings,
@@ -89,6 +90,11 @@ def unkd_loss(
         raise UserError("UnKD needs floating-point differences of scores (N, P), a row per item")
     if not student.numel():
         raise UserError(f"UnKD has no pairs in a batch {tuple(student.shape)}; give some")
+    check_mask("UnKD", mask, student)
+    if row_weights is not None and row_weights.shape != student.shape[:1]:
+        raise UserError(
+            f"UnKD takes a weight for each of {len(student)} rows, got {tuple(row_weights.shape)}"
+        )
     with full_precision(student.device):
         losses = F.softplus(-promote(student))
         if mask is not None:
