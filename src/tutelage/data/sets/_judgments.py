@@ -68,6 +68,26 @@ def read_qrels(path: Path, fix: str) -> list[Grade]:
     return grades
 
 
+def read_corpus(
+    path: Path, ids: Sequence[str], titles: Sequence[str], bodies: Sequence[str]
+) -> tuple[Collection, dict[str, int]]:
+    """Return the documents of a file as encoders read them, title and text, and the row of each id.
+
+    Args:
+        path: of the file, for messages.
+        ids: of its documents.
+        titles: of each document, perhaps empty.
+        bodies: text of each document.
+
+    Raises:
+        UserError: If an id is given twice.
+    """
+    rows = unique_rows(ids, str(path))
+    texts = [joined_text(title, body) for title, body in zip(titles, bodies, strict=True)]
+    warn_documents(path, texts)
+    return Collection("documents", ids, texts), rows
+
+
 def judged_part(
     name: str,
     queries: Mapping[str, str],

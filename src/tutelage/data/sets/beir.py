@@ -7,17 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.core.collection import Collection
 from tutelage.data._files import require_folder
 from tutelage.data._text import is_file, iterate_lines
 from tutelage.data.generated_queries import Documents, Generator
 from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
 from tutelage.data.sets._judgments import (
-    joined_text,
     judged_part,
+    read_corpus,
     read_qrels,
     unique_rows,
-    warn_documents,
     warn_trained,
     warn_unjudged,
 )
@@ -79,11 +77,9 @@ class Beir(RetrievalData):
         root = require_folder(self.root, "the BEIR folder", ADVICE)
         entries = read_json_lines(root / "corpus.jsonl", ("_id", "text"), ADVICE)
         ids = [entry["_id"] for entry in entries]
-        rows = unique_rows(ids, str(root / "corpus.jsonl"))
         titles = [_title(entry, root / "corpus.jsonl") for entry in entries]
         bodies = [entry["text"] for entry in entries]
-        texts = [joined_text(title, body) for title, body in zip(titles, bodies, strict=True)]
-        warn_documents(root / "corpus.jsonl", texts)
+        corpus, rows = read_corpus(root / "corpus.jsonl", ids, titles, bodies)
         asked = read_json_lines(root / "queries.jsonl", ("_id", "text"), ADVICE)
         unique_rows([entry["_id"] for entry in asked], str(root / "queries.jsonl"))
         queries = {entry["_id"]: entry["text"] for entry in asked}
@@ -101,7 +97,7 @@ class Beir(RetrievalData):
             excluded = [str(text) for part in parts.values() for text in part.queries.items]
             user = read_user_queries(Path(self.generated_file), rows, excluded)
         return RetrievalContents(
-            corpus=Collection("documents", ids, texts),
+            corpus=corpus,
             documents=Documents(ids, titles, bodies),
             parts=parts,
             user_queries=user,

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.core.collection import Collection
 from tutelage.data._files import require_folder
 from tutelage.data.generated_queries import Documents, Generator
 from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
-from tutelage.data.sets._judgments import (
-    joined_text,
-    judged_part,
-    read_qrels,
-    unique_rows,
-    warn_documents,
-    warn_unjudged,
-)
+from tutelage.data.sets._judgments import judged_part, read_corpus, read_qrels, warn_unjudged
 from tutelage.data.sets._trec import read_trec_documents, read_trec_topics
 from tutelage.errors import UserError
 
@@ -75,9 +67,9 @@ class Cranfield(RetrievalData):
         root = require_folder(self.root, "Cranfield", ADVICE)
         documents = read_trec_documents(root / DOCUMENTS, ADVICE)
         ids = [document.identifier for document in documents]
-        rows = unique_rows(ids, str(root / DOCUMENTS))
-        texts = [joined_text(document.title, document.text) for document in documents]
-        warn_documents(root / DOCUMENTS, texts)
+        titles = [document.title for document in documents]
+        texts = [document.text for document in documents]
+        corpus, rows = read_corpus(root / DOCUMENTS, ids, titles, texts)
         topics = read_trec_topics(root / TOPICS, ADVICE)
         grades = [(q, d, min(grade, 1)) for q, d, grade in read_qrels(root / QRELS, ADVICE)]
         highest = max((int(query) for query, _, _ in grades if query.isdecimal()), default=0)
@@ -89,11 +81,10 @@ class Cranfield(RetrievalData):
         queries = {str(position): title for position, (_, title) in enumerate(topics, 1)}
         # The title is the first sentence of the text; sentences are wanted from the rest.
         bodies = [_without_title(document.title, document.text) for document in documents]
-        titles = [document.title for document in documents]
         parts = {"test": judged_part("test", queries, grades, rows, root / QRELS)}
         warn_unjudged(root / TOPICS, queries, parts)
         return RetrievalContents(
-            corpus=Collection("documents", ids, texts),
+            corpus=corpus,
             documents=Documents(ids, titles, bodies),
             parts=parts,
         )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.core.collection import Collection
 from tutelage.data._files import require_folder
 from tutelage.data.generated_queries import Documents, Generator
 from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
 from tutelage.data.sets._judgments import (
-    joined_text,
     judged_part,
+    read_corpus,
     read_qrels,
     unique_rows,
-    warn_documents,
     warn_unjudged,
 )
 from tutelage.data.sets._trec import read_trec_documents, read_trec_topics
@@ -72,21 +70,19 @@ class Trec(RetrievalData):
         root = require_folder(self.root, "the collection", ADVICE)
         documents = read_trec_documents(root / self.documents, ADVICE)
         ids = [document.identifier for document in documents]
-        rows = unique_rows(ids, str(root / self.documents))
-        texts = [joined_text(document.title, document.text) for document in documents]
-        warn_documents(root / self.documents, texts)
+        titles = [document.title for document in documents]
+        bodies = [document.text for document in documents]
+        corpus, rows = read_corpus(root / self.documents, ids, titles, bodies)
         topics = read_trec_topics(root / self.topics, ADVICE)
         unique_rows([number for number, _ in topics], str(root / self.topics))
         # A number may be written 001 in one file and 1 in the other.
         queries = {_plain(number): title for number, title in topics}
         read = read_qrels(root / self.qrels, ADVICE)
         grades = [(_plain(query), document, grade) for query, document, grade in read]
-        titles = [document.title for document in documents]
-        bodies = [document.text for document in documents]
         parts = {"test": judged_part("test", queries, grades, rows, root / self.qrels)}
         warn_unjudged(root / self.topics, queries, parts)
         return RetrievalContents(
-            corpus=Collection("documents", ids, texts),
+            corpus=corpus,
             documents=Documents(ids, titles, bodies),
             parts=parts,
         )

@@ -1,4 +1,4 @@
-"""Which pairs of ranked items a user's ranking is taught by.
+"""Which pairs of ranked items the student learns a user's ranking from.
 
 Of the L ranked candidates of a user and a group, two different ranks are drawn with
 

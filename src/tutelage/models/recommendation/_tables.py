@@ -15,7 +15,7 @@ from tutelage.models.recommendation.interactions import Interactions
 class Tables(nn.Module):
     """A table of d numbers for every user, and one for every item.
 
-    Without sizes, the tables get theirs from the data; in both cases their first values depend on
+    Without sizes, the data gives the tables their sizes; in both cases their first values depend on
     torch's random state when the network is made, and on nothing that is drawn later.
 
     Args:

@@ -90,7 +90,7 @@ class Retrieval(Task):
         raise UserError("retrieval ranks a whole corpus; call evaluate with the parts of the data")
 
     def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
-        """Return the teacher on the student's device: texts say nothing about theirs."""
+        """Return the teacher on the student's device: texts are on none."""
         for model in teacher.models().values():
             model.to(device_of(student))
         return teacher
