@@ -161,7 +161,22 @@ def parse_recipe(
             has the wrong type; the message names it.
     """
     path = find_recipe(name, folder)
-    content = read_merged(path)
+    return parse_content(read_merged(path), path, overrides)
+
+
+def parse_content(
+    content: dict[str, Any], path: Path, overrides: Sequence[str] = ()
+) -> ParsedRecipe:
+    """Read a recipe from a mapping, and put the overrides on top.
+
+    Args:
+        content: the recipe as it was read, with its settings.
+        path: of the file that it is from.
+        overrides: as on the command line.
+
+    Raises:
+        UserError: As `parse_recipe`.
+    """
     try:
         check_structure(content)
     except UserError as error:
