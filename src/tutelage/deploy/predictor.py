@@ -127,6 +127,14 @@ class Predictor:
         if waiting:
             yield from self._run(waiting, top)
 
+    def read(self, source: Any) -> Batch:
+        """Return an input as a batch of one, as the network takes it.
+
+        Raises:
+            UserError: If it cannot be read, or the run answers no single inputs.
+        """
+        return self._reader()(source)
+
     def _reader(self) -> Callable[[Any], Batch]:
         """Return what makes an input a batch of one.
 
