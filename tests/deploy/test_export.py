@@ -137,7 +137,9 @@ def test_the_other_detectors_are_exported(build: Callable[..., nn.Module], tmp_p
     network.score_thresh = 0.0  # of RetinaNet, which is not trained and sure of nothing
     network.detections_per_img = 20
     if build is retinanet:  # it starts with scores that differ by rounding alone
-        nn.init.normal_(network.head.classification_head.cls_logits.weight, std=0.5)
+        for layer in network.head.classification_head.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
     inputs = [torch.rand(3, 72, 96), torch.rand(3, 80, 64), torch.rand(3, 100, 100)]
     names = ["boxes", "labels", "scores"]
     task = Detection(num_classes=3)

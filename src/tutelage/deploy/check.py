@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,14 @@ def compare(served: Served, kind: Format, path: Path) -> Comparison:
     largest = 0.0
     relative = 0.0
     for number, images in enumerate(served.inputs):
+        if served.takes_list:
+            expected_boxes = [own.numpy() for own in served.outputs(images)]
+            found_boxes = [results[f"{number}/{place}"] for place in range(len(served.names))]
+            scale = max(1.0, *(float(np.abs(own).max(initial=0)) for own in expected_boxes[:1]))
+            difference = _boxes_difference(found_boxes, expected_boxes, scale)
+            largest = max(largest, difference * scale)
+            relative = max(relative, difference)
+            continue
         for place, own in enumerate(served.outputs(images)):
             expected = own.numpy()
             found = results[f"{number}/{place}"]
@@ -113,6 +122,36 @@ def run_alone(path: Path, kind: Format, inputs: Sequence[Tensor]) -> dict[str, N
             raise UserError(f"the export cannot be run: {lines[-1][:300]}; take another --format")
         with np.load(gives) as results:
             return dict(results)
+
+
+def _boxes_difference(
+    found: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]], scale: float
+) -> float:
+    """Return how far boxes are from the nearest ones of the same label, as a share of the scale.
+
+    Boxes of equal scores may come in any order, so each is compared with its nearest one.
+
+    Args:
+        found: boxes (n, 4), labels (n,) and scores (n,) of the file.
+        expected: as found, of the network.
+        scale: largest coordinate.
+
+    Raises:
+        UserError: If the numbers of boxes differ.
+    """
+    if len(found[0]) != len(expected[0]):
+        raise UserError(
+            f"the export finds {len(found[0])} boxes in an image, the network "
+            f"{len(expected[0])}; give other images with --images if these are hardly decided"
+        )
+    if not len(found[0]):
+        return 0.0
+    rows = [
+        np.concatenate([boxes / scale, labels[:, None], scores[:, None]], 1)
+        for boxes, labels, scores in (found, expected)
+    ]
+    gaps = np.abs(rows[0][:, None] - rows[1][None]).max(-1)
+    return float(max(gaps.min(0).max(), gaps.min(1).max()))
 
 
 def _weights_difference(served: Served, path: Path) -> tuple[float, float]:

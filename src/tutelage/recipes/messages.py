@@ -143,6 +143,11 @@ def _unknown_option(match: Match[str], place: Place) -> str:
             "--train.epochs 3"
         )
     option = option.partition("=")[0]
+    if option == "--device":
+        return (
+            "there is no option --device: a GPU is taken where there is one; set "
+            "CUDA_VISIBLE_DEVICES for another one, or ACCELERATE_USE_CPU=true for the CPU"
+        )
     return f"{shorten(option)} is no option and no key of the recipe" + suggest(
         option.lstrip("-"), _all_keys()
     )
