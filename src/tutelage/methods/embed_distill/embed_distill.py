@@ -208,12 +208,14 @@ class EmbedDistill(Method):
         return terms
 
     def _score(self, student: Vectors, teacher: Vectors, step: Step) -> Tensor:
+        queries = student.labeled_queries()
+        if not len(queries):  # generated queries alone
+            return queries.sum()
         if student.documents is None:
             raise UserError(
                 "EmbedDistill distills scores of documents, but the student's output has none; set "
                 "score_weight to 0, or give a dual encoder such as tutelage.models.SentenceEncoder"
             )
-        queries = student.labeled_queries()
         groups = step.batch.get("document_groups")
         if teacher.scores is not None:
             own = student.own_candidates()
