@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tutelage.core.collection import Collection, Judgments
 from tutelage.data._text import read_lines, warn_counts
-from tutelage.data.generated_queries import normal_form
 from tutelage.data.retrieval_data import JudgedQueries
 from tutelage.errors import UserError
 
@@ -150,19 +149,6 @@ def warn_unjudged(
     judged = {identifier for part in parts.values() for identifier in part.queries.ids}
     count = sum(identifier not in judged for identifier in queries)
     warn_counts(where, {"queries without judgments": count})
-
-
-def warn_trained(where: object, parts: Mapping[str, JudgedQueries]) -> None:
-    """Say how many training queries are equal to one of validation or test, which flatters both."""
-    held_out = {
-        normal_form(str(text))
-        for name, part in parts.items()
-        if name != "train"
-        for text in part.queries.items
-    }
-    texts = parts["train"].queries.items if "train" in parts else []
-    count = sum(normal_form(str(text)) in held_out for text in texts)
-    warn_counts(where, {"training queries that are also held out": count})
 
 
 def warn_documents(where: object, texts: Sequence[str]) -> None:

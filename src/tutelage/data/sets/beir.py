@@ -16,7 +16,6 @@ from tutelage.data.sets._judgments import (
     read_corpus,
     read_qrels,
     unique_rows,
-    warn_trained,
     warn_unjudged,
 )
 from tutelage.data.sets._user_queries import read_user_queries
@@ -34,7 +33,8 @@ class Beir(RetrievalData):
         qrels/test.tsv  query-id, corpus-id, score with tabs and a header; train.tsv, dev.tsv
 
     Encoders read title and text. Without qrels/train.tsv the training queries are generated. Ids
-    are text. Judgments of unknown documents and queries are counted and left out.
+    are text. Judgments of unknown documents and queries are counted and left out, and so are training
+    queries that are equal to one of validation or test.
 
     Args:
         root: the folder.
@@ -91,7 +91,6 @@ class Beir(RetrievalData):
         if "test" not in parts:
             raise UserError(f"{root / 'qrels' / 'test.tsv'} is missing; {ADVICE}")
         warn_unjudged(root / "queries.jsonl", queries, parts)
-        warn_trained(root / "queries.jsonl", parts)
         user = None
         if self.generated_file is not None:
             excluded = [str(text) for part in parts.values() for text in part.queries.items]
