@@ -51,7 +51,12 @@ from tutelage.methods.embed_distill.losses import (
     score_distillation_loss,
 )
 from tutelage.methods.embed_distill.outputs import Vectors
-from tutelage.methods.embed_distill.student import embed_distill_student, fit_projection, prepare
+from tutelage.methods.embed_distill.student import (
+    embed_distill_student,
+    fit_projection,
+    prepare,
+    use_stored,
+)
 
 Form = Literal["kl", "ce", "margin_mse"]
 
@@ -132,6 +137,7 @@ class EmbedDistill(Method):
         self.shares = {} if shares is None else checked_shares("EmbedDistill", shares)
         self._student: Unregistered[nn.Module] | None = None
         self._data: Any = None
+        self._teacher: Teacher | None = None
 
     def build_student(self, student: nn.Module, teacher: Teacher) -> nn.Module:
         """Return the student with its projection and, if it inherits them, the documents."""
@@ -145,15 +151,18 @@ class EmbedDistill(Method):
         return self._data
 
     def setup(self, example: Step, teacher: Teacher) -> None:
-        """Check widths, then let a teacher with a cache encode all that training draws from.
-
-        That may take hours, so that it comes after all checks.
-        """
+        """Check widths, and start the projection; vectors of earlier runs are used."""
         self._check(example)
         if self._data is not None:
-            prepare(self._data, teacher)
+            use_stored(self._data, teacher)
             if self.projection == "lstsq" and self._student is not None:
                 fit_projection(self._student.module, self._data, teacher)
+            self._teacher = teacher  # no module, so that it stays unregistered
+
+    def on_train_start(self) -> None:
+        """Let a teacher with a cache encode all that training draws from, which may take hours."""
+        if self._data is not None and self._teacher is not None:
+            prepare(self._data, self._teacher)
 
     def _check(self, example: Step) -> None:
         """Check widths, and warn if vectors of one side only have length 1."""
