@@ -173,6 +173,12 @@ class EmbedDistill(Method):
                 "the teacher scores pairs and gives no vectors, so there is nothing to match; set "
                 "embed_weight to 0, or give it dual pooling"
             )
+        is_of_pairs = other.queries is None or other.queries.ndim != 2
+        if self.shares and is_of_pairs:
+            raise UserError(
+                "the teacher reads queries together with documents, so that it has no vectors for "
+                "generated queries; leave method.shares out"
+            )
         if other.queries is None or student.queries is None:
             return
         if other.queries.ndim != 2:  # of pairs, in another space
