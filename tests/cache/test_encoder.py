@@ -143,7 +143,7 @@ def test_a_cache_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     renamed = Collection("c", [f"{name}!" for name in corpus.ids], corpus.items)
     with pytest.raises(UserError, match="their content, ids or order differ"):
         CachedEncoder(encoder, str(tmp_path)).prepare([(renamed, "document")])
-    with pytest.raises(UserError, match="c.npy holds float32 numbers and not float16; give the"):
+    with pytest.raises(UserError, match=r"c\.npy holds float32 numbers and not float16; give the"):
         CachedEncoder(encoder, str(tmp_path), dtype="float16").prepare([(corpus, "document")])
 
 

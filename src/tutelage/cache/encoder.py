@@ -21,9 +21,9 @@ MAX_FURTHER = 4096  # texts of each role that are in no collection and whose vec
 class CachedEncoder(DualEncoder):
     """A frozen encoder that encodes each collection once, and then answers from files.
 
-    A text that is in none of its collections is encoded when it is asked for, and remembered. Vectors in the folder
-    that are of another encoder (weights, tokenizer, pooling, truncation, prompt) or of other texts
-    are refused, see `StoredRows`.
+    A text that is in none of its collections is encoded when it is asked for, and remembered.
+    Vectors in the folder that are of another encoder (weights, tokenizer, pooling, truncation,
+    prompt) or of other texts are refused, see `StoredRows`.
 
     Args:
         encoder: what encodes.
@@ -84,9 +84,10 @@ class CachedEncoder(DualEncoder):
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
             found = dict(zip(new, self.encoder.encode(new, role).float().cpu(), strict=True))
-            if len(known) + len(new) > MAX_FURTHER:
-                return torch.stack([known[text] if text in known else found[text] for text in texts])
-            known.update(found)
+            if len(known) + len(found) <= MAX_FURTHER:
+                known.update(found)
+            else:
+                known = {**known, **found}
         return torch.stack([known[text] for text in texts])
 
     def encode_collection(self, collection: Collection, role: Role) -> Tensor:

@@ -166,7 +166,8 @@ class RetrievalData(Data):
     def input_info(self, network: nn.Module) -> dict[str, Any]:
         """Return what enters the network, and the corpus that it was made for."""
         corpus = self.contents().corpus
-        return {"inputs": "texts", "documents": len(corpus), "corpus": corpus.digest}
+        inputs = "vectors" if isinstance(corpus.items, Tensor) else "texts"
+        return {"inputs": inputs, "documents": len(corpus), "corpus": corpus.digest}
 
     def _check_shares(self, has_validation: bool) -> None:
         """Raise if a share is out of range or cannot be held out, warn if it is not used."""
