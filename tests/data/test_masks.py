@@ -57,7 +57,7 @@ def test_the_range_that_training_images_are_resized_to_is_a_setting(voc: Path) -
     assert set(small.labels.unique().tolist()) >= {0, 1, 2}
     for wrong in [(64, 32), (0, 32)]:
         data = VOCSegmentation(str(voc), names=NAMES, shorter_side=wrong)
-        with pytest.raises(UserError, match="data.shorter_side is the least and the greatest"):
+        with pytest.raises(UserError, match=r"data\.shorter_side is the least and the greatest"):
             data.standard_augmentation()
 
 

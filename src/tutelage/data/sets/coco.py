@@ -221,8 +221,8 @@ def _instances_file(root: Path, part: str) -> Path:
     if not is_file(path):
         parts = sorted(found.stem.removeprefix(PREFIX) for found in folder.glob(f"{PREFIX}*.json"))
         raise UserError(
-            f"{path} is missing; the parts in {folder} are: {', '.join(parts) or 'none'}; name them "
-            "in data.train, data.val and data.test, where val: null cuts a share of the training "
-            "part"
+            f"{path} is missing; the parts in {folder} are: {', '.join(parts) or 'none'}; name "
+            "them in data.train, data.val and data.test, where val: null cuts a share of the "
+            "training part"
         )
     return path
