@@ -16,8 +16,8 @@ from tutelage.deploy.check import compare
 from tutelage.deploy.export import export
 from tutelage.deploy.formats import Format, write_format
 from tutelage.deploy.served import Served, ServedNetwork
-from tutelage.models import faster_rcnn, fpn_backbone, retinanet
-from tutelage.tasks import Detection
+from tutelage.models import faster_rcnn, fpn_backbone, retinanet, small_pose
+from tutelage.tasks import Detection, Pose
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -154,6 +154,20 @@ def test_the_other_detectors_are_exported(build: Callable[..., nn.Module], tmp_p
     found = compare(what, "onnx", tmp_path / "a.onnx")
     assert found.num_images == 3
     assert found.relative <= 1e-4
+
+
+def test_heat_maps_are_those_of_the_last_stack(tmp_path: Path) -> None:
+    network = small_pose(num_joints=5, width=8, stages=2).eval()
+    inputs = [torch.rand(3, 3, 32, 32), torch.rand(1, 3, 32, 32)]
+    what = Served(
+        ServedNetwork(network, Pose(num_joints=5), takes_list=False, temperature=1.0),
+        ImageInput(3, (32, 32), "region"),
+        inputs,
+        ["heatmaps"],
+    )
+    assert torch.equal(what.outputs(inputs[0])[0], network(inputs[0])[:, -1])
+    assert write_format(what, "onnx", tmp_path / "a.onnx", None) == "torch.export"
+    assert compare(what, "onnx", tmp_path / "a.onnx").relative <= 1e-5
 
 
 def test_what_differs_is_not_kept(
