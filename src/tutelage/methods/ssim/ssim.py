@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
@@ -45,7 +46,7 @@ from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods._layer_pairs import check_built, checked_pairs
 from tutelage.methods._projection import adapter as build_adapter
-from tutelage.methods.ssim.index import Border, Exponents, border_for, check_window, ssim_index
+from tutelage.methods.ssim.index import Exponents, border_for, check_window, ssim_index
 from tutelage.methods.ssim.normalization import (
     EPSILON,
     Normalize,
@@ -55,6 +56,8 @@ from tutelage.methods.ssim.normalization import (
     normalize_maps,
     range_warnings,
 )
+from tutelage.methods.ssim.pieces import sum_in_pieces
+from tutelage.methods.ssim.window import Border
 
 Adapter = Literal["auto", "always", "never"]
 Resize = Literal["student"] | None
@@ -121,16 +124,11 @@ def ssim_loss(
     fitting_border = border_for(student.shape[2:], window_size, border)
     if fitting_border != border:
         warnings.warn(f"a map of {student.shape[2]}×{student.shape[3]} {SMALL}", stacklevel=2)
-    s, t = normalize_maps(
-        student,
-        teacher,
-        normalize=normalize,
-        detach_range=detach_range,
-        min_range=min_range,
+    normalized = partial(
+        normalize_maps, normalize=normalize, detach_range=detach_range, min_range=min_range
     )
-    index = ssim_index(
-        s,
-        t,
+    index = partial(
+        ssim_index,
         window_size=window_size,
         sigma=sigma,
         k1=k1,
@@ -139,11 +137,25 @@ def ssim_loss(
         border=fitting_border,
         exponents=exponents,
     )
-    errors = (0.5 - 0.5 * index).clamp(0, 1)
-    if not ignore_dead:
-        return errors.mean()
-    alive = (channel_ranges(teacher) >= EPSILON).to(errors).expand_as(errors)
-    return (errors * alive).sum() / alive.sum().clamp_min(1)
+    # Which channels count, (B, C, 1, 1).
+    alive = channel_ranges(teacher) >= EPSILON if ignore_dead else None
+    by_channel = normalize != "tensor" and not min_range
+    if not by_channel:  # the ranges depend on other channels, which a piece does not have
+        student, teacher = normalized(student, teacher)
+
+    def sum_of_errors(s: Tensor, t: Tensor, channels: slice) -> Tensor:
+        if by_channel:
+            s, t = normalized(s, t)
+        errors = (0.5 - 0.5 * index(s, t)).clamp(0, 1)
+        return (errors if alive is None else errors * alive[:, channels]).sum()
+
+    total = sum_in_pieces(sum_of_errors, student, teacher)
+    height, width = student.shape[2:]
+    margin = window_size - 1 if fitting_border == "valid" else 0
+    positions = (height - margin) * (width - margin)
+    if alive is None:
+        return total / (student.shape[0] * student.shape[1] * positions)
+    return total / (alive.sum() * positions).clamp_min(1)
 
 
 class SSIM(Method):
