@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tutelage.data.sets.text_pairs import TextPairs
     from tutelage.data.sets.trec import Trec
     from tutelage.data.sets.tuxpaint import TuxPaint
+    from tutelage.data.sets.vector_files import VectorFiles
     from tutelage.data.sets.voc import VOCSegmentation
     from tutelage.data.sets.wordnet import WordNet
 else:
@@ -102,6 +103,7 @@ __all__ = [
     "Trec",
     "TuxPaint",
     "VOCSegmentation",
+    "VectorFiles",
     "WordNet",
     "collate",
     "concat",
