@@ -16,7 +16,6 @@ PACKAGES = (
     "torch",
     "torchvision",
     "accelerate",
-    "torchmetrics",
     "safetensors",
     "jsonargparse",
     "numpy",
