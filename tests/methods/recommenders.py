@@ -59,14 +59,14 @@ def recommenders() -> tuple[BPRMF, BPRMF]:
 
 
 def distill_recommender(
-    method: Method, *, dtype: torch.dtype = torch.float32
+    method: Method, *, dtype: torch.dtype = torch.float32, accumulate: int = 1
 ) -> tuple[Distiller, Callable[[int], Batch]]:
     """Return a distiller that is set up, and what gives the batch of an epoch."""
     student, network = recommenders()
     teacher = FrozenTeacher(network) if method.uses_teacher else NoTeacher()
     data = method.build_data(InteractionSamples(interactions(), seed=1), teacher)
     task = Recommendation(decay=0.01)
-    distiller = Distiller(student.to(dtype), teacher, method, task)
+    distiller = Distiller(student.to(dtype), teacher, method, task, accumulate=accumulate)
 
     def batch(epoch: int) -> Batch:
         return data.batch([(epoch, position) for position in range(0, len(data), 4)])

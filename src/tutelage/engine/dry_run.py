@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tutelage.analysis import suggest_pairs
+from tutelage.engine.activations import activation_bytes
 from tutelage.engine.checks.terms import TermScale, check_terms
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
 from tutelage.engine.teacher_run import resolve_teachers
@@ -39,6 +40,8 @@ class Plan:
         step_seconds: median time of one step on this machine, with the loading of its batch.
         gradient_cap: how many times as hard as the labels the terms may pull across them; None
             without a limit.
+        pieces: in how many pieces a batch runs.
+        activation_bytes: what the student keeps of one of them for its backward pass.
     """
 
     num_samples: dict[str, int]
@@ -50,6 +53,8 @@ class Plan:
     steps: int
     step_seconds: float
     gradient_cap: float | None
+    pieces: int
+    activation_bytes: int
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -69,6 +74,8 @@ def plan(recipe: Recipe) -> Plan:
         for role, output in (("student", example.student), ("teacher", example.teacher))
         for name, value in output.features.items()
     ]
+    pieces = ready.example.split(recipe.train.accumulate)
+    activations = activation_bytes(distiller.student, recipe.task.inputs(pieces[0]))
     networks: dict[str, nn.Module] = {"student": distiller.student, "method": distiller.method}
     networks.update(ready.setup.teacher.models())
     return Plan(
@@ -81,6 +88,8 @@ def plan(recipe: Recipe) -> Plan:
         steps=len(ready.sampler) * recipe.train.epochs,
         step_seconds=_with_loading(ready, _step_seconds(ready, accelerator)),
         gradient_cap=None if ready.cap is None else ready.cap.limit,
+        pieces=len(pieces),
+        activation_bytes=activations,
     )
 
 

@@ -185,7 +185,9 @@ class TrainingSetup:
         student = setup.student.to(device)
         with blame_network(student, setup.teacher, recipe.task, example):
             check_student(student, recipe.task, example, recipe.data)
-            distiller = Distiller(student, teacher, recipe.method, recipe.task)
+            distiller = Distiller(
+                student, teacher, recipe.method, recipe.task, accumulate=train.accumulate
+            )
             distiller.setup(example)
             optimizer = checked_optimizer(distiller, train)
         cap = _gradient_cap(distiller, train, accelerator)

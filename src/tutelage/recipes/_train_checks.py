@@ -71,6 +71,19 @@ def check_schedule(train: HasSchedule) -> None:
         )
 
 
+def check_pieces(batch_size: int, accumulate: int) -> None:
+    """Raise for more pieces of a batch than can have two samples each.
+
+    Raises:
+        UserError: If so.
+    """
+    if accumulate > 1 and batch_size < 2 * accumulate:
+        raise UserError(
+            f"train.accumulate {accumulate} cuts a batch of {batch_size} samples into pieces of "
+            f"fewer than 2; take at most {max(1, batch_size // 2)}, or a larger train.batch_size"
+        )
+
+
 def _fits(value: object, kind: Any) -> bool:
     """Return whether a value is of a type, which may be a union, a `Literal` or a sequence."""
     origin = get_origin(kind)

@@ -18,7 +18,7 @@ from torch import nn
 from tutelage.core import Method, Task
 from tutelage.data import Data
 from tutelage.errors import UserError, near_misses
-from tutelage.recipes._train_checks import check_schedule, check_types
+from tutelage.recipes._train_checks import check_pieces, check_schedule, check_types
 
 # Accelerate's trackers, and the modules that each of them needs: any one of them will do.
 TRACKERS = {
@@ -97,6 +97,8 @@ class TrainConfig:
     Args:
         epochs: passes over the training data.
         batch_size: samples per optimizer step, over all processes together.
+        accumulate: number of pieces in which the networks run on a batch, so that a step needs
+            memory for one piece; losses see the whole batch as with 1. The student runs twice.
         eval_batch_size: samples per evaluation batch of one process; None takes batch_size.
         optimizer: any torch optimizer, as class path and arguments.
         weight_decay_norm_and_bias: False exempts parameters of one dimension (biases, norms) from
@@ -132,6 +134,7 @@ class TrainConfig:
 
     epochs: int = 40
     batch_size: int = 64
+    accumulate: int = 1
     eval_batch_size: int | None = None
     optimizer: Callable[[Any], torch.optim.Optimizer] = field(default_factory=_adamw)
     weight_decay_norm_and_bias: bool = True
@@ -159,6 +162,8 @@ class TrainConfig:
         check_types("train", self)
         _check_at_least(1, "epochs", self.epochs)
         _check_at_least(2, "batch_size", self.batch_size)
+        _check_at_least(1, "accumulate", self.accumulate)
+        check_pieces(self.batch_size, self.accumulate)
         _check_at_least(1, "eval_batch_size", self.eval_batch_size)
         _check_at_least(1, "eval_every", self.eval_every)
         _check_at_least(1, "patience", self.patience)
