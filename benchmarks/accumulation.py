@@ -10,7 +10,6 @@ python -m benchmarks.accumulation [--rounds 3] [--batch-size 64] [--out FILE]
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -18,18 +17,13 @@ from statistics import median
 
 import torch
 
-from benchmarks.timing import argument_parser, write_result
+from benchmarks.timing import argument_parser, peak_mib, write_result
 from tutelage import RCKA, Classification, Distiller, FrozenTeacher
 from tutelage.engine.activations import activation_bytes
 from tutelage.models import resnet8x4, resnet32x4
 
 STAGES = {name: name for name in ("stage1", "stage2", "stage3")}
 PIECES = (1, 2, 4, 8)
-
-
-def peak_mib() -> float:
-    """Return the largest memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(pieces: int, batch_size: int, rounds: int) -> dict[str, float]:

@@ -16,6 +16,7 @@ from tutelage.analysis import suggest_pairs
 from tutelage.engine.activations import activation_bytes
 from tutelage.engine.checks.terms import TermScale, check_terms
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
+from tutelage.engine.teacher_cache import without_cache
 from tutelage.engine.teacher_run import resolve_teachers
 from tutelage.errors import UserError
 from tutelage.recipes.config import Recipe, TeacherConfig
@@ -126,6 +127,8 @@ def _with_untrained_teachers(recipe: Recipe) -> Recipe:
     missing = [str(run.out) for run in runs if not run.ready]
 
     def available(config: TeacherConfig) -> TeacherConfig:
+        # A plan writes no files; a teacher in memory shows what a step with a cache takes.
+        config = without_cache(config) if config.cache == "disk" else config
         return replace(config, weights=None) if config.weights in missing else config
 
     teacher = None if recipe.teacher is None else available(recipe.teacher)
@@ -137,7 +140,7 @@ def _with_untrained_teachers(recipe: Recipe) -> Recipe:
 
 def _untrained(config: TeacherConfig) -> TeacherConfig:
     """Return a copy without weights, and without a cache, which would run it over all samples."""
-    return replace(copy.deepcopy(config), weights=None, cache="none")
+    return replace(without_cache(copy.deepcopy(config)), weights=None)
 
 
 def _pairs(ready: TrainingSetup) -> list[tuple[str, str, float]]:
