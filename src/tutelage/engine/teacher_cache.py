@@ -15,7 +15,7 @@ from tutelage.core import Batch, Teacher
 from tutelage.data.repeated_views import KeyedSamples, RepeatedViews
 from tutelage.data.samples import Key, Samples
 from tutelage.engine.checks.teacher import state_hash
-from tutelage.engine.evaluate import EvalLoading
+from tutelage.engine.evaluate import EvalLoading, RecordedTeacher, is_one_pass
 from tutelage.errors import UserError
 from tutelage.recipes.config import Recipe, TeacherConfig
 
@@ -65,16 +65,59 @@ def cached_teacher(setup: Setup, samples: Samples, device: torch.device) -> Teac
             views=views,
         )
 
+    is_drawn = setup.recipe.num_labels is not None or views > 1
+    return _stored(setup, config, samples, device, views, "train", is_drawn)
+
+
+def teacher_beside(setup: Setup, part: str, device: torch.device) -> Teacher:
+    """Return the teacher that students are compared with on a part, asked once for each batch.
+
+    With `teacher.cache: disk` its outputs are in files, too, exact and for all runs.
+
+    Args:
+        setup: recipe and teacher.
+        part: of the data.
+        device: of the batches.
+    """
+    config = cache_of(setup.recipe)
+    if config is None or config.cache != "disk" or not is_one_pass(setup.recipe.task):
+        return RecordedTeacher(setup.teacher)
+    exact = replace(config, cache_dtype="float32", cache_top_k=None)
+    return _stored(setup, exact, setup.parts[part], device, 1, part, False).with_taps([])
+
+
+def _stored(
+    setup: Setup,
+    config: TeacherConfig,
+    samples: Samples,
+    device: torch.device,
+    views: int,
+    part: str,
+    is_drawn: bool,
+) -> StoredTeacher:
+    """Return the teacher with its outputs for one part in files.
+
+    Args:
+        setup: recipe and teacher.
+        config: how they are stored.
+        samples: of the part.
+        device: of the teacher.
+        views: how many views of each sample.
+        part: name of the part.
+        is_drawn: whether the seed decides which samples or views there are.
+    """
+    loading = setup.eval_loading(device)
+
     def batches(keys: Sequence[Key]) -> Iterable[Batch]:
         return loading.batches(KeyedSamples(samples, keys))
 
     return StoredTeacher(
         setup.teacher,
-        task,
+        setup.recipe.task,
         batches,
-        count,
+        len(samples),
         Path(config.cache_dir).expanduser(),
-        _facts(setup, samples, is_augmented=views > 1),
+        {**_facts(setup, samples, is_drawn), "part": part},
         views=views,
         dtype=config.cache_dtype,
         top_k=config.cache_top_k,
@@ -83,6 +126,8 @@ def cached_teacher(setup: Setup, samples: Samples, device: torch.device) -> Teac
 
 def fill_cache(setup: Setup, device: torch.device) -> StoredTeacher:
     """Store what the recipe's method reads of its teacher, unless it is there.
+
+    The teacher's outputs for test data, with which students are compared, are stored as well.
 
     Args:
         setup: of a recipe with `teacher.cache: disk`.
@@ -108,6 +153,7 @@ def fill_cache(setup: Setup, device: torch.device) -> StoredTeacher:
             f"the task ({type(recipe.task).__name__}) asks the teacher otherwise than for the "
             "outputs of single samples, so that nothing can be stored"
         )
+    teacher_beside(setup, "test", device)
     return filled
 
 
@@ -128,7 +174,7 @@ def _is_augmented(samples: Samples) -> bool:
     return bool((batch.views != 0).any())
 
 
-def _facts(setup: Setup, samples: Samples, is_augmented: bool) -> dict[str, Any]:
+def _facts(setup: Setup, samples: Samples, is_drawn: bool) -> dict[str, Any]:
     """Return what the outputs of the teacher depend on."""
     recipe = setup.recipe
     teachers = {}
@@ -138,13 +184,12 @@ def _facts(setup: Setup, samples: Samples, is_augmented: bool) -> dict[str, Any]
             "architecture": hashlib.sha256(repr(model).encode()).hexdigest()[:16],
             "weights": state_hash(model),  # with the input statistics
         }
-    is_drawn = recipe.num_labels is not None or is_augmented
     return {
         "teachers": teachers,
         "task": f"{type(recipe.task).__module__}.{type(recipe.task).__qualname__}",
         "data": repr(recipe.data),
         "num_samples": len(samples),
-        "num_labels": recipe.num_labels,
+        "num_labels": recipe.num_labels if is_drawn else None,
         "streams": [[stream.name, stream.first, stream.size] for stream in samples.streams],
         # Runs of several seeds have the same samples unless the seed draws or augments them.
         "seed": recipe.seed if is_drawn else None,
