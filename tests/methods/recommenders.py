@@ -88,7 +88,8 @@ def gradients_on_rank(rank: int, *modules: str) -> dict[str, Tensor]:
     for module in modules:
         for name, make in import_module(module).RECOMMENDER_EXAMPLES.items():
             distiller, batch = distill_recommender(make(), dtype=torch.float64)
-            half = {field: value[rank::2] for field, value in batch(0).items()}
+            world = torch.distributed.get_world_size()
+            half = {field: value[rank::world] for field, value in batch(0).items()}
             parallel = DistributedDataParallel(distiller)
             sum(parallel(half).values()).backward()
             gradients[name] = flat_gradient(distiller.student)

@@ -21,6 +21,7 @@ import inspect
 import pickle
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,6 +327,16 @@ def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(
     assert whole.abs().max() > 0
     for gradients in rank_gradients:
         assert_close(gradients[name], whole, 1e-12)
+
+
+@pytest.mark.slow
+def test_four_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path) -> None:
+    modules = [m.__name__ for m in MODULES if hasattr(m, "RANK_EXAMPLES")]
+    ranks = two_ranks(gradients_on_rank, tmp_path, *modules, processes=4)
+    for name, make in RANK_EXAMPLES.items():
+        whole = linear_gradient(make(), linear_batch())
+        for gradients in ranks:
+            assert_close(gradients[name], whole, 1e-12)
 
 
 @pytest.mark.parametrize("name", SHARE_EXAMPLES)

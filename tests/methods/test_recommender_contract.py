@@ -148,12 +148,15 @@ def test_mistakes_in_the_parts_are_named(name: str) -> None:
         distiller(image_batch())
 
 
-def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_give_the_gradient_of_one_with_the_joined_batch(
+    tmp_path: Path, processes: int
+) -> None:
     modules = [m.__name__ for m in MODULES if hasattr(m, "RECOMMENDER_EXAMPLES")]
-    ranks = two_ranks(gradients_on_rank, tmp_path, *modules)
+    ranks = two_ranks(gradients_on_rank, tmp_path, *modules, processes=processes)
     for name, make in RECOMMENDER_EXAMPLES.items():
         distiller, batch = distill_recommender(make(), dtype=torch.float64)
-        assert len(batch(0).ids) % 2 == 0
+        assert len(batch(0).ids) % processes == 0
         sum(distiller(batch(0)).values()).backward()
         whole = flat_gradient(distiller.student)
         for gradients in ranks:

@@ -18,7 +18,7 @@ from tutelage.engine.dry_run import check_recipe, num_parameters
 from tutelage.engine.final_students import choices, final_students, test_metrics
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.previews import save_previews
-from tutelage.engine.ranks import is_first_launched
+from tutelage.engine.ranks import is_first_launched, lost_rank
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
 from tutelage.engine.teacher_metrics import checked_metrics, teacher_record
@@ -103,6 +103,9 @@ def fit_claimed(
             raise UserError(
                 f"{folder.path} cannot be written ({error}); make room, and add --resume to go on"
             ) from error
+        lost = lost_rank(error)
+        if lost is not None:
+            raise lost from error
         raise
     if is_new and not folder.recipe.exists():  # a teacher's run was interrupted
         folder.discard()

@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from tutelage.errors import UserError
 
 # Of torchrun and `accelerate launch`, and of MPI's launchers, as Accelerate reads them.
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+
+SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 T = TypeVar("T")
 
@@ -43,8 +46,15 @@ def check_launch(accelerator: Accelerator) -> None:
     """Refuse processes that do not know of each other: each would be a whole run.
 
     Raises:
-        UserError: If Accelerate found another number of processes than were launched.
+        UserError: If Accelerate found another number of processes than were launched, or shards the
+            student over them.
     """
+    if accelerator.distributed_type in SHARDING:
+        raise UserError(
+            f"Accelerate is set to {accelerator.distributed_type.value}, but training is data "
+            "parallel (DDP) only: checks, gradient cap and checkpoints take whole parameters; "
+            "choose multi-GPU in accelerate config, and train.accumulate where memory is short"
+        )
     launched = launched_world()
     found = accelerator.num_processes
     if "WORLD_SIZE" in os.environ and launched != found:
@@ -114,6 +124,29 @@ def gather(own: Any, accelerator: Accelerator) -> list[Any]:
     everyone: list[Any] = [None] * accelerator.num_processes
     torch.distributed.all_gather_object(everyone, own)
     return everyone
+
+
+def lost_rank(error: BaseException) -> UserError | None:
+    """Return the sentence for an error that only says that another process is gone; else None.
+
+    The connection to a process that ended is closed at once, and whoever waits for it in a
+    collective call gets an error of the transport.
+
+    Args:
+        error: what a run raised.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    if torch.distributed.get_world_size() == 1:
+        return None
+    is_of_group = isinstance(error, torch.distributed.DistError)
+    is_of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    if not (is_of_group or is_of_gloo):
+        return None
+    return UserError(
+        "another process of this run has ended, so this one ends too; see what that one said, and "
+        "start all of them again with --resume: the last checkpoint is kept"
+    )
 
 
 def _number(name: str, default: int) -> int:
