@@ -179,28 +179,10 @@ def test_a_dead_rank_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
     assert path is not None
 
 
-SHARDED = """
-import os
-import sys
-from pathlib import Path
-os.environ["ACCELERATE_USE_FSDP"] = "true"
-from tutelage import Baseline, UserError
-from tutelage.engine import fit
-from tests.helpers.runs import make_recipe
-try:
-    fit(make_recipe(Baseline(), None), sys.argv[1])
-except UserError as error:
-    assert "set to FSDP, but training is data parallel (DDP) only" in str(error), error
-else:
-    raise SystemExit("a sharded student was trained")
-"""
-
-
-@pytest.mark.slow
-def test_sharded_students_are_refused(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SHARDED)
-    run_ranks(script, tmp_path / "run", processes=2)
+def test_sharded_students_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"set to FSDP, but training is data parallel \(DDP\) only"):
+        fit(make_recipe(Baseline(), None), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

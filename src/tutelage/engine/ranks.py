@@ -9,14 +9,18 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 
 from tutelage.errors import UserError
 
 # Of torchrun and `accelerate launch`, and of MPI's launchers, as Accelerate reads them.
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
-SHARDING = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+# What `accelerate launch` sets where a network is to be sharded.
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
 
 T = TypeVar("T")
 
@@ -46,15 +50,8 @@ def check_launch(accelerator: Accelerator) -> None:
     """Refuse processes that do not know of each other: each would be a whole run.
 
     Raises:
-        UserError: If Accelerate found another number of processes than were launched, or shards the
-            student over them.
+        UserError: If Accelerate found another number of processes than were launched.
     """
-    if accelerator.distributed_type in SHARDING:
-        raise UserError(
-            f"Accelerate is set to {accelerator.distributed_type.value}, but training is data "
-            "parallel (DDP) only: checks, gradient cap and checkpoints take whole parameters; "
-            "choose multi-GPU in accelerate config, and train.accumulate where memory is short"
-        )
     launched = launched_world()
     found = accelerator.num_processes
     if "WORLD_SIZE" in os.environ and launched != found:
@@ -79,6 +76,21 @@ def check_devices() -> None:
             raise UserError(
                 f"{local} processes were launched on a machine with {count} GPU(s); launch as many "
                 "as it has GPUs, or set ACCELERATE_USE_CPU=true"
+            )
+
+
+def refuse_sharding() -> None:
+    """Refuse to shard the student over processes.
+
+    Raises:
+        UserError: If `accelerate launch` was told to.
+    """
+    for variable, name in SHARDING.items():
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on", "y"):
+            raise UserError(
+                f"Accelerate is set to {name}, but training is data parallel (DDP) only: checks, "
+                "gradient cap and checkpoints take whole parameters; choose another type of "
+                "distributed training, and train.accumulate where memory is short"
             )
 
 

@@ -40,7 +40,13 @@ from tutelage.engine.checks.student_facts import check_classes, normalized, read
 from tutelage.engine.compiled import compile_networks
 from tutelage.engine.evaluate import EvalLoading, to_device
 from tutelage.engine.loader import EpochSampler, training_loader
-from tutelage.engine.ranks import check_devices, check_launch, end_group_at_exit, needs_cpu
+from tutelage.engine.ranks import (
+    check_devices,
+    check_launch,
+    end_group_at_exit,
+    needs_cpu,
+    refuse_sharding,
+)
 from tutelage.engine.teacher_cache import cached_teacher, with_repeated_views
 from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError, reason
@@ -216,9 +222,10 @@ def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator
         out: the run's folder; None for a run that logs nothing.
 
     Raises:
-        UserError: If several processes were launched that would be runs of their own, or the device
-            does not have the precision.
+        UserError: If several processes were launched that would be runs of their own or shard the
+            student, or the device does not have the precision.
     """
+    refuse_sharding()
     check_devices()
     AcceleratorState._reset_state()
     cpu = needs_cpu()
