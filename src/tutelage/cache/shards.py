@@ -3,7 +3,7 @@
     <output>-00000.safetensors   rows 0 to R - 1 with their ids and views
     <output>-00001.safetensors   rows R to 2 R - 1, ...
 
-Each file says in its header of which cache, output and rows it is, and the checksum of its tensors.
+Each file says in its header of which cache, output and rows it is, and the checksum of all of it.
 It is written under a temporary name and renamed, so a file that is there is whole; what an
 interrupted process has not written is computed by the next one. A file that is cut, flipped, or of
 something else is refused by name, never made again in silence.
@@ -73,7 +73,8 @@ class Shards:
             tensors: with a row for each of the shard's.
             errors: what storing did to the values.
         """
-        header = {**self._header(shard), "crc32": checksum(tensors), "errors": json.dumps(errors)}
+        header = {**self._header(shard), "errors": json.dumps(errors)}
+        header["crc32"] = checksum(tensors, header)
         write_tensors(self.path(shard), dict(tensors), header)
 
     def read(self, shard: int) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -97,7 +98,8 @@ class Shards:
                     f"{fix}"
                 )
         rows = len(self.rows(shard))
-        if header.get("crc32") != checksum(tensors) or any(
+        texts = {key: text for key, text in header.items() if key != "crc32"}
+        if header.get("crc32") != checksum(tensors, texts) or any(
             len(tensor) != rows for tensor in tensors.values()
         ):
             raise UserError(f"{path} is damaged: its checksum is another one; {fix}")
@@ -136,9 +138,9 @@ def file_name(output: str) -> str:
     return f"layer-{plain}{mark}"
 
 
-def checksum(tensors: Mapping[str, Any]) -> str:
-    """Return the CRC-32 of all tensors, with their names, types and shapes."""
-    value = 0
+def checksum(tensors: Mapping[str, Any], texts: Mapping[str, str]) -> str:
+    """Return the CRC-32 of all tensors, with their names, types and shapes, and of some texts."""
+    value = zlib.crc32(json.dumps(texts, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         described = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         value = zlib.crc32(described, value)
