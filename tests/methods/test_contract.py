@@ -466,3 +466,20 @@ def test_compiling_changes_nothing(loss: Loss) -> None:
     assert compiled.keys() == expected.keys()
     for name, term in compiled.items():
         torch.testing.assert_close(term, expected[name], rtol=1e-12, atol=1e-12)
+
+
+def test_no_method_takes_a_negative_factor_of_the_supervised_loss() -> None:
+    for name in tutelage.methods.__all__:
+        method = getattr(tutelage.methods, name)
+        if not (isinstance(method, type) and issubclass(method, Method)):
+            continue
+        parameters = inspect.signature(method).parameters
+        if "task_weight" not in parameters:
+            continue
+        required = {
+            key: {"stage1": "stage1"}
+            for key, value in parameters.items()
+            if value.default is inspect.Parameter.empty
+        }
+        with pytest.raises(UserError, match=r"got -1\.0"):
+            method(**required, task_weight=-1.0)

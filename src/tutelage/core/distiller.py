@@ -191,9 +191,9 @@ class Distiller(nn.Module):
             try_methods(self.method, example)
 
     def deploy(self) -> nn.Module:
-        """Remove the taps and return the network to ship, without what only training needed."""
+        """Return the network to ship, in eval mode, without taps and what only training needed."""
         self.remove_taps()
-        return self.method.deploy(self.student)
+        return self.method.deploy(self.student).eval()
 
     def remove_taps(self) -> None:
         """Remove the hooks from student and teacher; the distiller cannot be called afterwards."""

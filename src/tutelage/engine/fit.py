@@ -27,6 +27,7 @@ from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
 from tutelage.io import write_json, write_tensors
 from tutelage.recipes.config import Recipe
+from tutelage.recipes.rebuild import student_sections
 
 
 def fit(
@@ -229,16 +230,22 @@ def _finish(
         "seed": recipe.seed,
     }
     if folder.writes:
-        _ship(shipped, recipe, folder, calibration)
+        _ship(shipped, setup, folder, calibration)
         recipe.task.export(shipped, setup.parts, folder.path)
     folder.finish(metrics)
     return metrics
 
 
 def _ship(
-    student: nn.Module, recipe: Recipe, folder: RunFolder, calibration: dict[str, Any] | None
+    student: nn.Module, setup: Setup, folder: RunFolder, calibration: dict[str, Any] | None
 ) -> None:
-    facts = {"model": type(student).__name__, **recipe.data.input_info(student)}
+    """Write the weights, and what is needed to use them without the data and the recipe."""
+    data = setup.recipe.data
+    facts = {"model": type(student).__name__, **data.input_info(student)}
+    facts |= data.usage_info(setup.parts)
+    sections = student_sections(folder.recipe)
+    if sections is not None:
+        facts["recipe"] = sections
     if calibration is not None:
         facts["temperature"] = calibration["temperature"]
     write_tensors(folder.path / "student.safetensors", student.state_dict())
