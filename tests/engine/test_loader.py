@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from tutelage import UserError
+from tutelage.data.samples import Stream
 from tutelage.engine.loader import EpochSampler
 
 
@@ -41,3 +43,30 @@ def test_a_ragged_last_batch_is_left_out_unless_it_is_the_only_one() -> None:
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     with pytest.raises(UserError, match="batch_size 9 does not divide among 2 processes"):
         EpochSampler(100, 9, seed=0, world=2)
+
+
+def test_a_stream_is_drawn_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream("near", first=100, size=25, share=1.0)
+    sampler = EpochSampler(100, 10, seed=0, streams=[stream])
+    drawn: list[int] = []
+    draw = torch.randperm
+    monkeypatch.setattr(
+        torch,
+        "randperm",
+        lambda size, generator: drawn.append(size) or draw(size, generator=generator),
+    )
+    batches = [[key for key in batch if key[1] >= 100] for batch in keys(sampler, 0)]
+    assert drawn == [100, 25, 25, 25, 25]  # one epoch of 100, and four passes over the stream
+    joined = [key for batch in batches for key in batch]
+    for number in range(4):
+        one_pass = joined[25 * number : 25 * (number + 1)]
+        assert {epoch for epoch, _ in one_pass} == {number}
+        assert sorted(position for _, position in one_pass) == list(range(100, 125))
+
+
+def test_a_stream_goes_on_in_mid_epoch() -> None:
+    streams = [Stream("near", first=100, size=25, share=1.0)]
+    sampler = EpochSampler(100, 10, seed=0, streams=streams)
+    whole = keys(sampler, 1)
+    again = EpochSampler(100, 10, seed=0, streams=streams)
+    assert keys(again, 1, start=4) == whole[4:]

@@ -68,7 +68,9 @@ class EpochSampler(Sampler[list[Key]]):
         self.seed = seed
         self.rank = rank
         self.world = world
-        self.streams = [(stream, _share(stream, self.batch_size, world)) for stream in streams]
+        self.streams = [
+            _StreamOrder(stream, _share(stream, self.batch_size, world), seed) for stream in streams
+        ]
         self.epoch = 0
         self.start = 0
 
@@ -89,8 +91,8 @@ class EpochSampler(Sampler[list[Key]]):
         for batch in range(self.start, len(self)):
             positions = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             keys = [(self.epoch, position) for position in positions[self.rank :: self.world]]
-            for stream, count in self.streams:
-                joining = _stream_keys(stream, count, self.epoch * len(self) + batch, self.seed)
+            for stream in self.streams:
+                joining = stream.keys(self.epoch * len(self) + batch)
                 keys += joining[self.rank :: self.world]
             yield keys
 
@@ -107,21 +109,42 @@ def _share(stream: Stream, batch_size: int, world: int) -> int:
     return count
 
 
-def _stream_keys(stream: Stream, count: int, batch: int, seed: int) -> list[Key]:
-    """Return what the run's batch of that number takes from a stream; a key's epoch is the pass.
+class _StreamOrder:
+    """What each batch of a run takes from a stream.
 
     The passes over a stream are laid end to end and cut into batches, so a batch may hold the end
-    of one pass and the beginning of the next.
+    of one pass and the beginning of the next. The order of a pass depends on its number alone, and
+    is drawn when a batch first needs it.
+
+    Args:
+        stream: the samples.
+        count: how many of them join a batch of all ranks.
+        seed: of every order.
     """
-    keys: list[Key] = []
-    while len(keys) < count:
-        number, done = divmod(batch * count + len(keys), stream.size)
-        seed_of_pass = ((seed * PRIME + number) * PRIME + stream.first) % 2**63
-        generator = torch.Generator().manual_seed(seed_of_pass)
-        order = torch.randperm(stream.size, generator=generator)
-        positions = order[done : done + count - len(keys)].tolist()
-        keys += [(number, stream.first + position) for position in positions]
-    return keys
+
+    def __init__(self, stream: Stream, count: int, seed: int) -> None:
+        self.stream = stream
+        self.count = count
+        self.seed = seed
+        self._pass = -1  # the pass whose order is kept
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def keys(self, batch: int) -> list[Key]:
+        """Return what the run's batch of that number takes; a key's epoch is the pass."""
+        keys: list[Key] = []
+        while len(keys) < self.count:
+            number, done = divmod(batch * self.count + len(keys), self.stream.size)
+            positions = self._order_of(number)[done : done + self.count - len(keys)].tolist()
+            keys += [(number, self.stream.first + position) for position in positions]
+        return keys
+
+    def _order_of(self, number: int) -> torch.Tensor:
+        if number != self._pass:
+            seed = ((self.seed * PRIME + number) * PRIME + self.stream.first) % 2**63
+            generator = torch.Generator().manual_seed(seed)
+            self._order = torch.randperm(self.stream.size, generator=generator)
+            self._pass = number
+        return self._order
 
 
 def training_loader(samples: Samples, sampler: EpochSampler, num_workers: int) -> DataLoader[Batch]:
