@@ -89,6 +89,10 @@ class ResizedSet(ImageSet):
         self.images = images
         self.shape = shape
 
+    def before_loading(self) -> None:
+        """Make ready what loading processes share."""
+        self.images.before_loading()
+
     def image(self, position: int) -> Tensor:
         """Return one image in the shape."""
         return reshaped(self.images.image(position), self.shape)

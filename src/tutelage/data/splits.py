@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,7 @@ def label_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     Raises:
         UserError: If that is fewer than one per class, or more than there are.
     """
-    num_classes = len(labels.unique())
+    num_classes = len(np.unique(labels.numpy()))
     if not num_classes <= count <= len(labels):
         raise UserError(
             f"num_labels is {count}, but the training part has {len(labels)} images of "
@@ -83,8 +84,9 @@ def _shuffled_by_class(labels: Tensor, generator: torch.Generator) -> list[Tenso
     ten.
     """
     order = labels.argsort(stable=True)
-    _, counts = labels.unique(return_counts=True)
+    _, counts = np.unique(labels.numpy(), return_counts=True)
+    ends = counts.cumsum()[:-1].tolist()
     return [
         members[torch.randperm(len(members), generator=generator)]
-        for members in order.split(counts.tolist())
+        for members in order.tensor_split(ends)
     ]
