@@ -12,6 +12,7 @@ from tutelage.core import Batch, FrozenTeacher, Metrics, Overlay, Task, Teacher,
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._overlays import box_overlays
+from tutelage.tasks.detection._crowds import single_objects
 from tutelage.tasks.detection.metrics import DetectionMetrics
 from tutelage.tasks.detection.teacher import BackboneTeacher, check_transforms
 
@@ -144,7 +145,7 @@ class Detection(Task):
 
 
 def _without_crowds(target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if "iscrowd" not in target:
+    single = single_objects(target)
+    if single is None:
         return dict(target)
-    single = ~target["iscrowd"].bool()
     return {"boxes": target["boxes"][single], "labels": target["labels"][single]}
