@@ -33,6 +33,11 @@ class ConcatSamples(ImageSet):
         self.parts = list(parts)
         self.sources = sources
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files."""
+        return any(part.reads_files for part in self.parts)
+
     def before_loading(self) -> None:
         """Make ready what loading processes share of every set."""
         for part in self.parts:

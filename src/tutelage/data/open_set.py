@@ -111,6 +111,11 @@ class LabeledWithPools(ImageSet):
         self.images = images
         self.pools = dict(pools)
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files."""
+        return self.images.reads_files
+
     def before_loading(self) -> None:
         """Make ready what loading processes share; pools without a share are not read."""
         self.images.before_loading()

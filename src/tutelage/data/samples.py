@@ -47,6 +47,11 @@ class Samples(Dataset[Batch], ABC):
 
     streams: Sequence[Stream] = ()
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files, so that loading processes are worth their start."""
+        return False
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples, those of the streams included."""
