@@ -82,16 +82,25 @@ class Study:
 
         Runs of a variant with other recipes or overrides do not count.
         """
-        if self.result is None or not self.result.exists():
-            return {}
-        content = json.loads(self.result.read_text())
-        if [content["recipes"], content["options"]] != [self.folder, self.overrides]:
-            return {}
+        content = self._stored()
         return {
             name: {int(seed): run for seed, run in content["runs"].get(name, {}).items()}
             for name, (recipe, own) in self.variants.items()
-            if content["variants"].get(name) == [recipe, *own]
+            if content and content["variants"].get(name) == [recipe, *own]
         }
+
+    def stored_teachers(self) -> dict[str, Any]:
+        """Return the metrics of the teachers in the result, by the folder of their run."""
+        teachers: dict[str, Any] = self._stored().get("teachers", {})
+        return teachers
+
+    def _stored(self) -> dict[str, Any]:
+        """Return the result, if it is of the same recipes and overrides; else nothing."""
+        if self.result is None or not self.result.exists():
+            return {}
+        content: dict[str, Any] = json.loads(self.result.read_text())
+        is_same = [content["recipes"], content["options"]] == [self.folder, self.overrides]
+        return content if is_same else {}
 
     @property
     def monitor(self) -> str:
@@ -172,7 +181,8 @@ def study_result(study: Study, out: Path, seeds: range) -> dict[str, Any]:
         "summary": summary,
         "variants": {name: [recipe, *own] for name, (recipe, own) in study.variants.items()},
         "teachers": teacher_metrics(
-            study.recipe(name, seed) for name in study.variants for seed in runs[name]
+            (study.recipe(name, seed) for name in study.variants for seed in runs[name]),
+            study.stored_teachers(),
         ),
         "runs": {
             name: {seed: run for seed, run in sorted(by_seed.items())}
@@ -181,11 +191,22 @@ def study_result(study: Study, out: Path, seeds: range) -> dict[str, Any]:
     }
 
 
-def teacher_metrics(recipes: Iterable[ParsedRecipe]) -> dict[str, Any]:
-    """Return the metrics of the teachers of some recipes, by the folder of their run."""
+def teacher_metrics(
+    recipes: Iterable[ParsedRecipe], stored: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the metrics of the teachers of some recipes, by the folder of their run.
+
+    Args:
+        recipes: of the students.
+        stored: metrics of teachers whose runs may have been made on another machine. The name of a
+            folder tells the teacher's recipe, so that one name is one teacher.
+    """
     runs = [run for recipe in recipes for run in resolve_teachers(recipe, TEACHER_DIR)[1]]
-    folders = sorted({run.out for run in runs if run.ready})
-    return {folder.name: json.loads((folder / "metrics.json").read_text()) for folder in folders}
+    metrics = {run.out.name: (stored or {}).get(run.out.name) for run in runs}
+    for run in runs:
+        if run.ready:
+            metrics[run.out.name] = json.loads((run.out / "metrics.json").read_text())
+    return {name: own for name, own in sorted(metrics.items()) if own is not None}
 
 
 def _commit(run: Path) -> Any:

@@ -52,6 +52,46 @@ def test_texts_are_looked_up_and_others_encoded(tmp_path: Path) -> None:
     assert encoder.asked[1:] == texts[:1]
 
 
+def test_texts_of_no_collection_are_encoded_once_and_not_stored(tmp_path: Path) -> None:
+    corpus, encoder = collection("c", 10)
+    cached = CachedEncoder(encoder, str(tmp_path / "cache"))
+    texts = [*corpus.items[:3], corpus.items[0]]
+    first = cached.embed(texts, "query")
+    assert sorted(encoder.asked) == sorted(corpus.items[:3])
+    assert torch.equal(cached.embed(texts[1:], "query"), first[1:])
+    assert len(encoder.asked) == 3
+    cached.use_stored([(corpus, "query")])
+    assert not (tmp_path / "cache").exists()
+    assert len(encoder.asked) == 3
+
+
+def test_the_memory_for_further_texts_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.cache.encoder.MAX_FURTHER", 4)
+    corpus, encoder = collection("c", 10)
+    cached = CachedEncoder(encoder, str(tmp_path))
+    cached.embed(corpus.items[:3], "query")
+    for _ in range(2):
+        found = cached.embed(corpus.items, "query")
+        expected = torch.tensor([encoder.vectors[text] for text in corpus.items])
+        torch.testing.assert_close(found, expected)
+    assert len(encoder.asked) == 3 + 7 + 7
+
+
+def test_stored_vectors_are_used_and_checked_without_encoding(tmp_path: Path) -> None:
+    corpus, encoder = collection("c", 10)
+    CachedEncoder(encoder, str(tmp_path)).prepare([(corpus, "document")])
+    encoder.asked.clear()
+    cached = CachedEncoder(encoder, str(tmp_path))
+    cached.use_stored([(corpus, "document"), (corpus, "query")])
+    cached.embed(corpus.items, "document")
+    assert encoder.asked == []
+    half = CachedEncoder(encoder, str(tmp_path), dtype="float16")
+    with pytest.raises(UserError, match="holds float32 numbers and not float16"):
+        half.use_stored([(corpus, "document")])
+
+
 def test_encoding_goes_on_where_it_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,13 +137,13 @@ def test_a_cache_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
     texts = [*corpus.items[:9], corpus.items[0]]
     changed = Collection("c", corpus.ids, texts)
     with pytest.raises(
-        UserError, match=r"document-c.npy holds 10 rows of other document-c than .* 10"
+        UserError, match=r"document-c.npy holds 10 rows of other items than the 10 of the data"
     ):
         CachedEncoder(encoder, str(tmp_path)).prepare([(changed, "document")])
     renamed = Collection("c", [f"{name}!" for name in corpus.ids], corpus.items)
-    with pytest.raises(UserError, match="their texts, ids or order differ"):
+    with pytest.raises(UserError, match="their content, ids or order differ"):
         CachedEncoder(encoder, str(tmp_path)).prepare([(renamed, "document")])
-    with pytest.raises(UserError, match="dtype 'float32' and not 'float16'"):
+    with pytest.raises(UserError, match=r"c\.npy holds float32 numbers and not float16; give the"):
         CachedEncoder(encoder, str(tmp_path), dtype="float16").prepare([(corpus, "document")])
 
 

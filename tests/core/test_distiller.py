@@ -203,6 +203,9 @@ class Trying(Method):
         self.log.append("setup")
         self.head = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
 
+    def on_train_start(self) -> None:
+        self.log.append("train start")
+
     def on_step_start(self, progress: float) -> None:
         self.log.append(f"start {progress}")
 
@@ -221,6 +224,12 @@ def test_setup_tries_the_method_once_in_eval_mode() -> None:
     assert int(method.head[1].num_batches_tracked) == 0
     assert list(distiller(BATCH, progress=0.5)) == ["task", "term"]
     assert method.log[3:] == ["start 0.5", "train"]
+
+
+def test_combined_methods_learn_that_training_starts() -> None:
+    methods = [Trying(), Trying()]
+    CombinedMethod(methods).on_train_start()
+    assert [method.log for method in methods] == [["train start"], ["train start"]]
 
 
 def test_a_method_of_the_teacher_without_a_term_is_refused() -> None:

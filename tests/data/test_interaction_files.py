@@ -86,7 +86,8 @@ def test_a_user_with_nearly_all_items_still_gets_a_negative() -> None:
 
 def test_parts_of_a_file(table: Path) -> None:
     data = InteractionFiles(str(table), min_user_items=4, holdout=0.2, validation_users=0.25)
-    parts = data.splits(seed=5)
+    with pytest.warns(UserWarning, match=r"2 of 8 users have fewer than 4 items"):
+        parts = data.splits(seed=5)
     train, validation, test = (parts[name] for name in ("train", "validation", "test"))
     assert isinstance(train, InteractionSamples)
     assert isinstance(test, HeldOutUsers)
@@ -106,6 +107,15 @@ def test_repetitions_count_once_and_are_said(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"1 of 6 interactions are repetitions"):
         split = InteractionFiles(str(tmp_path)).split()
     assert len(split.train) + len(split.held_out) == 5
+
+
+def test_users_with_few_items_are_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("user,item\na,x\na,y\nb,x\nb,z\nc,v\nc,x\nd,w\n")
+    says = r"1 of 4 users have fewer than 2 items and are left out, with 1 items that only they"
+    with pytest.warns(UserWarning, match=says):
+        split = InteractionFiles(str(tmp_path), min_user_items=2).split()
+    assert split.train.user_ids == ("a", "b", "c")
+    assert split.train.item_ids == ("x", "y", "z", "v")
 
 
 def test_networks_get_the_sizes_and_the_graph(table: Path) -> None:
@@ -130,7 +140,10 @@ def test_weights_of_other_data_or_of_another_split_are_refused(table: Path) -> N
     with pytest.raises(UserError, match=r"runs/teacher was trained on another split"):
         other.check_network(facts, "runs/teacher")
     fewer = InteractionFiles(str(table), min_user_items=5)
-    with pytest.raises(UserError, match=r"on other users or items \(8 and \d+, here 4 and"):
+    with (
+        pytest.warns(UserWarning, match=r"4 of 8 users have fewer than 5 items"),
+        pytest.raises(UserError, match=r"on other users or items \(8 and \d+, here 4 and"),
+    ):
         fewer.check_network(facts, "runs/teacher")
 
 

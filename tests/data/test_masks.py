@@ -48,6 +48,19 @@ def test_images_of_different_sizes_are_filled_up_with_what_is_ignored(voc: Path)
     assert torch.equal(masks[0, :48], train[0].labels[0])
 
 
+def test_the_range_that_training_images_are_resized_to_is_a_setting(voc: Path) -> None:
+    data = VOCSegmentation(str(voc), names=NAMES, crop=32, shorter_side=(32, 32))
+    train = data.raw_splits()[0]
+    small = train.subset_with(torch.tensor([1]), data.standard_augmentation(), seed=0)[0]
+    assert small.inputs.shape == (1, 3, 32, 32)
+    # The shorter side of 56 pixels became 32: all classes of the picture still fit into the crop.
+    assert set(small.labels.unique().tolist()) >= {0, 1, 2}
+    for wrong in [(64, 32), (0, 32)]:
+        data = VOCSegmentation(str(voc), names=NAMES, shorter_side=wrong)
+        with pytest.raises(UserError, match=r"data\.shorter_side is the least and the greatest"):
+            data.standard_augmentation()
+
+
 @pytest.mark.parametrize("place", ["VOC2012", "."])
 def test_voc_is_found_where_it_lies(place: str, voc: Path) -> None:
     assert len(VOCSegmentation(str(voc / place), names=NAMES).raw_splits()[0]) == 6

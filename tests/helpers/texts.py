@@ -54,17 +54,13 @@ def write_word_vectors(folder: Path, width: int = 16, seed: int = 0) -> Path:
     return folder
 
 
-def write_sentence_transformer(folder: Path, width: int = 16, layers: int = 3) -> Path:
-    """Write a small random BERT with mean pooling and normalization."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.base.modules import Normalize, Transformer
-    from sentence_transformers.sentence_transformer.modules import Pooling
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+def write_bert(folder: Path, width: int = 16, layers: int = 3, labels: int = 0) -> Path:
+    """Write a small random BERT with its tokenizer; with labels, a classifier of pairs."""
+    from transformers import BertConfig, BertForSequenceClassification, BertModel, BertTokenizerFast
 
-    plain = folder.with_name(folder.name + "-plain")
-    write_tokenizer(plain)
-    tokenizer = BertTokenizerFast(tokenizer_file=str(plain / "tokenizer.json"))
-    tokenizer.save_pretrained(plain)
+    write_tokenizer(folder)
+    tokenizer = BertTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -73,8 +69,20 @@ def write_sentence_transformer(folder: Path, width: int = 16, layers: int = 3) -
         num_attention_heads=2,
         intermediate_size=2 * width,
         max_position_embeddings=64,
+        num_labels=labels or 2,
     )
-    BertModel(config).save_pretrained(plain)
+    kind = BertForSequenceClassification if labels else BertModel
+    kind(config).save_pretrained(folder)
+    return folder
+
+
+def write_sentence_transformer(folder: Path, width: int = 16, layers: int = 3) -> Path:
+    """Write a small random BERT with mean pooling and normalization."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    plain = write_bert(folder.with_name(folder.name + "-plain"), width, layers)
     modules = [Transformer(str(plain)), Pooling(width), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
     return folder

@@ -15,13 +15,15 @@ from tutelage.errors import UserError
 from tutelage.models.text import DualEncoder, Role
 from tutelage.models.text.dual_encoder import Items
 
+MAX_FURTHER = 4096  # texts of each role that are in no collection and whose vectors are remembered
+
 
 class CachedEncoder(DualEncoder):
     """A frozen encoder that encodes each collection once, and then answers from files.
 
-    A text that is in none of its collections is encoded when it is asked for. Vectors in the folder
-    that are of another encoder (weights, tokenizer, pooling, truncation, prompt) or of other texts
-    are refused, see `StoredRows`.
+    A text that is in none of its collections is encoded when it is asked for, and remembered.
+    Vectors in the folder that are of another encoder (weights, tokenizer, pooling, truncation,
+    prompt) or of other texts are refused, see `StoredRows`.
 
     Args:
         encoder: what encodes.
@@ -42,6 +44,7 @@ class CachedEncoder(DualEncoder):
         self.batch_size = encoder.batch_size
         self._vectors: dict[tuple[Role, str], Tensor] = {}
         self._rows: dict[Role, dict[str, tuple[str, int]]] = {"query": {}, "document": {}}
+        self._further: dict[Role, dict[str, Tensor]] = {"query": {}, "document": {}}
         self._own: dict[str, Any] | None = None
 
     @torch.no_grad()
@@ -66,11 +69,26 @@ class CachedEncoder(DualEncoder):
         missing = [number for number, place in enumerate(places) if place is None]
         if missing:
             texts = [items[number] for number in missing]
-            vectors[missing] = self.encoder.encode(texts, role).float().cpu()
+            vectors[missing] = self._new(texts, role)
         for number, place in enumerate(places):
             if place is not None:
                 vectors[number] = self._vectors[role, place[0]][place[1]].float()
         return vectors
+
+    def _new(self, texts: Sequence[str], role: Role) -> Tensor:
+        """Return vectors of texts that are in no collection, each encoded once.
+
+        Before training, all checks and the steps of a plan take the same few texts.
+        """
+        known = self._further[role]
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new:
+            found = dict(zip(new, self.encoder.encode(new, role).float().cpu(), strict=True))
+            if len(known) + len(found) <= MAX_FURTHER:
+                known.update(found)
+            else:
+                known = {**known, **found}
+        return torch.stack([known[text] for text in texts])
 
     def encode_collection(self, collection: Collection, role: Role) -> Tensor:
         """Return the vectors of a collection from its file, which is made if it is not there.
@@ -78,30 +96,50 @@ class CachedEncoder(DualEncoder):
         Raises:
             UserError: If the file is of another encoder or of other texts.
         """
-        key = role, collection.digest
-        if key not in self._vectors:
-            stored = StoredRows(
-                folder=Path(self.folder).expanduser(),
-                name=f"{role}-{collection.name}",
-                fingerprint={**self.fingerprint(), "dtype": self.dtype},
-                digest=collection.digest,
-                ids=collection.ids,
+        if not self._opened(collection, role):
+            rows = self._stored(collection, role).make(
+                lambda done: self._compute(collection, role, done), (self.dim,), self.dtype
             )
-            rows = stored.open()
-            if rows is None:
-                rows = stored.make(
-                    lambda done: self._compute(collection, role, done), (self.dim,), self.dtype
-                )
-            self._vectors[key] = rows
-            if not isinstance(collection.items, Tensor):
-                for row, text in enumerate(collection.items):
-                    self._rows[role].setdefault(text, (collection.digest, row))
-        return self._vectors[key].float()
+            self._remember(collection, role, rows)
+        return self._vectors[role, collection.digest].float()
 
     def prepare(self, collections: Sequence[tuple[Collection, Role]]) -> None:
         """Encode what training will draw from, unless it is there."""
         for collection, role in collections:
             self.encode_collection(collection, role)
+
+    def use_stored(self, collections: Sequence[tuple[Collection, Role]]) -> None:
+        """Open the files of these collections that are there, and write nothing.
+
+        Raises:
+            UserError: If one is of another encoder or of other texts.
+        """
+        for collection, role in collections:
+            self._opened(collection, role)
+
+    def _opened(self, collection: Collection, role: Role) -> bool:
+        """Return whether the vectors of a collection are there, and open their file."""
+        if (role, collection.digest) in self._vectors:
+            return True
+        rows = self._stored(collection, role).open()
+        if rows is not None:
+            self._remember(collection, role, rows)
+        return rows is not None
+
+    def _stored(self, collection: Collection, role: Role) -> StoredRows:
+        return StoredRows(
+            folder=Path(self.folder).expanduser(),
+            name=f"{role}-{collection.name}",
+            fingerprint={**self.fingerprint(), "dtype": self.dtype},
+            digest=collection.digest,
+            ids=collection.ids,
+        )
+
+    def _remember(self, collection: Collection, role: Role, rows: Tensor) -> None:
+        self._vectors[role, collection.digest] = rows
+        if not isinstance(collection.items, Tensor):
+            for row, text in enumerate(collection.items):
+                self._rows[role].setdefault(text, (collection.digest, row))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return that of the encoder; it is frozen, so its weights are read once."""

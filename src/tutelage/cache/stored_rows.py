@@ -123,8 +123,8 @@ class StoredRows:
         for numbers, values in compute(done):
             if not bool(values.isfinite().all()):
                 raise UserError(
-                    f"the teacher gives NaN or infinity for {self.ids[int(numbers[0])]!r} or an "
-                    f"item near it of {self.name}; check its weights"
+                    f"the teacher gives NaN or infinity for {self.ids[int(numbers[0])]!r}, or for "
+                    f"another item of its batch, on the way to {self.array}; check its weights"
                 )
             array[numbers.numpy()] = values.cpu().numpy()
             done += len(numbers)
@@ -155,12 +155,19 @@ class StoredRows:
         stored = record.get("fingerprint")
         wanted = json.loads(json.dumps(self.fingerprint))
         if stored != wanted:
-            differing = _differences(stored if isinstance(stored, dict) else {}, wanted)
+            stored = stored if isinstance(stored, dict) else {}
+            other_dtype = {**wanted, "dtype": stored.get("dtype")}
+            if stored == other_dtype:
+                raise UserError(
+                    f"{self.array} holds {stored.get('dtype')} numbers and not "
+                    f"{wanted.get('dtype')}; give the dtype that it has, or {self._fix}"
+                )
+            differing = _differences(stored, wanted)
             raise UserError(f"{self.array} was made by another teacher: {differing}; {self._fix}")
         if record.get("digest") != self.digest:
             raise UserError(
-                f"{self.array} holds {record.get('count')} rows of other {self.name} than the "
-                f"data's {len(self.ids)} (their texts, ids or order differ); {self._fix}"
+                f"{self.array} holds {record.get('count')} rows of other items than the "
+                f"{len(self.ids)} of the data (their content, ids or order differ); {self._fix}"
             )
 
     @property

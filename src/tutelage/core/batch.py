@@ -168,8 +168,8 @@ def first_tensor(value: Any) -> Tensor | None:
     entries: Any = ()
     if isinstance(value, Mapping):
         entries = value.values()
-    elif isinstance(value, (tuple, list)):
-        entries = value
+    elif isinstance(value, (tuple, list)) and not (value and isinstance(value[0], str)):
+        entries = value  # not texts, of which a batch can have hundreds
     for entry in entries:
         tensor = first_tensor(entry)
         if tensor is not None:

@@ -65,6 +65,11 @@ class CombinedMethod(Method):
         for method in self:
             method.setup(example, teacher)
 
+    def on_train_start(self) -> None:
+        """Call the hook of every method."""
+        for method in self:
+            method.on_train_start()
+
     def on_step_start(self, progress: float) -> None:
         """Call the hook of every method."""
         for method in self:

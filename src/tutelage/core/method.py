@@ -72,6 +72,14 @@ class Method(nn.Module, ABC):
         """
         return None
 
+    def on_train_start(self) -> None:
+        """Called once when all is checked and training begins, or goes on; default: nothing.
+
+        What takes long belongs here, such as running the teacher over all data: a dry run does not
+        call it. Neither does the `Distiller`: loops of your own call it after `setup`.
+        """
+        return None
+
     def on_step_start(self, progress: float) -> None:
         """Called before every forward pass, e.g. to keep frozen submodules in eval mode."""
         return None

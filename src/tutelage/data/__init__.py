@@ -42,6 +42,7 @@ from tutelage.data.sets.pen_digits import PenDigits
 from tutelage.data.sets.text_pairs import TextPairs
 from tutelage.data.sets.trec import Trec
 from tutelage.data.sets.tuxpaint import TuxPaint
+from tutelage.data.sets.vector_files import VectorFiles
 from tutelage.data.sets.voc import VOCSegmentation
 from tutelage.data.sets.wordnet import WordNet
 
@@ -95,6 +96,7 @@ __all__ = [
     "Trec",
     "TuxPaint",
     "VOCSegmentation",
+    "VectorFiles",
     "WordNet",
     "collate",
     "concat",

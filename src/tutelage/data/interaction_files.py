@@ -184,7 +184,7 @@ def is_finite_number(value: object) -> bool:
 
 
 def of_active_users(raw: RawInteractions, min_user_items: int) -> Interactions:
-    """Return the interactions of users with enough items; how many are merged is said.
+    """Return the interactions of users with enough items; what is merged or left out is said.
 
     Users and items are numbered in the order of their first appearance.
 
@@ -214,6 +214,13 @@ def of_active_users(raw: RawInteractions, min_user_items: int) -> Interactions:
         )
     seen = torch.zeros(whole.num_items, dtype=torch.bool)
     seen[items] = True
+    left_out = int((~active).sum())
+    if left_out:
+        warnings.warn(
+            f"{raw.source}: {left_out} of {len(active)} users have fewer than {min_user_items} "
+            f"items and are left out, with {int((~seen).sum())} items that only they have",
+            stacklevel=2,
+        )
     new_users = active.cumsum(0) - 1
     new_items = seen.cumsum(0) - 1
     return Interactions.of_pairs(

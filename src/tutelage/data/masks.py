@@ -221,7 +221,15 @@ def scaled_crop(shortest: tuple[int, int], size: tuple[int, int]) -> nn.Module:
     Args:
         shortest: minimum and maximum length of the shorter side after resizing, in pixels.
         size: height and width of the crop; smaller images are padded, without a class.
+
+    Raises:
+        UserError: If the lengths are not 1 ≤ minimum ≤ maximum.
     """
+    if not 1 <= shortest[0] <= shortest[1]:
+        raise UserError(
+            "data.shorter_side is the least and the greatest length in pixels, such as "
+            f"[260, 1040], got {[*shortest]}"
+        )
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 

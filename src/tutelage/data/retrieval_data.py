@@ -19,6 +19,7 @@ from tutelage.data.generated_queries import (
     GeneratedQueries,
     Generator,
     generate_queries,
+    normal_form,
 )
 from tutelage.data.query_samples import CorpusSamples, QuerySamples
 from tutelage.data.samples import Samples
@@ -68,8 +69,9 @@ class RetrievalData(Data):
         generated: generators of the further queries of the pool `generated`, which have no
             judgments and join the batches of a method that asks for them.
         validation: share of the training queries that is held out, where there is no other
-            validation part.
-        judged_validation: share of the judged queries that is held out from testing.
+            validation part; if there is, it is not used.
+        judged_validation: share of the judged queries that is held out from testing; an error if
+            the files have a validation part.
         documents_per_query: documents of a training query in a batch, of which one is relevant; 0
             is for matching query vectors alone, which reads no documents.
         generator_seed: of random sentences.
@@ -101,7 +103,8 @@ class RetrievalData(Data):
             seed: the run's seed; it draws the subset, and one of several relevant documents.
 
         Raises:
-            UserError: If a part is empty, or there are fewer training queries than that.
+            UserError: If a part is empty, a share is out of range or cannot be held out, or there
+                are fewer training queries than that.
         """
         contents = self.contents()
         test = contents.parts["test"]
@@ -110,17 +113,17 @@ class RetrievalData(Data):
         if train is None:
             made = self._training_queries()
             train = JudgedQueries(made.queries, made.judgments)
-        rows = trainable(train)
         validation = contents.parts.get("validation")
+        self._check_shares(has_validation=validation is not None)
+        given = [test] if validation is None else [validation, test]
+        rows = trainable(train, [part.queries for part in given])
         test_rows = torch.arange(len(test.queries))
         if validation is not None:
             held_out = torch.arange(len(validation.queries))
         elif self.judged_validation:
-            check_share("data.judged_validation", self.judged_validation)
             validation = test
             test_rows, held_out = _cut(test_rows, self.judged_validation)
         else:
-            check_share("data.validation", self.validation)
             validation = train
             rows, held_out = _cut(rows, self.validation)
         if num_labels is not None:
@@ -163,7 +166,22 @@ class RetrievalData(Data):
     def input_info(self, network: nn.Module) -> dict[str, Any]:
         """Return what enters the network, and the corpus that it was made for."""
         corpus = self.contents().corpus
-        return {"inputs": "texts", "documents": len(corpus), "corpus": corpus.digest}
+        inputs = "vectors" if isinstance(corpus.items, Tensor) else "texts"
+        return {"inputs": inputs, "documents": len(corpus), "corpus": corpus.digest}
+
+    def _check_shares(self, has_validation: bool) -> None:
+        """Raise if a share is out of range or cannot be held out, warn if it is not used."""
+        is_other = has_validation or self.judged_validation > 0
+        check_share("data.validation", self.validation, zero=is_other)
+        check_share("data.judged_validation", self.judged_validation, zero=True)
+        if has_validation and self.judged_validation:
+            raise UserError(
+                f"data.judged_validation is {self.judged_validation}, but the data has validation "
+                "queries of its own; leave it out"
+            )
+        if is_other and self.validation != RetrievalData.validation:
+            reason = "there are other validation queries, of the files or judged ones"
+            warnings.warn(f"data.validation {self.validation} is not used: {reason}", stacklevel=3)
 
     def _training_queries(self) -> GeneratedQueries:
         return self._generate(self.pairs, "train", self.generator_seed)
@@ -201,18 +219,35 @@ class RetrievalData(Data):
         return [str(text) for collection in collections for text in collection.items]
 
 
-def trainable(part: JudgedQueries) -> Tensor:
-    """Return the rows of the queries that have a relevant document; warn of the others."""
+def trainable(part: JudgedQueries, held_out: Sequence[Collection] = ()) -> Tensor:
+    """Return the rows of the queries to train on; warn of those that are left out.
+
+    These are queries without a relevant document, and queries that are equal to one of validation
+    or test, but for case and punctuation.
+
+    Args:
+        part: all training queries.
+        held_out: queries of validation and test.
+    """
     has_relevant = torch.zeros(len(part.queries), dtype=torch.bool)
     has_relevant[part.judgments.queries[part.judgments.grades > 0]] = True
-    missing = int((~has_relevant).sum())
-    if missing:
-        warnings.warn(
-            f"{missing} of {len(part.queries)} training queries have no relevant document and are "
-            "left out",
-            stacklevel=2,
-        )
-    return has_relevant.nonzero().flatten()
+    known = {_comparable(item) for queries in held_out for item in queries.items}
+    is_known = torch.tensor([_comparable(item) in known for item in part.queries.items])
+    total = len(part.queries)
+    for mask, what in (
+        (~has_relevant, "have no relevant document"),
+        (is_known, "are also queries of validation or test"),
+    ):
+        count = int(mask.sum())
+        if count:
+            message = f"{count} of {total} training queries {what} and are left out"
+            warnings.warn(message, stacklevel=2)
+    return (has_relevant & ~is_known).nonzero().flatten()
+
+
+def _comparable(item: str | Tensor) -> object:
+    """Return what is equal for equal queries: the words of a text, or the numbers of a vector."""
+    return normal_form(item) if isinstance(item, str) else tuple(item.tolist())
 
 
 def _judged(corpus: Collection, part: JudgedQueries, rows: Tensor) -> QuerySamples:

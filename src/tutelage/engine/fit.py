@@ -129,6 +129,7 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
     folder.writes = accelerator.is_main_process
     setup = Setup.of(recipe)
     ready = TrainingSetup.of(setup, accelerator)
+    ready.distiller.method.on_train_start()
     teacher_metrics = _check_teachers(ready)
     accelerator.wait_for_everyone()
     folder.create(text)

@@ -6,7 +6,7 @@ first candidates of every user and group.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,25 +113,58 @@ def rank_candidates(
         group_of_item: (I,) int64; items of group −1 are in no ranking.
         num_candidates: C, how many of each group at most; of a group with fewer items all.
     """
-    groups = [
-        (group_of_item == number).nonzero().flatten()
-        for number in range(int(group_of_item.max()) + 1)
-    ]
-    width = min(num_candidates, max(len(members) for members in groups))
+    groups = members_of(group_of_item)
+    width = min(num_candidates, max(map(len, groups)))
     shape = (interactions.num_users, len(groups), width)
     items = torch.full(shape, -1, dtype=torch.int32)
     values = torch.zeros(shape, dtype=torch.float32)
     for users, scores in blocks:
-        scores = scores.clone()
-        scores[interactions.of_users(users)] = -torch.inf
-        for number, members in enumerate(groups):
-            count = min(width, len(members))
-            best = scores[:, members].topk(count)
-            ranked = members[best.indices].int()
-            is_left = best.values > -torch.inf
-            items[users, number, :count] = ranked.where(is_left, -1)
-            values[users, number, :count] = best.values.float().where(is_left, 0.0)
+        items[users], values[users] = rank_block(users, scores, interactions, groups, width)
     return Rankings(items, values, (items >= 0).sum(2))
+
+
+def rank_block(
+    users: Tensor,
+    scores: Tensor,
+    interactions: Interactions,
+    groups: Sequence[Tensor],
+    width: int,
+) -> tuple[Tensor, Tensor]:
+    """Return the best items of a block of users in each group, and the scores of these items.
+
+    Args:
+        users: (B,) int64.
+        scores: (B, I) the teacher's, of all items.
+        interactions: of the training data, whose items are in no ranking.
+        groups: the items of each group, int64.
+        width: C, how many of each group at most.
+
+    Returns:
+        Items (B, K, C) int32, padded with −1, and scores (B, K, C) float32, padded with 0.
+    """
+    scores = scores.clone()
+    scores[interactions.of_users(users)] = -torch.inf
+    shape = (len(users), len(groups), width)
+    items = torch.full(shape, -1, dtype=torch.int32)
+    values = torch.zeros(shape, dtype=torch.float32)
+    for number, members in enumerate(groups):
+        count = min(width, len(members))
+        best = scores[:, members].topk(count)
+        ranked = members[best.indices].int()
+        is_left = best.values > -torch.inf
+        items[:, number, :count] = ranked.where(is_left, -1)
+        values[:, number, :count] = best.values.float().where(is_left, 0.0)
+    return items, values
+
+
+def members_of(group_of_item: Tensor) -> list[Tensor]:
+    """Return the items of each group, int64.
+
+    >>> members_of(torch.tensor([0, 1, 0, -1]))
+    [tensor([0, 2]), tensor([1])]
+    """
+    numbers = range(int(group_of_item.max()) + 1)
+    return [(group_of_item == number).nonzero().flatten() for number in numbers]
 
 
 def one_group(interactions: Interactions) -> Tensor:
@@ -180,3 +213,29 @@ def draw_ranks(
     ranks = best.indices.where(best.values > -torch.inf, width)
     ranks = ranks.sort(1).values
     return ranks.where(ranks < width, -1)
+
+
+def draw_items(
+    ranked: Tensor,
+    log_weights: Tensor,
+    lengths: Tensor,
+    count: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Draw different items of every user from a ranking, see `draw_ranks`.
+
+    Args:
+        ranked: (U, L) int items, the best first.
+        log_weights: (L,) of the ranks.
+        lengths: (U,), how many ranks a user has.
+        count: how many to draw.
+        generator: of the noise.
+
+    Returns:
+        Items (U, min(count, L)) in the order of the ranking, padded with −1, and their ranks int64,
+        padded with 0.
+    """
+    ranks = draw_ranks(log_weights, lengths, count, generator)
+    is_drawn = ranks >= 0
+    ranks = ranks.clamp(min=0)
+    return ranked.gather(1, ranks).where(is_drawn, -1), ranks

@@ -41,11 +41,12 @@ from tutelage.methods._ranked_items import (
 )
 from tutelage.methods._rankings import (
     Blocks,
-    draw_ranks,
+    draw_items,
     generator_of,
     interactions_of,
+    members_of,
     one_group,
-    rank_candidates,
+    rank_block,
     teacher_scores,
 )
 from tutelage.models.recommendation import Interactions, item_scores
@@ -162,19 +163,14 @@ class CD(Method):
         generator = generator_of(seed, 0, STREAM)
         drawn: list[Tensor] = []
         targets: list[Tensor] = []
+        groups = members_of(one_group(interactions))
+        width = min(self.num_candidates, interactions.num_items)
+        log_weights = (2 * (width - torch.arange(width)) - 1).double().log().float()
         for users, scores in blocks:
-            part = rank_candidates(
-                iter([(users, scores)]),
-                interactions,
-                one_group(interactions),
-                self.num_candidates,
-            )
-            items, values = part.items[users, 0], part.scores[users, 0]
-            width = items.shape[1]
-            weights = (2 * (width - torch.arange(width)) - 1).double().log().float()
-            ranks = draw_ranks(weights, part.lengths[users, 0], self.num_items, generator)
-            is_drawn = ranks >= 0
-            places = ranks.clamp(min=0)
-            drawn.append(items.gather(1, places).where(is_drawn, -1))
-            targets.append(values.gather(1, places))
+            ranked, values = rank_block(users, scores, interactions, groups, width)
+            ranked, values = ranked[:, 0], values[:, 0]
+            lengths = (ranked >= 0).sum(1)
+            items, ranks = draw_items(ranked, log_weights, lengths, self.num_items, generator)
+            drawn.append(items)
+            targets.append(values.gather(1, ranks))
         return torch.cat(drawn), torch.cat(targets)

@@ -42,7 +42,7 @@ from tutelage.methods._ranked_items import (
 )
 from tutelage.methods._rankings import (
     Rankings,
-    draw_ranks,
+    draw_items,
     generator_of,
     interactions_of,
     one_group,
@@ -228,8 +228,9 @@ class ItemSampler:
         """Return the interesting (U, K) and uninteresting (U, M) items of all users."""
         if self._epoch != epoch:
             generator = generator_of(self.seed, epoch, STREAM)
-            ranks = draw_ranks(self.log_weights, self.lengths, self.num_interesting, generator)
-            interesting = self.ranked.gather(1, ranks.clamp(min=0)).where(ranks >= 0, -1)
+            interesting, _ = draw_items(
+                self.ranked, self.log_weights, self.lengths, self.num_interesting, generator
+            )
             self._table = (interesting, self._others(generator))
             self._epoch = epoch
         return self._table

@@ -29,6 +29,7 @@ from tutelage.models.resnet import (
 from tutelage.models.shufflenet import shufflenet_v1, shufflenet_v2
 from tutelage.models.small import small_cnn
 from tutelage.models.text import (
+    CrossEncoder,
     DualEncoder,
     InheritedDocuments,
     ProjectedEncoder,
@@ -44,6 +45,7 @@ from tutelage.models.wrn import wide_resnet, wrn_16_1, wrn_16_2, wrn_40_1, wrn_4
 
 __all__ = [
     "BPRMF",
+    "CrossEncoder",
     "DualEncoder",
     "FactorTables",
     "InheritedDocuments",

@@ -200,7 +200,11 @@ def test_a_broken_file_an_image_that_is_missing_or_of_another_size_is_named(tmp_
     (root / "annotations" / "instances_train2017.json").write_text("{")
     with pytest.raises(UserError, match="not whole JSON"):
         data.raw_splits()
-    with pytest.raises(UserError, match=r"instances_none.json is missing"):
+    says = (
+        r"instances_none.json is missing; the parts in .*annotations are: train2017, val2017; "
+        r"name them in data.train, data.val and data.test"
+    )
+    with pytest.raises(UserError, match=says):
         Coco(str(root), train="none").raw_splits()
     with pytest.raises(UserError, match="there is no such folder"):
         Coco(str(root / "nowhere")).raw_splits()

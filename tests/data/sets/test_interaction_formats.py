@@ -83,6 +83,17 @@ def test_a_parquet_file(tmp_path: Path) -> None:
         read_interactions(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["own.csv", "own.tsv", "ratings.csv"])
+def test_a_table_with_semicolons(name: str, tmp_path: Path) -> None:
+    text = 'user;item;rating\n7;"a;b, c";4\n9;d;0.5\n'
+    (tmp_path / name).write_text(text)
+    raw = read_interactions(tmp_path / name, min_rating=0.5)
+    assert pairs(raw) == [("7", "a;b, c"), ("9", "d")]
+    (tmp_path / name).write_text(text.replace("0.5", "0,5"))
+    with pytest.raises(UserError, match=r"line 3: the rating '0,5' is no number"):
+        read_interactions(tmp_path / name)
+
+
 def test_a_least_rating_and_columns_of_other_names(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     path.write_text("who,stars,what\nu,5,a\nu,2,b\n")
@@ -104,7 +115,7 @@ def test_a_least_rating_and_columns_of_other_names(tmp_path: Path) -> None:
         ("own.csv", "", r"is empty"),
         ("own.csv", 'user,item\n7,"a\n9,b\n', r"line 2: .* a field in quotes ends with one"),
         ("own.csv", "user,user,item\n7,8,a\n", r"the column 'user' is there twice"),
-        ("own.csv", "user;item\n7;a\n", r"line 1: a header .* with commas or tabs between"),
+        ("own.csv", "user|item\n7|a\n", r"line 1: a header .* commas, tabs or semicolons between"),
         ("u.data", "\ufeff7\ta\t5\t9\n", r"begins with a byte-order mark"),
         ("ratings.dat", "\ufeff7::a::5::9\n", r"begins with a byte-order mark"),
         ("u.data", "7\t\t5\t9\n", r"line 1: the user or the item is empty"),
@@ -115,6 +126,11 @@ def test_a_least_rating_and_columns_of_other_names(tmp_path: Path) -> None:
             "ml.inter",
             "user_id:token,item_id:token\n7,a\n",
             r"tabs between columns, here are commas",
+        ),
+        (
+            "ml.inter",
+            "user_id:token;item_id:token\n7;a\n",
+            r"tabs between columns, here are semicolons",
         ),
         ("ml.inter", RECBOLE + "7\ta\t\t9\n", r"line 2: the rating '' is no number"),
         ("u.data", "7\ta\tmany\t9\n", r"line 1: the rating 'many' is no number"),

@@ -114,13 +114,47 @@ def test_judged_queries_without_text_are_said(tmp_path: Path) -> None:
         Beir(str(root)).contents()
 
 
-def test_training_queries_that_are_held_out_are_said(tmp_path: Path) -> None:
+def test_training_queries_that_are_held_out_are_left_out(tmp_path: Path) -> None:
     root = write_beir(tmp_path)
     tested = (root / "qrels/test.tsv").read_text().splitlines()[1]
+    validated = (root / "qrels/dev.tsv").read_text().splitlines()[1]
+    texts = {entry["_id"]: entry["text"] for entry in map(json.loads, open_lines(root))}
+    with (root / "queries.jsonl").open("a") as file:
+        text = texts[validated.split("\t")[0]].upper() + "?"
+        file.write(json.dumps({"_id": "again", "text": text}) + "\n")
     with (root / "qrels/train.tsv").open("a") as file:
-        file.write(f"{tested}\n")
-    with pytest.warns(UserWarning, match=r"queries.jsonl: 1 training queries that are also held"):
-        Beir(str(root)).contents()
+        file.write(f"{tested}\nagain\td0\t1\n")
+    with pytest.warns(UserWarning, match=r"2 of 50 training queries are also queries of valid"):
+        parts = Beir(str(root)).splits()
+    train = parts["train"]
+    assert len(train) == 48
+    names = [train.queries.ids[row] for row in train.rows]
+    assert not {tested.split("\t")[0], "again"} & set(names)
+    assert len(parts["test"]) == len(parts["validation"]) == 24
+
+
+def open_lines(root: Path) -> list[str]:
+    """Return the lines of a BEIR folder's queries."""
+    return (root / "queries.jsonl").read_text().splitlines()
+
+
+@pytest.mark.parametrize("share", [2, 1.0, -0.1])
+def test_shares_for_validation_are_checked_even_where_they_are_not_used(
+    share: float, tmp_path: Path
+) -> None:
+    root = str(write_beir(tmp_path))
+    with pytest.raises(UserError, match=r"data\.validation is a share between 0 and 1"):
+        Beir(root, validation=share).splits()
+    with pytest.raises(UserError, match=r"data\.judged_validation is a share between 0 and 1"):
+        Beir(root, judged_validation=share).splits()
+
+
+def test_a_share_beside_validation_queries_is_said(tmp_path: Path) -> None:
+    root = str(write_beir(tmp_path))
+    with pytest.warns(UserWarning, match=r"data\.validation 0\.2 is not used: there are other"):
+        assert len(Beir(root, validation=0.2).splits()["validation"]) == 24
+    with pytest.raises(UserError, match=r"judged_validation is 0\.2, but the data has validation"):
+        Beir(root, judged_validation=0.2).splits()
 
 
 def test_tested_queries_without_a_relevant_document_are_said(tmp_path: Path) -> None:

@@ -293,6 +293,22 @@ def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path
 # ---- mistakes ----
 
 
+@pytest.mark.parametrize("form", ["kl", "ce", "margin_mse"])
+@pytest.mark.parametrize("inherits", [True, False])
+def test_a_batch_without_labeled_queries_costs_nothing(form: Any, inherits: bool) -> None:
+    method = EmbedDistill(form=form, inherit_documents=inherits, shares={"generated": 1.0})
+    distiller = distilled(method, vector_batch(generated=3))
+    terms = distiller(vector_batch(count=0, generated=3))
+    for name in ("task", "embed_distill/score", "embed_distill/query"):
+        assert terms[name].item() == 0
+        assert terms[name].requires_grad
+    assert terms["embed_distill/generated"].item() > 0
+    sum(terms.values()).backward()
+    gradients = [p.grad for p in distiller.student.parameters() if p.grad is not None]
+    assert gradients
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
 def test_mistakes_are_named() -> None:
     with pytest.raises(UserError, match="the weights of EmbedDistill are finite numbers from 0"):
         EmbedDistill(embed_weight=-1.0)

@@ -89,6 +89,25 @@ def test_teacher_retention_distances_and_bm25(tmp_path: Path) -> None:
     assert itself["difference_to_teacher_p"] == 1
 
 
+def test_there_is_no_retention_of_a_teacher_that_finds_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    texts = [f"d{number}" for number in range(120)]
+    corpus = Collection("documents", texts, texts)
+    queries = Collection("test", ["q"], ["q"])
+    samples = QuerySamples(corpus, queries, Judgments.of([(0, 0, 1)]), with_documents=False)
+    parts = {"test": samples, "corpus": CorpusSamples(corpus)}
+    table = {"q": [1.0], **{text: [float(number)] for number, text in enumerate(texts)}}
+    teacher = FrozenTeacher(TableEncoder(table))
+    student = TableEncoder({**table, "q": [-1.0]})
+    run = evaluation("test", LOADING, teacher)
+    metrics = evaluate(student, Retrieval(bm25=False), parts, run)
+    assert metrics["ndcg@10"] == 1
+    assert metrics["teacher_ndcg@10"] == metrics["teacher_recall@100"] == 0
+    assert not [name for name in metrics if name.startswith("retention")]
+    assert "the teacher's ndcg@10 on the 1 queries of test is 0" in capsys.readouterr().err
+
+
 def metrics_on_rank(rank: int, folder: str) -> dict[str, torch.Tensor]:
     """Return the metrics that one of two ranks reports."""
     parts = Beir(f"{folder}/data").splits()

@@ -202,20 +202,7 @@ def _table(path: Path, columns: Columns, typed: bool) -> Iterator[Row]:
     if first is None:
         raise UserError(f"{path} is empty; {ADVICE}")
     header_line = first[1]
-    separator = "\t" if typed or path.suffix == ".tsv" else ","
-    if separator not in header_line:
-        other = "," if separator == "\t" else "\t"
-        if other not in header_line:
-            raise UserError(
-                f"{path}, line 1: a header with names of columns is expected, with commas or tabs "
-                "between them"
-            )
-        if typed:
-            raise UserError(
-                f"{path}, line 1: RecBole's atomic files have tabs between columns, here are "
-                "commas; save it with tabs, or as .csv"
-            )
-        separator = other
+    separator = _separator(path, header_line, typed)
     header = fields_of(header_line, separator, path, 1)
     names = [name.strip().partition(":")[0] if typed else name.strip() for name in header]
     if typed and not all(":" in name for name in header):
@@ -233,6 +220,27 @@ def _table(path: Path, columns: Columns, typed: bool) -> Iterator[Row]:
         user, item = ids_of([fields[place] for place in places[:2]], path, number)
         rating = None if len(places) == 2 else rating_of(fields[places[2]], path, number)
         yield user, item, rating
+
+
+def _separator(path: Path, header: str, typed: bool) -> str:
+    """Return what is between the columns of a table: tabs, commas, or semicolons.
+
+    Spreadsheets of many languages write .csv with semicolons. Of a usual separator that the header
+    does not have, the next one is taken.
+    """
+    usual = ("\t", ",", ";") if typed or path.suffix == ".tsv" else (",", "\t", ";")
+    found = next((separator for separator in usual if separator in header), None)
+    if found is None:
+        raise UserError(
+            f"{path}, line 1: a header with names of columns is expected, with commas, tabs or "
+            "semicolons between them"
+        )
+    if typed and found != "\t":
+        raise UserError(
+            f"{path}, line 1: RecBole's atomic files have tabs between columns, here are "
+            f"{'commas' if found == ',' else 'semicolons'}; save it with tabs, or as .csv"
+        )
+    return found
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[Row]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tutelage.core.collection import Collection, Judgments
-from tutelage.data._text import read_lines, warn_counts
-from tutelage.data.generated_queries import normal_form
+from tutelage.data._text import is_file, read_lines, warn_counts
 from tutelage.data.retrieval_data import JudgedQueries
 from tutelage.errors import UserError
 
+PARTS = {"train": ("train",), "validation": ("dev", "validation", "val"), "test": ("test",)}
 Grade = tuple[str, str, int]
 """Query id, document id, grade."""
 
@@ -97,9 +97,7 @@ def judged_part(
 ) -> JudgedQueries:
     """Return the queries of a part that have judgments, and the judgments by row.
 
-    What does not fit is left out and counted in one warning: judgments of unknown documents or
-    queries, and second judgments of one pair, of which the larger grade counts. Queries without
-    text, and held-out ones without a relevant document, are counted too, but stay.
+    Beside what `fitting_judgments` says, queries without text are counted in a warning, but stay.
 
     Args:
         name: of the part.
@@ -111,12 +109,43 @@ def judged_part(
     Raises:
         UserError: If nothing is left.
     """
+    ids, judgments = fitting_judgments(name, list(queries), grades, document_rows, where)
+    empty = sum(not queries[query].strip() for query in ids)
+    warn_counts(where, {"queries without text": empty})
+    collection = Collection(name, ids, [" ".join(queries[query].split()) for query in ids])
+    return JudgedQueries(collection, judgments)
+
+
+def fitting_judgments(
+    name: str,
+    queries: Sequence[str],
+    grades: Sequence[Grade],
+    document_rows: Mapping[str, int],
+    where: object,
+) -> tuple[list[str], Judgments]:
+    """Return the ids of the queries of a part that have judgments, and the judgments by row.
+
+    What does not fit is left out and counted in one warning: judgments of unknown documents or
+    queries, and second judgments of one pair, of which the larger grade counts. Held-out queries
+    without a relevant document are counted too, but stay.
+
+    Args:
+        name: of the part.
+        queries: ids; those of other parts may be among them.
+        grades: of the part.
+        document_rows: row of each document's id.
+        where: the file of the judgments, for the warning.
+
+    Raises:
+        UserError: If nothing is left.
+    """
     counts = dict.fromkeys(
         ("judgments of unknown documents", "judgments of unknown queries", "doubled judgments"), 0
     )
+    known = set(queries)
     by_pair: dict[tuple[str, str], int] = {}
     for query, document, grade in grades:
-        if query not in queries:
+        if query not in known:
             counts["judgments of unknown queries"] += 1
         elif document not in document_rows:
             counts["judgments of unknown documents"] += 1
@@ -126,21 +155,39 @@ def judged_part(
         else:
             by_pair[query, document] = grade
     judged = {query for query, _ in by_pair}
-    ids = [query for query in queries if query in judged]
-    counts["queries without text"] = sum(not queries[query].strip() for query in ids)
     if name != "train":  # there they are left out, and said
         relevant = {query for (query, _), grade in by_pair.items() if grade > 0}
         counts["queries without a relevant document, which count 0"] = len(judged - relevant)
     warn_counts(where, counts)
-    if not ids:
+    if not judged:
         raise UserError(
             f"{where}: no judgment fits a query and a document of the data; check that the ids of "
             "the three files belong together"
         )
+    ids = [query for query in queries if query in judged]
     rows = {query: row for row, query in enumerate(ids)}
     triples = [(rows[q], document_rows[d], grade) for (q, d), grade in by_pair.items()]
-    collection = Collection(name, ids, [" ".join(queries[query].split()) for query in ids])
-    return JudgedQueries(collection, Judgments.of(triples))
+    return ids, Judgments.of(triples)
+
+
+def read_parts(root: Path, fix: str) -> dict[str, tuple[Path, list[Grade]]]:
+    """Return file and judgments of every part that a folder `qrels` in BEIR's layout has.
+
+    Args:
+        root: has the folder.
+        fix: ends the error message.
+
+    Raises:
+        UserError: If there is none for testing, or one is damaged.
+    """
+    found = {}
+    for part, names in PARTS.items():
+        path = next((p for n in names if is_file(p := root / "qrels" / f"{n}.tsv")), None)
+        if path is not None:
+            found[part] = path, read_qrels(path, fix)
+    if "test" not in found:
+        raise UserError(f"{root / 'qrels' / 'test.tsv'} is missing; {fix}")
+    return found
 
 
 def warn_unjudged(
@@ -150,19 +197,6 @@ def warn_unjudged(
     judged = {identifier for part in parts.values() for identifier in part.queries.ids}
     count = sum(identifier not in judged for identifier in queries)
     warn_counts(where, {"queries without judgments": count})
-
-
-def warn_trained(where: object, parts: Mapping[str, JudgedQueries]) -> None:
-    """Say how many training queries are equal to one of validation or test, which flatters both."""
-    held_out = {
-        normal_form(str(text))
-        for name, part in parts.items()
-        if name != "train"
-        for text in part.queries.items
-    }
-    texts = parts["train"].queries.items if "train" in parts else []
-    count = sum(normal_form(str(text)) in held_out for text in texts)
-    warn_counts(where, {"training queries that are also held out": count})
 
 
 def warn_documents(where: object, texts: Sequence[str]) -> None:

@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data._files import require_folder
-from tutelage.data._text import is_file, iterate_lines
+from tutelage.data._text import iterate_lines
 from tutelage.data.generated_queries import Documents, Generator
 from tutelage.data.retrieval_data import RetrievalContents, RetrievalData
 from tutelage.data.sets._judgments import (
     judged_part,
     read_corpus,
-    read_qrels,
+    read_parts,
     unique_rows,
-    warn_trained,
     warn_unjudged,
 )
 from tutelage.data.sets._user_queries import read_user_queries
 from tutelage.errors import UserError
 
 ADVICE = "give a folder with corpus.jsonl, queries.jsonl and qrels/test.tsv, and set data.root"
-PARTS = {"train": ("train",), "validation": ("dev", "validation", "val"), "test": ("test",)}
 
 
 class Beir(RetrievalData):
@@ -34,7 +32,8 @@ class Beir(RetrievalData):
         qrels/test.tsv  query-id, corpus-id, score with tabs and a header; train.tsv, dev.tsv
 
     Encoders read title and text. Without qrels/train.tsv the training queries are generated. Ids
-    are text. Judgments of unknown documents and queries are counted and left out.
+    are text. Judgments of unknown documents and queries are counted and left out, and so are
+    training queries that are equal to one of validation or test.
 
     Args:
         root: the folder.
@@ -83,15 +82,11 @@ class Beir(RetrievalData):
         asked = read_json_lines(root / "queries.jsonl", ("_id", "text"), ADVICE)
         unique_rows([entry["_id"] for entry in asked], str(root / "queries.jsonl"))
         queries = {entry["_id"]: entry["text"] for entry in asked}
-        parts = {}
-        for part, names in PARTS.items():
-            path = next((p for n in names if is_file(p := root / "qrels" / f"{n}.tsv")), None)
-            if path is not None:
-                parts[part] = judged_part(part, queries, read_qrels(path, ADVICE), rows, path)
-        if "test" not in parts:
-            raise UserError(f"{root / 'qrels' / 'test.tsv'} is missing; {ADVICE}")
+        parts = {
+            part: judged_part(part, queries, grades, rows, path)
+            for part, (path, grades) in read_parts(root, ADVICE).items()
+        }
         warn_unjudged(root / "queries.jsonl", queries, parts)
-        warn_trained(root / "queries.jsonl", parts)
         user = None
         if self.generated_file is not None:
             excluded = [str(text) for part in parts.values() for text in part.queries.items]

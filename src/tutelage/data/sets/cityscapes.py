@@ -56,8 +56,10 @@ class Cityscapes(ImageData):
         test: name of the test part; the default is Cityscapes' `val`, as is usual: the masks of its
             `test` are not public.
         crop: height and width of the training crops in pixels.
+        shorter_side: from and to which length of the shorter side, in pixels, training images are
+            resized at random before they are cropped.
         validation: share of the training part that is held out for validation.
-        augment: True resizes to 0.5 to 2 times the size, crops and mirrors.
+        augment: True resizes by `shorter_side`, crops and mirrors.
     """
 
     mean = (0.485, 0.456, 0.406)
@@ -70,6 +72,7 @@ class Cityscapes(ImageData):
         val: str | None = None,
         test: str | None = "val",
         crop: tuple[int, int] = (512, 1024),
+        shorter_side: tuple[int, int] = (512, 2048),
         validation: float = 0.1,
         augment: bool | nn.Module = True,
     ) -> None:
@@ -78,6 +81,7 @@ class Cityscapes(ImageData):
         self.val = val
         self.test = test
         self.crop = crop
+        self.shorter_side = shorter_side
         self.validation = validation
         self.augment = augment
 
@@ -97,7 +101,7 @@ class Cityscapes(ImageData):
 
     def standard_augmentation(self) -> nn.Module:
         """Resize at random, crop, mirror."""
-        return scaled_crop((512, 2048), self.crop)
+        return scaled_crop(self.shorter_side, self.crop)
 
     def _part(self, part: str) -> MaskSet:
         root = require_folder(self.root, type(self).__name__, ADVICE)

@@ -18,12 +18,13 @@ from tutelage.data._files import (
     require_folder,
 )
 from tutelage.data._overlap import warn_copies
-from tutelage.data._text import warn_counts
+from tutelage.data._text import is_file, warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.sets._coco_file import CocoImage, read_classes, read_instances
 from tutelage.errors import UserError
 
+PREFIX = "instances_"  # of the file of a part, before its name
 MIN_SIDE = 1.0  # in pixels, of a box that an augmentation has cut
 ADVICE = (
     "lay it out as root/annotations/instances_<part>.json and root/<part>/*.jpg, and set data.root"
@@ -222,4 +223,14 @@ def _paths(part: BoxSet) -> list[Path]:
 
 
 def _instances_file(root: Path, part: str) -> Path:
-    return root / "annotations" / f"instances_{part}.json"
+    """Return the file of a part, and name the parts that there are if it is none of them."""
+    folder = root / "annotations"
+    path = folder / f"{PREFIX}{part}.json"
+    if not is_file(path):
+        parts = sorted(found.stem.removeprefix(PREFIX) for found in folder.glob(f"{PREFIX}*.json"))
+        raise UserError(
+            f"{path} is missing; the parts in {folder} are: {', '.join(parts) or 'none'}; name "
+            "them in data.train, data.val and data.test, where val: null cuts a share of the "
+            "training part"
+        )
+    return path

@@ -70,8 +70,10 @@ class VOCSegmentation(ImageData):
         values: number in the mask files -> class, 255 for none, such as {0: 0, 255: 1}; any other
             number is an error. None if the numbers are the classes, and 255 is none.
         crop: side of the training crops in pixels.
+        shorter_side: from and to which length of the shorter side, in pixels, training images are
+            resized at random before they are cropped; for small images, take half and twice theirs.
         validation: share of the training part that is held out for validation.
-        augment: True resizes the shorter side to 0.5 to 2 times 520 pixels, crops and mirrors.
+        augment: True resizes by `shorter_side`, crops and mirrors.
     """
 
     mean = (0.485, 0.456, 0.406)
@@ -87,6 +89,7 @@ class VOCSegmentation(ImageData):
         names: list[str] | None = None,
         values: dict[int, int] | None = None,
         crop: int = 480,
+        shorter_side: tuple[int, int] = (260, 1040),
         validation: float = 0.1,
         augment: bool | nn.Module = True,
     ) -> None:
@@ -98,6 +101,7 @@ class VOCSegmentation(ImageData):
         self.names = names
         self.values = values
         self.crop = crop
+        self.shorter_side = shorter_side
         self.validation = validation
         self.augment = augment
 
@@ -118,7 +122,7 @@ class VOCSegmentation(ImageData):
 
     def standard_augmentation(self) -> nn.Module:
         """Resize at random, crop, mirror: torchvision's reference for these networks."""
-        return scaled_crop((260, 1040), (self.crop, self.crop))
+        return scaled_crop(self.shorter_side, (self.crop, self.crop))
 
     def _folder(self) -> Path:
         root = require_folder(self.root, type(self).__name__, ADVICE)

@@ -51,7 +51,12 @@ from tutelage.methods.embed_distill.losses import (
     score_distillation_loss,
 )
 from tutelage.methods.embed_distill.outputs import Vectors
-from tutelage.methods.embed_distill.student import embed_distill_student, fit_projection, prepare
+from tutelage.methods.embed_distill.student import (
+    embed_distill_student,
+    fit_projection,
+    prepare,
+    use_stored,
+)
 
 Form = Literal["kl", "ce", "margin_mse"]
 
@@ -132,6 +137,7 @@ class EmbedDistill(Method):
         self.shares = {} if shares is None else checked_shares("EmbedDistill", shares)
         self._student: Unregistered[nn.Module] | None = None
         self._data: Any = None
+        self._teacher: Teacher | None = None
 
     def build_student(self, student: nn.Module, teacher: Teacher) -> nn.Module:
         """Return the student with its projection and, if it inherits them, the documents."""
@@ -145,15 +151,18 @@ class EmbedDistill(Method):
         return self._data
 
     def setup(self, example: Step, teacher: Teacher) -> None:
-        """Check widths, then let a teacher with a cache encode all that training draws from.
-
-        That may take hours, so that it comes after all checks.
-        """
+        """Check widths, and start the projection; vectors of earlier runs are used."""
         self._check(example)
         if self._data is not None:
-            prepare(self._data, teacher)
+            use_stored(self._data, teacher)
             if self.projection == "lstsq" and self._student is not None:
                 fit_projection(self._student.module, self._data, teacher)
+            self._teacher = teacher  # no module, so that it stays unregistered
+
+    def on_train_start(self) -> None:
+        """Let a teacher with a cache encode all that training draws from, which may take hours."""
+        if self._data is not None and self._teacher is not None:
+            prepare(self._data, self._teacher)
 
     def _check(self, example: Step) -> None:
         """Check widths, and warn if vectors of one side only have length 1."""
@@ -163,6 +172,12 @@ class EmbedDistill(Method):
             raise UserError(
                 "the teacher scores pairs and gives no vectors, so there is nothing to match; set "
                 "embed_weight to 0, or give it dual pooling"
+            )
+        is_of_pairs = other.queries is None or other.queries.ndim != 2
+        if self.shares and is_of_pairs:
+            raise UserError(
+                "the teacher reads queries together with documents, so that it has no vectors for "
+                "generated queries; leave method.shares out"
             )
         if other.queries is None or student.queries is None:
             return
@@ -208,12 +223,14 @@ class EmbedDistill(Method):
         return terms
 
     def _score(self, student: Vectors, teacher: Vectors, step: Step) -> Tensor:
+        queries = student.labeled_queries()
+        if not len(queries):  # generated queries alone
+            return queries.sum()
         if student.documents is None:
             raise UserError(
                 "EmbedDistill distills scores of documents, but the student's output has none; set "
                 "score_weight to 0, or give a dual encoder such as tutelage.models.SentenceEncoder"
             )
-        queries = student.labeled_queries()
         groups = step.batch.get("document_groups")
         if teacher.scores is not None:
             own = student.own_candidates()

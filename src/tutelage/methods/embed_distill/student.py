@@ -56,11 +56,25 @@ def prepare(data: Any, teacher: Teacher) -> None:
         data: samples with `collections`, as `tutelage.data.QuerySamples`; others need nothing.
         teacher: of the recipe.
     """
-    if not isinstance(data, HasCollections):
-        return
-    for model in teacher.models().values():
-        if isinstance(model, DualEncoder):
-            model.prepare(data.collections())
+    if isinstance(data, HasCollections):
+        for encoder in _encoders(teacher):
+            encoder.prepare(data.collections())
+
+
+def use_stored(data: Any, teacher: Teacher) -> None:
+    """Let a teacher with a cache take the vectors that earlier runs have stored.
+
+    Args:
+        data: as `prepare`.
+        teacher: of the recipe.
+    """
+    if isinstance(data, HasCollections):
+        for encoder in _encoders(teacher):
+            encoder.use_stored(data.collections())
+
+
+def _encoders(teacher: Teacher) -> list[DualEncoder]:
+    return [model for model in teacher.models().values() if isinstance(model, DualEncoder)]
 
 
 def fit_projection(student: nn.Module, data: Any, teacher: Teacher) -> None:

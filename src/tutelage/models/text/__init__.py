@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tutelage.models.text.cross_encoder import CrossEncoder
 from tutelage.models.text.dual_encoder import DualEncoder, Role
 from tutelage.models.text.projected import InheritedDocuments, ProjectedEncoder
 from tutelage.models.text.sentence import SentenceEncoder
@@ -9,6 +10,7 @@ from tutelage.models.text.static import StaticEncoder
 from tutelage.models.text.towers import TwoTowers, VectorEncoder
 
 __all__ = [
+    "CrossEncoder",
     "DualEncoder",
     "InheritedDocuments",
     "ProjectedEncoder",

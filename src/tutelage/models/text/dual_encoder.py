@@ -108,6 +108,10 @@ class DualEncoder(nn.Module, ABC):
         """Get ready for collections that training will draw from; default: nothing to do."""
         return None
 
+    def use_stored(self, collections: Sequence[tuple[Collection, Role]]) -> None:
+        """Take what `prepare` has stored earlier, and encode nothing; default: nothing to do."""
+        return None
+
     def fingerprint(self) -> dict[str, Any]:
         """Return what the vectors depend on beside the items, as JSON can hold it.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from tutelage.core.modes import eval_mode
 from tutelage.core.teacher import Teacher
 from tutelage.models.text import DualEncoder
+from tutelage.tasks._checks import warn_once
 from tutelage.tasks.retrieval.bm25 import bm25_ranking
 from tutelage.tasks.retrieval.compare import paired_test
 from tutelage.tasks.retrieval.evaluation import Found, RankedPart, evaluate_part, over_ranks
@@ -26,7 +27,8 @@ class BesideStudent:
     def teacher(self, teacher: Teacher, student: Found, part: RankedPart) -> dict[str, float]:
         """Return the teacher's metrics, the student's retention, and the distances of vectors.
 
-        Nothing for a teacher that is not one dual encoder.
+        Nothing for a teacher that is not one dual encoder, and no retention of a metric that is 0
+        for the teacher.
 
         Args:
             teacher: of the recipe.
@@ -47,7 +49,13 @@ class BesideStudent:
         its = other.means()
         for name in COMPARED:
             metrics[f"teacher_{name}"] = its[name]
-            metrics[f"retention_{name}"] = own[name] / its[name] if its[name] else float("nan")
+            if its[name] > 0:
+                metrics[f"retention_{name}"] = own[name] / its[name]
+            else:
+                warn_once(
+                    f"the teacher's {name} on the {len(part.rows)} queries of {part.queries.name} "
+                    "is 0, so that there is no retention; check that texts and ids belong together"
+                )
         test = paired_test(student.by_query["ndcg@10"], other.by_query["ndcg@10"])
         metrics["difference_to_teacher"] = test.difference
         metrics["difference_to_teacher_se"] = test.standard_error

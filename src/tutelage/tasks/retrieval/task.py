@@ -67,9 +67,11 @@ class Retrieval(Task):
                 f"the network gives a {type(output).__name__} without 'queries' and 'documents'; "
                 "give a dual encoder, such as tutelage.models.SentenceEncoder"
             )
+        queries: Tensor = output["queries"][: batch.get("num_labeled")]
+        if not len(queries):  # generated queries alone
+            return queries.sum()
         if "documents" not in output:
             raise UserError("the batch has no documents; train on a part that has relevant ones")
-        queries = output["queries"][: batch.get("num_labeled")]
         return in_batch_softmax_loss(
             queries,
             output["documents"],

@@ -7,14 +7,13 @@ vectors depend on the pair: there is no vector of a document for all queries.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice
 
 QUERY = 1
 DOCUMENT = 2
@@ -44,7 +43,8 @@ def dual_pooling(
     Raises:
         UserError: If the shapes do not fit, or a segment of a pair has no token.
     """
-    check_choice("pooling", pooling, Pooling)
+    if pooling not in get_args(Pooling):
+        raise UserError(f"pooling is 'mean' or 'first', got {pooling!r}; choose one of them")
     if tokens.ndim != 3 or segments.shape != tokens.shape[:2]:
         raise UserError(
             f"dual pooling needs tokens (B, L, d) and segments (B, L), got {tuple(tokens.shape)} "
