@@ -27,6 +27,15 @@ MAX_JSON = 2**30  # bytes; what a program wrote about a run is far smaller
 TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}\.tmp")
 
 
+def user_cache() -> Path:
+    """Return the folder for what can be made again: `tutelage` in the user's cache folder.
+
+    That is `XDG_CACHE_HOME`, or else `~/.cache`. It need not exist.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "tutelage"
+
+
 def temporary_folder(path: Path) -> Path:
     """Make a folder of a random name beside `path`, readable by its owner alone."""
     while True:

@@ -192,3 +192,11 @@ def test_damage_is_always_one_sentence(tmp_path: Path) -> None:
             with warnings.catch_warnings(), suppress(UserError):
                 warnings.simplefilter("ignore")
                 decode_image(path)
+
+
+def test_a_jpeg_file_that_is_cut_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cut.jpg"
+    Image.new("RGB", (40, 40), (9, 200, 3)).save(path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"cut\.jpg cannot be decoded as an image"):
+        decode_image(path)

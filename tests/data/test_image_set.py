@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tutelage.data import ArraySet, Digits, ImageSet, collate
-from tutelage.data._augmentation import PaddedCrop
+from tutelage.data.transforms import PaddedCrop
 
 
 def augmented(seed: int = 0) -> ArraySet:

@@ -55,3 +55,17 @@ def test_stratified_parts_cover_small_classes() -> None:
     parts = stratified(labels, [0.6, 0.2, 0.2])
     assert [int((labels[part] == 0).sum()) for part in parts] == [3, 1, 1]
     assert torch.cat(parts).sort().values.tolist() == list(range(105))
+
+
+def test_cuts_of_many_classes_are_one_pass_over_the_labels() -> None:
+    """Every class in turn, as if each were looked for alone; labels need not be 0, 1, 2, ..."""
+    labels = torch.randint(40, (900,), generator=torch.Generator().manual_seed(0)) * 7 - 3
+    generator = torch.Generator().manual_seed(5)
+    by_class = []
+    for label in sorted(set(labels.tolist())):
+        members = (labels == label).nonzero().flatten()
+        by_class.append(members[torch.randperm(len(members), generator=generator)].tolist())
+    in_turn = [m[i] for i in range(900) for m in by_class if i < len(m)]
+    assert label_subset(labels, 300, seed=5).tolist() == sorted(in_turn[:300])
+    halves = [member for m in by_class for member in m[: round(len(m) / 2)]]
+    assert stratified(labels, [0.5, 0.5], seed=5)[0].tolist() == sorted(halves)

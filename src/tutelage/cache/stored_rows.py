@@ -1,6 +1,6 @@
 """Rows of a teacher's outputs on disk: a memory-mapped array, ids, and what they depend on.
 
-    <name>.npy           (n, ...), float32 or float16, one row an item; mapped into memory
+    <name>.npy           (n, ...), float32, float16 or uint8, one row an item; mapped into memory
     <name>.ids.json      the id of each row
     <name>.json          fingerprint of the network, digest of the items, count, dtype, shape
     <name>.npy.partial   while it is being made, with <name>.progress.json beside it
@@ -29,7 +29,7 @@ from tutelage.io import atomic, read_json, settle, sync_folder, write_json
 
 VERSION = 1
 SAVE_EVERY = 1024  # rows
-Dtype = Literal["float32", "float16"]
+Dtype = Literal["float32", "float16", "uint8"]
 Rows = Iterator[tuple[Tensor, Tensor]]
 
 

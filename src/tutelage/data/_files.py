@@ -93,7 +93,7 @@ def decode_image(path: Path, annotated_size: tuple[int, int] | None = None) -> T
         upright = image.transpose(Image.Transpose[UPRIGHT[orientation]])
         if annotated_size is None or annotated_size == upright.size:
             image = upright
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1), order="C"))
 
 
 def check_image_files(paths: Sequence[Path]) -> None:
@@ -194,7 +194,7 @@ def _to_rgb(file: Any, path: Path) -> Any:
         file.info["transparency"] = tuple(value >> 8 for value in transparent)
     has_alpha = "A" in file.getbands() or "a" in file.getbands() or transparent is not None
     if not has_alpha:
-        return file.convert("RGB")
+        return file if file.mode == "RGB" else file.convert("RGB")  # which copies RGB, too
     image = file.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")

@@ -34,6 +34,16 @@ class ConcatSamples(ImageSet):
         self.parts = list(parts)
         self.sources = sources
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files."""
+        return any(part.reads_files for part in self.parts)
+
+    def before_loading(self) -> None:
+        """Make ready what loading processes share of every set."""
+        for part in self.parts:
+            part.before_loading()
+
     def image(self, position: int) -> Tensor:
         """Return one image without augmentation."""
         number, local = self.sources[position].tolist()
@@ -54,8 +64,8 @@ class ConcatSamples(ImageSet):
         parts = [part.subset_with(torch.arange(len(part)), augment, seed) for part in self.parts]
         return self._chosen(parts, positions)
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples with these keys as one batch, in their order."""
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples with these keys as one batch, in their order, augmented."""
         positions = torch.tensor([position for _, position in keys])
         sources = self.sources[positions].tolist()
         order: list[int] = []
@@ -77,6 +87,10 @@ class ConcatSamples(ImageSet):
                 "views": joined.views[back],
             }
         )
+
+    def finish(self, loaded: Batch, device: torch.device | str) -> Batch:
+        """Return the batch on a device; every set has augmented its own samples."""
+        return loaded.to(device, non_blocking=True)
 
     def _chosen(self, parts: Sequence[ImageSet], positions: Tensor) -> ConcatSamples:
         return ConcatSamples(

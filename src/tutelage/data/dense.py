@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from tutelage.data.image_set import ImageSet, to_float
+from tutelage.data.transforms.base import BatchTransform
+from tutelage.errors import UserError
 
 
 class DenseSet(ImageSet):
@@ -27,9 +29,18 @@ class DenseSet(ImageSet):
         """Return a target, maybe augmented, as plain tensors, without what has left the image."""
 
     def sample(self, epoch: int, position: int) -> tuple[Tensor, Any]:
-        """Return image and target of one sample, augmented."""
+        """Return image and target of one sample, augmented.
+
+        Raises:
+            UserError: If the augmentation would leave boxes or masks behind.
+        """
         image = self.image(position)
         target = self.target(position)
+        if isinstance(self.augment, BatchTransform):
+            raise UserError(
+                f"data.augment is a {type(self.augment).__name__} of tutelage.data.transforms, "
+                "which moves no boxes or masks; take a transform of torchvision.transforms.v2"
+            )
         if self.augment is not None:
             from torchvision import tv_tensors
 

@@ -2,7 +2,8 @@
 
 A sample's random crop depends on (seed, epoch, id) alone: not on the number of workers, and not on
 what was drawn before it. A run that resumes sees the same pixels, and a teacher's outputs can be
-stored under (id, view).
+stored under (id, view). A `BatchTransform` draws for a whole batch at once; any other transform is
+called sample by sample, with torch's generator seeded for each.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
-from tutelage.data._augmentation import PaddedCrop
 from tutelage.data.image_input import ImageInput
 from tutelage.data.samples import Key, Samples
+from tutelage.data.transforms.base import BatchTransform
+from tutelage.data.transforms.draws import Draws
 from tutelage.errors import UserError
 
 PRIME = 1_000_003  # keeps (seed, epoch, id) apart as long as epoch and id are smaller
@@ -32,7 +34,7 @@ class ImageSet(Samples, ABC):
     Args:
         labels: (N,) int64.
         ids: (N,) int64, the number of each sample in its original part.
-        augment: a torchvision v2 transform, or None.
+        augment: a `BatchTransform`, a torchvision v2 transform, or None.
         seed: of the augmentation.
     """
 
@@ -63,16 +65,38 @@ class ImageSet(Samples, ABC):
 
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Return the samples with these keys as one batch."""
+        return self.finish(self.load(keys), "cpu")
+
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples before whole batches are augmented; images may still be uint8."""
         samples = [self.sample(epoch, position) for epoch, position in keys]
         inputs, labels = self.collate([s[0] for s in samples], [s[1] for s in samples])
         return self._with_ids(keys, inputs, labels)
 
+    def finish(self, loaded: Batch, device: torch.device | str) -> Batch:
+        """Return the batch on a device, augmented there, float32 in [0, 1]."""
+        batch = loaded.to(device, non_blocking=True)
+        images = batch.inputs
+        if isinstance(self.augment, BatchTransform):
+            # The numbers are drawn on the CPU: no device waits for another, and all draw the same.
+            images = self.augment_batch(self.augment, images, Draws(loaded.views, loaded.ids))
+        if isinstance(images, Tensor):
+            images = to_float(images)
+        return batch.with_fields({"inputs": images})
+
+    def augment_batch(self, augment: BatchTransform, images: Tensor, draws: Draws) -> Tensor:
+        """Return images (N, C, H, W) as `load` gave them, augmented."""
+        return augment(images, draws)  # type: ignore[no-any-return]
+
     def sample(self, epoch: int, position: int) -> tuple[Tensor, Any]:
-        """Return the image (C, H, W), augmented, float32 in [0, 1], and the label of one sample."""
+        """Return image (C, H, W) and label of one sample, uint8, or float32 in [0, 1].
+
+        The image is augmented unless that is done for whole batches.
+        """
         image = self.image(position)
-        if self.augment is not None:
+        if self.augment is not None and not isinstance(self.augment, BatchTransform):
             image = self._augmented(epoch, position, image)
-        return to_float(image), self.labels[position]
+        return image, self.labels[position]
 
     def collate(self, images: Sequence[Tensor], labels: Sequence[Any]) -> tuple[Any, Any]:
         """Return images and labels of several samples as the fields `inputs` and `labels`."""
@@ -121,7 +145,7 @@ class ArraySet(ImageSet):
         images: (N, C, H, W) uint8.
         labels: (N,) int64.
         ids: (N,) int64; None counts from 0.
-        augment: a torchvision v2 transform, or None.
+        augment: a `BatchTransform`, a torchvision v2 transform, or None.
         seed: of the augmentation.
     """
 
@@ -156,17 +180,12 @@ class ArraySet(ImageSet):
             seed=seed,
         )
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples with these keys as one batch."""
-        positions = [position for _, position in keys]
-        if self.augment is None:
-            images = self.images[positions]
-        elif isinstance(self.augment, PaddedCrop):
-            seeds = [self._sample_seed(epoch, position) for epoch, position in keys]
-            images = self.augment.whole_batch(self.images[positions], seeds)
-        else:
-            return super().batch(keys)
-        return self._with_ids(keys, to_float(images), self.labels[positions])
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples before whole batches are augmented, uint8."""
+        if self.augment is not None and not isinstance(self.augment, BatchTransform):
+            return super().load(keys)
+        positions = torch.tensor([position for _, position in keys], dtype=torch.int64)
+        return self._with_ids(keys, self.images[positions], self.labels[positions])
 
 
 def view_number(seed: int, epoch: int) -> int:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tutelage.core.batch import Batch
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_input import ImageInput
-from tutelage.data.image_set import to_float
 from tutelage.data.masks import MaskSet, mask_labels
 from tutelage.data.samples import Key
 
@@ -70,13 +69,13 @@ class MaskArray(DenseSet):
             seed=seed,
         )
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples with these keys as one batch."""
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples with these keys; without augmentation images are uint8."""
         if self.augment is not None:
-            return super().batch(keys)
+            return super().load(keys)
         positions = [position for _, position in keys]
         labels = mask_labels(self.masks[positions])
-        return self._with_ids(keys, to_float(self.images[positions]), labels)
+        return self._with_ids(keys, self.images[positions], labels)
 
 
 def resized_masks(masks: MaskSet, size: tuple[int, int]) -> MaskArray:

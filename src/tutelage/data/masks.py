@@ -136,6 +136,11 @@ class MaskSet(DenseSet):
         self.mask_format = mask_format
 
     @property
+    def reads_files(self) -> bool:
+        """Images and masks are decoded whenever they are read."""
+        return True
+
+    @property
     def images(self) -> list[Path]:
         """The image files of all pairs."""
         return [image for image, _ in self.pairs]

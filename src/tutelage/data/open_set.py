@@ -112,6 +112,15 @@ class LabeledWithPools(ImageSet):
         self.images = images
         self.pools = dict(pools)
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files."""
+        return self.images.reads_files
+
+    def before_loading(self) -> None:
+        """Make ready what loading processes share; pools without a share are not read."""
+        self.images.before_loading()
+
     def image(self, position: int) -> Tensor:
         """Return one labeled image without augmentation."""
         return self.images.image(position)
@@ -120,9 +129,13 @@ class LabeledWithPools(ImageSet):
         """Return the rule of the labeled images."""
         return self.images.input_rule()
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return labeled images before they are augmented."""
+        return self.images.load(keys)
+
+    def finish(self, loaded: Batch, device: torch.device | str) -> Batch:
         """Return labeled images as one batch."""
-        return self.images.batch(keys)
+        return self.images.finish(loaded, device)
 
     def subset_with(
         self, positions: Tensor, augment: nn.Module | None, seed: int

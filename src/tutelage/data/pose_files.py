@@ -47,6 +47,11 @@ class PoseFiles(PoseSet):
         self.sizes = sizes
         self.images = images
 
+    @property
+    def reads_files(self) -> bool:
+        """Images are decoded whenever they are read."""
+        return True
+
     def image(self, position: int) -> Tensor:
         """Decode the image of a sample."""
         index = int(self.images[position])

@@ -90,8 +90,8 @@ class PoseSet(ImageSet):
         affine = region_affine(self.joints.regions, self.size)
         return _labels(apply_affine(affine, self.joints.points), self.joints.weights, self.size)
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples with these keys as one batch."""
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples with these keys, augmented."""
         images = []
         labels = []
         affines = []

@@ -7,15 +7,53 @@ touched: it is the sampler's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from tutelage.core.batch import Batch
 from tutelage.data.samples import Key, Samples
 
 
-class RepeatedViews(Samples):
+class SamplesUnderKeys(Samples, ABC):
+    """Samples that are asked for under other keys.
+
+    Args:
+        samples: any.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files."""
+        return self.samples.reads_files
+
+    @abstractmethod
+    def keys_of(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Return the keys of the samples within."""
+
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """Return the samples as one batch."""
+        return self.samples.batch(self.keys_of(keys))
+
+    def before_loading(self) -> None:
+        """Make ready what loading processes share."""
+        self.samples.before_loading()
+
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return what `finish` makes a batch of."""
+        return self.samples.load(self.keys_of(keys))
+
+    def finish(self, loaded: Batch, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        return self.samples.finish(loaded, device)
+
+
+class RepeatedViews(SamplesUnderKeys):
     """Samples in the augmentations of their first epochs, again and again.
 
     Args:
@@ -24,7 +62,7 @@ class RepeatedViews(Samples):
     """
 
     def __init__(self, samples: Samples, count: int) -> None:
-        self.samples = samples
+        super().__init__(samples)
         self.count = count
         self.streams = samples.streams
 
@@ -32,16 +70,16 @@ class RepeatedViews(Samples):
         """Return the number of samples."""
         return len(self.samples)
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples with these keys, augmented as in one of the first epochs."""
-        return self.samples.batch([(epoch % self.count, position) for epoch, position in keys])
+    def keys_of(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Return the keys in one of the first epochs."""
+        return [(epoch % self.count, position) for epoch, position in keys]
 
     def subset(self, positions: Sequence[int] | Tensor) -> RepeatedViews:
         """Return the samples at these positions, whose views repeat as well."""
         return RepeatedViews(self.samples.subset(positions), self.count)
 
 
-class KeyedSamples(Samples):
+class KeyedSamples(SamplesUnderKeys):
     """Samples of any epochs as a set of its own, in the order of their keys.
 
     Args:
@@ -50,16 +88,16 @@ class KeyedSamples(Samples):
     """
 
     def __init__(self, samples: Samples, keys: Sequence[Key]) -> None:
-        self.samples = samples
+        super().__init__(samples)
         self.keys = keys
 
     def __len__(self) -> int:
         """Return the number of keys."""
         return len(self.keys)
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples whose keys stand at these positions; the epoch does not matter."""
-        return self.samples.batch([self.keys[position] for _, position in keys])
+    def keys_of(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Return the keys that stand at these positions; the epoch does not matter."""
+        return [self.keys[position] for _, position in keys]
 
     def subset(self, positions: Sequence[int] | Tensor) -> KeyedSamples:
         """Return the samples at these positions."""

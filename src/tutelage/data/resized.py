@@ -90,6 +90,15 @@ class ResizedSet(ImageSet):
         self.images = images
         self.shape = shape
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files."""
+        return self.images.reads_files
+
+    def before_loading(self) -> None:
+        """Make ready what loading processes share."""
+        self.images.before_loading()
+
     def image(self, position: int) -> Tensor:
         """Return one image in the shape."""
         return reshaped(self.images.image(position), self.shape)

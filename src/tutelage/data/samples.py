@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -46,6 +47,11 @@ class Samples(Dataset[Batch], ABC):
 
     streams: Sequence[Stream] = ()
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether a batch is read from files, so that loading processes are worth their start."""
+        return False
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples, those of the streams included."""
@@ -53,6 +59,31 @@ class Samples(Dataset[Batch], ABC):
     @abstractmethod
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Return the samples with these keys as one batch."""
+
+    def before_loading(self) -> None:
+        """Make ready what loading processes share; called before they are started.
+
+        By default there is nothing to do.
+        """
+        return None
+
+    def load(self, keys: Sequence[Key]) -> Batch:
+        """Return what `finish` makes a batch of; by default that is the batch.
+
+        A training run on an accelerator loads in its loading processes and finishes on the
+        accelerator, so that images travel as bytes and are augmented where that is fast.
+        `finish(load(keys), "cpu")` is `batch(keys)`.
+        """
+        return self.batch(keys)
+
+    def finish(self, loaded: Batch, device: torch.device | str) -> Batch:
+        """Return the batch on a device.
+
+        Args:
+            loaded: what `load` gave, on the CPU.
+            device: where the batch is used.
+        """
+        return loaded.to(device, non_blocking=True)
 
     @abstractmethod
     def subset(self, positions: Sequence[int] | Tensor) -> Samples:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,8 +35,7 @@ def stratified(labels: Tensor, shares: Sequence[float], seed: int = SPLIT_SEED) 
     parts: list[list[Tensor]] = [[] for _ in shares]
     # Fractions, so that shares such as 0.1 sum to 1 exactly and no sample is left out.
     exact_shares = [Fraction(share).limit_denominator(10_000) for share in shares]
-    for label in sorted(set(labels.tolist())):
-        members = _shuffled(labels, label, generator)
+    for members in _shuffled_by_class(labels, generator):
         start = 0
         cumulated = Fraction(0)
         for part, share in zip(parts, exact_shares, strict=True):
@@ -62,24 +62,31 @@ def label_subset(labels: Tensor, count: int, seed: int) -> Tensor:
     Raises:
         UserError: If that is fewer than one per class, or more than there are.
     """
-    classes = sorted(set(labels.tolist()))
-    if not len(classes) <= count <= len(labels):
+    num_classes = len(np.unique(labels.numpy()))
+    if not num_classes <= count <= len(labels):
         raise UserError(
             f"num_labels is {count}, but the training part has {len(labels)} images of "
-            f"{len(classes)} classes; choose {len(classes)} to {len(labels)}, or leave it out for "
+            f"{num_classes} classes; choose {num_classes} to {len(labels)}, or leave it out for "
             "all"
         )
     generator = torch.Generator().manual_seed(seed)
-    by_class = [_shuffled(labels, label, generator).tolist() for label in classes]
-    # Deal out one sample of every class in turn.
-    rounds = max(len(members) for members in by_class)
-    in_turn: list[int] = []
-    for number in range(rounds):
-        in_turn += [members[number] for members in by_class if number < len(members)]
-    return torch.tensor(sorted(in_turn[:count]))
+    by_class = _shuffled_by_class(labels, generator)
+    # Deal out one sample of every class in turn: all firsts, then all seconds, ...
+    rounds = torch.cat([torch.arange(len(members)) for members in by_class])
+    in_turn = torch.cat(by_class)[rounds.argsort(stable=True)]
+    return in_turn[:count].sort().values
 
 
-def _shuffled(labels: Tensor, label: int, generator: torch.Generator) -> Tensor:
-    """Return the positions of one class in random order."""
-    members = (labels == label).nonzero().flatten()
-    return members[torch.randperm(len(members), generator=generator)]
+def _shuffled_by_class(labels: Tensor, generator: torch.Generator) -> list[Tensor]:
+    """Return the positions of every class in random order, the classes sorted.
+
+    One stable sort finds the members of all classes, so that a thousand classes take no longer than
+    ten.
+    """
+    order = labels.argsort(stable=True)
+    _, counts = np.unique(labels.numpy(), return_counts=True)
+    ends = counts.cumsum()[:-1].tolist()
+    return [
+        members[torch.randperm(len(members), generator=generator)]
+        for members in order.tensor_split(ends)
+    ]

@@ -184,5 +184,5 @@ def _with_loading(ready: TrainingSetup, step_seconds: float) -> float:
             break
         seconds.append(time.perf_counter() - start)
     loading = median(seconds) if seconds else 0.0
-    in_processes = ready.setup.recipe.train.num_workers > 0
+    in_processes = ready.training.num_workers > 0
     return max(step_seconds, loading) if in_processes else step_seconds + loading

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tutelage.core import Batch, Evaluation, Output, Task, Teacher
 from tutelage.core.modes import eval_mode
 from tutelage.data.samples import Samples
-from tutelage.engine.loader import evaluation_loader
+from tutelage.engine.loader import BatchLoader, evaluation_loader
 from tutelage.errors import UserError
 
 MAX_RECORDED_BYTES = 2**30
@@ -24,30 +24,34 @@ class EvalLoading:
 
     Attributes:
         batch_size: items in a batch.
-        num_workers: data loading processes.
+        num_workers: data loading processes; None takes what fits data and machine.
         device: where the batches go.
         rank: of this process.
         world: number of processes.
     """
 
     batch_size: int
-    num_workers: int
+    num_workers: int | None
     device: torch.device
     rank: int = 0
     world: int = 1
+    # The last one, whose loading processes are there: validation is on the same samples each time.
+    _loaders: list[BatchLoader] = field(default_factory=list, repr=False, compare=False)
 
     def batches(self, samples: Samples) -> Iterator[Batch]:
         """Give every item once, this rank's share, on the device."""
-        loader = evaluation_loader(
-            samples, self.batch_size, self.num_workers, rank=self.rank, world=self.world
-        )
-        return to_device(loader, self.device)
-
-
-def to_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """Give batches on a device; a copy to an accelerator does not wait."""
-    for batch in batches:
-        yield Batch.of(batch).to(device, non_blocking=True)
+        if not self._loaders or self._loaders[0].samples is not samples:
+            self._loaders[:] = [
+                evaluation_loader(
+                    samples,
+                    self.batch_size,
+                    self.num_workers,
+                    self.device,
+                    rank=self.rank,
+                    world=self.world,
+                )
+            ]
+        return iter(self._loaders[0])
 
 
 @torch.no_grad()

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import nn
-from torch.utils.data import DataLoader
 
 from tutelage.core import (
     Batch,
@@ -38,8 +37,8 @@ from tutelage.engine.checks.parts import (
 )
 from tutelage.engine.checks.student_facts import check_classes, normalized, read_student_facts
 from tutelage.engine.compiled import compile_networks
-from tutelage.engine.evaluate import EvalLoading, to_device
-from tutelage.engine.loader import EpochSampler, training_loader
+from tutelage.engine.evaluate import EvalLoading
+from tutelage.engine.loader import BatchLoader, EpochSampler, training_loader
 from tutelage.engine.ranks import (
     check_devices,
     check_launch,
@@ -76,8 +75,7 @@ class Setup:
         Raises:
             UserError: If data or weights are missing or do not fit.
         """
-        if recipe.train.num_threads is not None:
-            torch.set_num_threads(recipe.train.num_threads)
+        set_up_torch(recipe.train)
         set_seed(recipe.seed)
         parts = recipe.data.splits(recipe.num_labels, recipe.seed)
         teacher = make_teacher(recipe)
@@ -94,6 +92,14 @@ class Setup:
         train = self.recipe.train
         batch_size = train.batch_size if train.eval_batch_size is None else train.eval_batch_size
         return EvalLoading(batch_size, train.num_workers, device, rank, world)
+
+
+def set_up_torch(train: TrainConfig) -> None:
+    """Set what holds for the whole process: threads, precision of products, search for kernels."""
+    if train.num_threads is not None:
+        torch.set_num_threads(train.num_threads)
+    torch.set_float32_matmul_precision(train.matmul_precision)
+    torch.backends.cudnn.benchmark = train.cudnn_benchmark
 
 
 def make_teacher(recipe: Recipe) -> Teacher:
@@ -166,7 +172,7 @@ class TrainingSetup:
     optimizer: torch.optim.Optimizer
     cap: GradientCap | None
     sampler: EpochSampler
-    training: DataLoader[Batch]
+    training: BatchLoader
     loading: EvalLoading
     example: Batch
 
@@ -185,11 +191,14 @@ class TrainingSetup:
         samples = recipe.method.build_data(setup.parts["train"], setup.teacher)
         samples = with_repeated_views(recipe, samples)
         sampler = EpochSampler.over(samples, train.batch_size, recipe.seed, rank=rank, world=world)
-        training = training_loader(samples, sampler, train.num_workers)
+        training = training_loader(samples, sampler, train.num_workers, device)
         teacher = cached_teacher(setup, samples, device)
-        example = _first(training).to(device)
+        example = _first(training)
         check_layers(recipe.method, setup.student, setup.teacher)
         student = setup.student.to(device)
+        if train.channels_last:
+            for network in (student, *setup.teacher.models().values()):
+                network.to(memory_format=torch.channels_last)
         with blame_network(student, setup.teacher, recipe.task, example):
             check_student(student, recipe.task, example, recipe.data)
             distiller = Distiller(
@@ -207,7 +216,7 @@ class TrainingSetup:
 
     def training_batches(self) -> Iterable[Batch]:
         """Give the training batches of the sampler's epoch on the device."""
-        return to_device(self.training, self.loading.device)
+        return self.training
 
 
 def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator:

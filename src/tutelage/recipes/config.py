@@ -134,7 +134,14 @@ class TrainConfig:
             evaluated and saved; None keeps no average.
         precision: mixed precision; similarity losses stay in float32 by themselves.
         compile: compile student and teacher with torch.compile.
-        num_workers: data loading processes.
+        channels_last: let the weights of convolutions have channels last in memory, which is faster
+            on GPUs in mixed precision.
+        matmul_precision: of float32 products of matrices on GPUs, see
+            `torch.set_float32_matmul_precision`; `high` (TF32) is faster, and losses have it, too.
+        cudnn_benchmark: let cuDNN try its algorithms for every new shape, and take the fastest;
+            runs may then differ in the last bits.
+        num_workers: data loading processes; None takes none for data in memory and for fewer than
+            1000 files, else one for every CPU but one, up to 8.
         num_threads: CPU threads of torch; None leaves them.
         checkpoint: which epoch's student is saved: the best on validation data, or the last.
         calibrate: `temperature` fits one on validation data after training, for classification:
@@ -165,7 +172,10 @@ class TrainConfig:
     ema_decay: float | None = None
     precision: Literal["no", "bf16", "fp16"] = "no"
     compile: bool = False
-    num_workers: int = 0
+    channels_last: bool = False
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    cudnn_benchmark: bool = False
+    num_workers: int | None = None
     num_threads: int | None = None
     checkpoint: Literal["best", "last"] = "best"
     calibrate: Literal["none", "temperature"] = "none"

@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 
 from tutelage import UserError
-from tutelage.data import ImageFolder
-from tutelage.data._augmentation import PaddedCrop
+from tutelage.data import ImageFolder, _decoded, collate
 from tutelage.data._files import decode_image
 from tutelage.data.sets import image_folder
+from tutelage.data.transforms import PaddedCrop
 
 
 def write(
@@ -228,7 +230,7 @@ def test_small_images_are_decoded_once_and_cropped_as_those_of_cifar(
     train = data.splits()["train"]
     first = train.batch([(0, 0), (0, 1)]).inputs
     assert first.shape == (2, 3, 16, 16)
-    monkeypatch.setattr(image_folder, "decode_image", None)  # not called again
+    monkeypatch.setattr(_decoded, "decode_image", None)  # not called again
     assert torch.equal(train.batch([(0, 0), (0, 1)]).inputs, first)
     assert train.subset([1]).batch([(3, 0)]).inputs.shape == (1, 3, 16, 16)
 
@@ -249,3 +251,179 @@ def test_a_setting_of_another_kind_is_refused(name: str, value: object, message:
     settings: dict[str, Any] = {"root": "images", name: value}
     with pytest.raises(UserError, match=message):
         ImageFolder(**settings)
+
+
+def mixed_tree(root: Path) -> None:
+    """Images of several sizes and formats, of which no two are equal."""
+    for number in range(24):
+        generator = torch.Generator().manual_seed(number)
+        height, width = (int(side) for side in torch.randint(20, 60, (2,), generator=generator))
+        coarse = torch.randint(256, (5, 5, 3), generator=generator, dtype=torch.uint8)
+        image = Image.fromarray(coarse.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+        folder = root / ("cat", "dog")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{number}.{('jpg', 'png', 'webp')[number % 3]}")
+
+
+AUGMENTATIONS = {
+    "none": False,
+    "standard": True,
+    "small": PaddedCrop(40, padding=4),
+    "torchvision": v2.RandomResizedCrop(40),
+}
+
+
+@pytest.mark.parametrize("decode", ["none", "memory", "disk"])
+@pytest.mark.parametrize("augment", AUGMENTATIONS)
+def test_a_sample_is_the_same_in_any_batch_and_worker(
+    decode: Any, augment: str, tmp_path: Path
+) -> None:
+    mixed_tree(tmp_path)
+    # Larger than a small image, so that the standard augmentation crops at random scale.
+    data = ImageFolder(str(tmp_path), size=70, augment=AUGMENTATIONS[augment], decode=decode)
+    train = data.splits()["train"]
+    keys = [(3, position) for position in range(len(train))]
+    whole = train.batch(keys)
+    side = 70 if augment in ("none", "standard") else 40
+    assert whole.inputs.shape == (len(train), 3, side, side)
+    alone = [train.batch([key]).inputs for key in reversed(keys)]
+    assert torch.equal(torch.cat(alone[::-1]), whole.inputs)
+    finished = train.finish(train.load(keys), "cpu")
+    assert torch.equal(finished.inputs, whole.inputs)
+    again = data.splits()["train"]
+    again.before_loading()
+    batches = [keys[start : start + 5] for start in range(0, len(keys), 5)]
+    loader = DataLoader(again, batch_sampler=batches, collate_fn=collate, num_workers=2)
+    assert torch.equal(torch.cat([batch.inputs for batch in loader]), whole.inputs)
+    is_drawn = augment != "none"
+    assert is_drawn == (not torch.equal(train.batch([(4, 0)]).inputs, whole.inputs[:1]))
+
+
+@pytest.mark.parametrize("decode", ["memory", "disk"])
+@pytest.mark.parametrize("augment", ["none", "small"])
+def test_kept_images_are_those_that_are_decoded_every_time(
+    decode: Any, augment: str, tmp_path: Path
+) -> None:
+    mixed_tree(tmp_path)
+    keys = [(0, position) for position in range(10)]
+    batches = [
+        ImageFolder(str(tmp_path), size=40, augment=AUGMENTATIONS[augment], decode=way)
+        .splits()["train"]
+        .batch(keys)
+        .inputs
+        for way in ("none", decode)
+    ]
+    assert torch.equal(*batches)
+
+
+def test_what_is_decoded_to_disk_is_found_by_the_next_run_until_a_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed_tree(tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = ImageFolder(str(tmp_path / "data"), size=40, augment=False, decode="disk")
+    first = data.splits()["train"].batch([(0, 1)])
+    says = capsys.readouterr().err
+    assert "decoding 24 images to 40 pixels once, 0.1 MB in " in says
+    (file,) = (tmp_path / "cache/tutelage/decoded").glob("*.npy")
+    assert str(file) in says
+    with monkeypatch.context() as patch:
+        patch.setattr(_decoded, "decode_image", None)  # not called again
+        again = data.splits()["train"]
+        assert torch.equal(again.batch([(0, 1)]).inputs, first.inputs)
+        assert again.reads_files is False
+    write(tmp_path / "data/cat/0.jpg", (9, 8, 7), size=(64, 50))
+    data.splits()["train"].batch([(0, 1)])
+    assert len(list((tmp_path / "cache/tutelage/decoded").glob("*.npy"))) == 2
+
+
+def test_decoding_to_disk_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed_tree(tmp_path / "data")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_decoded, "CHUNK", 4)
+    monkeypatch.setattr("tutelage.cache.stored_rows.SAVE_EVERY", 4)
+    data = ImageFolder(str(tmp_path / "data"), size=40, augment=False, decode="disk")
+    expected = ImageFolder(str(tmp_path / "data"), size=40, augment=False, decode="none")
+    decode = _decoded.decode_image
+    paths: list[Path] = []
+
+    def fails_at_the_tenth(path: Path) -> torch.Tensor:
+        paths.append(path)
+        if len(paths) > 9:
+            raise KeyboardInterrupt
+        return decode(path)
+
+    monkeypatch.setattr(_decoded, "_num_cpus", lambda: 1)
+    monkeypatch.setattr(_decoded, "decode_image", fails_at_the_tenth)
+    with pytest.raises(KeyboardInterrupt):
+        data.splits()["train"].before_loading()
+    done: list[Path] = []
+    monkeypatch.setattr(_decoded, "decode_image", lambda path: done.append(path) or decode(path))
+    train = data.splits()["train"]
+    keys = [(0, position) for position in range(len(train))]
+    assert torch.equal(train.batch(keys).inputs, expected.splits()["train"].batch(keys).inputs)
+    assert len(done) == 16  # 8 of 24 were saved
+
+
+def test_more_images_than_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixed_tree(tmp_path)
+    monkeypatch.setattr(_decoded, "_physical_memory", lambda: 10_000)
+    data = ImageFolder(str(tmp_path), size=40, decode="memory")
+    says = "24 images of 40 pixels take 0.1 MB and this machine has 0.0 MB; set data.decode to disk"
+    with pytest.raises(UserError, match=says):
+        data.splits()["test"].before_loading()
+
+
+def test_files_are_checked_once_until_one_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mixed_tree(tmp_path / "data")
+    copy = tmp_path / "data/dog/copy.jpg"
+    copy.write_bytes((tmp_path / "data/cat/0.jpg").read_bytes())
+    data = ImageFolder(str(tmp_path / "data"))
+    with pytest.warns(UserWarning, match="1 images are there more than once") as first:
+        data.raw_splits()
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder, "check_image_files", None)  # not called again
+        with pytest.warns(UserWarning, match="1 images are there more") as second:
+            data.raw_splits()
+    assert [str(w.message) for w in second] == [str(w.message) for w in first]
+    copy.write_bytes(copy.read_bytes()[:100])
+    for _ in range(2):  # what was refused is not kept
+        with pytest.raises(UserError, match=r"copy\.jpg cannot be decoded as an image"):
+            data.raw_splits()
+    copy.unlink()
+    data.raw_splits()
+    (record, _) = (tmp_path / "cache/tutelage/checked").glob("*.json")
+    record.write_text("damaged")
+    data.raw_splits()
+
+
+def test_a_cache_folder_that_cannot_be_written_costs_a_check_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    mixed_tree(tmp_path / "data")
+    assert len(ImageFolder(str(tmp_path / "data")).raw_splits()[0]) == 24
+    disk = ImageFolder(str(tmp_path / "data"), decode="disk").splits()["test"]
+    with pytest.raises(UserError, match=r"decoded images cannot be stored in .* XDG_CACHE_HOME"):
+        disk.before_loading()
+
+
+def test_images_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for number, name in enumerate(("b.png", "a-1/z.png", "a/y.png", "a.png", "a/b/x.png", "B.png")):
+        write(tmp_path / "cat" / name, number)
+    write(tmp_path / "dog/0.png", 99)
+    paths = ImageFolder(str(tmp_path)).raw_splits()[0].files.paths
+    assert paths == [str(path) for path in sorted(tmp_path.rglob("*.png"))]
+
+
+def test_decode_is_one_of_its_choices() -> None:
+    with pytest.raises(UserError, match=r"data.decode is one of \['auto', .* got 'ram'"):
+        ImageFolder("images", decode="ram")  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections import Counter
@@ -38,6 +39,10 @@ CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 MAX_KINDS = 6  # kinds of passed-over files that the warning names
 
 
+ImageFile = tuple[str, int, int]
+"""(path, size in bytes, time of the last change in nanoseconds); -1 for a file that is missing."""
+
+
 @dataclass
 class ImageTree:
     """A root with one folder a class, or with one folder a part.
@@ -62,11 +67,11 @@ class ImageTree:
         """Return the names of the class folders of a part, sorted."""
         return [path.name for path in _folders(folder)]
 
-    def images(self, folder: Path) -> list[Path]:
+    def images(self, folder: Path) -> list[ImageFile]:
         """Return the images at any depth below a class folder, sorted; links are followed."""
-        found: list[Path] = []
-        self._walk(folder, found, ())
-        return sorted(found)
+        found: list[ImageFile] = []
+        self._walk(str(folder), found, ())
+        return found
 
     def warn(self) -> None:
         """Say in one warning what is passed over, beside and in the class folders.
@@ -75,9 +80,9 @@ class ImageTree:
         """
         counts = self.passed_over.copy()
         for folder in {self.root, *self.parts.values()}:
-            files = [path for path in _visible(folder) if not path.is_dir()]
+            files = [entry.name for entry in _entries(folder) if not entry.is_dir()]
             if folder not in self.parts.values():
-                files = [path for path in files if _is_image(path)]
+                files = [name for name in files if _ending(name) in ENDINGS]
             counts["files outside of class folders"] += len(files)
         if self.parts["train"] != self.root:
             others = [path.name for path in _folders(self.root) if self._looks_like_part(path)]
@@ -103,24 +108,35 @@ class ImageTree:
         if folder in self.parts.values():
             return False
         has_classes = not set(self.class_names(folder)).isdisjoint(self.classes)
-        return has_classes or any(_is_image(path) for path in _visible(folder))
+        return has_classes or any(_ending(entry.name) in ENDINGS for entry in _entries(folder))
 
-    def _walk(self, folder: Path, found: list[Path], above: tuple[tuple[int, int], ...]) -> None:
-        status = folder.stat()
-        key = (status.st_dev, status.st_ino)
+    def _walk(
+        self, folder: str, found: list[ImageFile], above: tuple[tuple[int, int], ...]
+    ) -> None:
+        """Add the images below a folder, in the order of their names, folders among them."""
+        own = os.stat(folder)
+        key = (own.st_dev, own.st_ino)
         if key in above:  # a link to a folder that holds it
             self.passed_over["links in a circle"] += 1
             return
-        hidden = [path for path in folder.iterdir() if _is_hidden_image(path)]
-        if hidden:
-            self.passed_over["hidden images"] += len(hidden)
-        for path in _visible(folder):
-            if path.is_dir():
-                self._walk(path, found, (*above, key))
-            elif _is_image(path):
-                found.append(path)
-            else:
-                self.passed_over[f"files {path.suffix.lower() or 'without ending'}"] += 1
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=_name)
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                self.passed_over["hidden images"] += _is_hidden_image(name)
+            elif entry.is_dir():
+                if name not in CLUTTER:
+                    self._walk(entry.path, found, (*above, key))
+            elif name[name.rfind(".") :].lower() in ENDINGS:  # perhaps a million: no further calls
+                try:
+                    status = entry.stat()
+                except OSError:  # it is named when files are checked
+                    found.append((entry.path, -1, -1))
+                else:
+                    found.append((entry.path, status.st_size, status.st_mtime_ns))
+            elif name not in CLUTTER:
+                self.passed_over[f"files {_ending(name) or 'without ending'}"] += 1
 
 
 def find_tree(root: Path) -> ImageTree:
@@ -177,8 +193,12 @@ def _common_names(folders: Sequence[Path]) -> list[str]:
     """Return the names of folders that are in all of these, sorted; none if they are not two."""
     if len(folders) < 2:
         return []
-    inside = [{path.name for path in _folders(folder)} for folder in folders]
-    return sorted(set.intersection(*inside))
+    common = {path.name for path in _folders(folders[0])}
+    for folder in folders[1:]:
+        if not common:  # as in nearly every data set: the others need not be listed
+            break
+        common &= {path.name for path in _folders(folder)}
+    return sorted(common)
 
 
 def _part_of(name: str) -> str | None:
@@ -188,22 +208,34 @@ def _part_of(name: str) -> str | None:
     return None
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in ENDINGS
+def _is_hidden_image(name: str) -> bool:
+    """Return whether a name that begins with a dot is an image's; macOS's `._` files are none."""
+    return not name.startswith("._") and _ending(name) in ENDINGS
 
 
-def _is_hidden_image(path: Path) -> bool:
-    """Return whether this is an image whose name begins with a dot; macOS's `._` files are none."""
-    return path.name.startswith(".") and not path.name.startswith("._") and _is_image(path)
+def _ending(name: str) -> str:
+    """Return the ending of a file's name in small letters, such as `.jpg`.
+
+    >>> _ending("a.b.JPG"), _ending("README"), _ending("dot.")
+    ('.jpg', '', '')
+    """
+    ending = os.path.splitext(name)[1].lower()
+    return "" if ending == "." else ending
 
 
-def _visible(folder: Path) -> list[Path]:
-    paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    return sorted(path for path in paths if path.name not in CLUTTER)
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
+    return [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder and neither hidden nor clutter, sorted by name."""
+    with os.scandir(folder) as listing:
+        entries = [e for e in listing if not e.name.startswith(".") and e.name not in CLUTTER]
+    return sorted(entries, key=_name)
 
 
 def _listed(names: Sequence[str]) -> str:

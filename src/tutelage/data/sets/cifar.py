@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import PaddedCrop
 from tutelage.data._files import require_folder
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
 from tutelage.data.sets._cifar_pickle import FIX, read_batch
+from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError
 
 

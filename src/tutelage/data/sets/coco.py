@@ -37,7 +37,8 @@ class BoxSet(DenseSet):
 
     In a batch, `inputs` is a list of images and `labels` a list of dicts: `boxes` (n, 4) float32,
     corners x1, y1, x2, y2 in pixels; `labels` (n,) int64, from 1 on; `area` (n,) float32 in pixels
-    and `iscrowd` (n,) bool, as the file has them; `image_id`, an int64 scalar.
+    and `iscrowd` (n,) bool, as the file has them; `single`, the positions of boxes that are no
+    crowd; `image_id`, an int64 scalar.
 
     Args:
         images: what the file says of each.
@@ -55,6 +56,11 @@ class BoxSet(DenseSet):
     ) -> None:
         super().__init__(torch.zeros(len(ids), dtype=torch.int64), ids, augment, seed)
         self.images = images
+
+    @property
+    def reads_files(self) -> bool:
+        """Images are decoded whenever they are read."""
+        return True
 
     def image(self, position: int) -> Tensor:
         """Decode one image; it is put upright if the size in the file is that of the upright one.
@@ -105,11 +111,13 @@ class BoxSet(DenseSet):
         keep = ((corners[:, 2:] - corners[:, :2]) >= MIN_SIDE).all(1)
         if self.augment is None:  # then even the smallest box is as it is in the file
             keep = torch.ones_like(keep)
+        crowd = target["iscrowd"][keep]
         return {
             "boxes": corners[keep],
             "labels": target["labels"][keep],
             "area": target["area"][keep],
-            "iscrowd": target["iscrowd"][keep],
+            "iscrowd": crowd,
+            "single": (~crowd).nonzero().flatten(),
             "image_id": target["image_id"],
         }
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import PaddedCrop
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
+from tutelage.data.transforms.geometry import PaddedCrop
 
 
 class Digits(ImageData):

@@ -2,90 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tutelage.data._augmentation import PaddedCrop, resized_crop
-from tutelage.data._files import check_image_files, decode_image, require_folder
+from tutelage.data._augmentation import resized_crop
+from tutelage.data._checked import check_once
+from tutelage.data._files import check_image_files, require_folder
 from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data._settings import check_root, check_share, check_side, check_statistics
+from tutelage.data.file_set import MAX_SMALL, Decode, FileSet, ImageFiles
 from tutelage.data.image_data import ImageData, RawSplits
-from tutelage.data.image_input import ImageInput
-from tutelage.data.image_set import ImageSet
-from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
+from tutelage.data.sets._image_tree import ENDINGS, ImageFile, ImageTree, find_tree
+from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError
 
 ADVICE = (
     "lay it out as root/train/<class>/*.jpg and root/val/<class>/*.jpg, or root/<class>/*.jpg, and "
     "set data.root"
 )
-
-
-MAX_SMALL = 64  # side of images that are augmented as CIFAR's are
-MAX_KEPT_BYTES = 2**29  # of a part whose small images are decoded once
-
-
-class FileSet(ImageSet):
-    """Images in files.
-
-    Small ones, of up to 64 pixels, are decoded once and kept in memory, up to 512 MB.
-
-    Args:
-        paths: of every image.
-        size: side of the square that an image is resized and cropped to, unless an augmentation
-            other than `PaddedCrop` does that.
-        labels: (N,) int64.
-        ids: (N,) int64.
-        augment: a torchvision v2 transform that gives images of one size, or None.
-        seed: of the augmentation.
-        kept: images that are decoded already, by path; None keeps none.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        size: int,
-        labels: Tensor,
-        ids: Tensor,
-        augment: nn.Module | None = None,
-        seed: int = 0,
-        kept: dict[Path, Tensor] | None = None,
-    ) -> None:
-        super().__init__(labels, ids, augment, seed)
-        self.paths = list(paths)
-        self.size = size
-        self.kept = kept
-
-    def image(self, position: int) -> Tensor:
-        """Return one image, resized and center-cropped unless an augmentation does that."""
-        path = self.paths[position]
-        if self.augment is not None and not isinstance(self.augment, PaddedCrop):
-            return decode_image(path)
-        if self.kept is not None and path in self.kept:
-            return self.kept[path]
-        image = _center_crop(decode_image(path), self.size)
-        if self.kept is not None:
-            self.kept[path] = image
-        return image
-
-    def input_rule(self) -> ImageInput:
-        """Return that the center of an image is taken, as `image` does without augmentation."""
-        return ImageInput(3, (self.size, self.size), "center-crop")
-
-    def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> FileSet:
-        """Return the samples at these positions, with another augmentation."""
-        return FileSet(
-            paths=[self.paths[position] for position in positions.tolist()],
-            size=self.size,
-            labels=self.labels[positions],
-            ids=self.ids[positions],
-            augment=augment,
-            seed=seed,
-            kept=self.kept,
-        )
 
 
 class ImageFolder(ImageData):
@@ -109,6 +47,12 @@ class ImageFolder(ImageData):
             root/val.
         augment: True crops at random scale and mirrors; up to a size of 64 pixels it pads by an
             eighth of the size, crops and mirrors, as for CIFAR.
+        decode: `memory` and `disk` keep the images decoded, as uint8: in memory from the first
+            epoch on, or in the user's cache folder before it, where later runs find them. They are
+            resized and cropped to squares of `size`, and to squares of 8/7 of it where the
+            augmentation crops at random scale, which then never sees more. `none` decodes at every
+            use; `auto` keeps images in memory that are small (64 pixels) and few (512 MB a part)
+            unless they are cropped at random scale.
         mean: per channel, of [0, 1] pixels; the default is ImageNet's.
         std: per channel, of [0, 1] pixels; the default is ImageNet's.
 
@@ -122,18 +66,22 @@ class ImageFolder(ImageData):
         size: int = 224,
         validation: float = 0.1,
         augment: bool | nn.Module = True,
+        decode: Decode = "auto",
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
         check_root(root)
         check_side(size)
         check_share("data.validation", validation, zero=True)
+        if decode not in get_args(Decode):
+            raise UserError(f"data.decode is one of {list(get_args(Decode))}, got {decode!r}")
         check_statistics("data.mean", mean)
         check_statistics("data.std", std)
         self.root = root
         self.size = size
         self.validation = validation
         self.augment = augment
+        self.decode = decode
         self.mean = mean
         self.std = std
 
@@ -150,11 +98,10 @@ class ImageFolder(ImageData):
         validation = self._part(tree, "validation", classes) if "validation" in tree.parts else None
         test = self._part(tree, "test", classes) if "test" in tree.parts else None
         tree.warn()
-        warn_repeated(train.paths, str(tree.parts["train"]))
-        for name, part in (("validation", validation), ("test", test)):
-            if part is not None:
-                where = f"the training and the {name} part of {tree.root}"
-                warn_shared(train.paths, part.paths, where)
+        parts = {"train": train, "validation": validation, "test": test}
+        given = {name: part.files for name, part in parts.items() if part is not None}
+        state = " ".join(f"{name}={files.digest}" for name, files in given.items())
+        check_once(state, lambda: _check(tree, given))
         return train, validation, test
 
     def standard_augmentation(self) -> nn.Module:
@@ -177,45 +124,49 @@ class ImageFolder(ImageData):
 
     def _part(self, tree: ImageTree, part: str, classes: Sequence[str]) -> FileSet:
         folder = tree.parts[part]
-        for name in tree.class_names(folder):
-            if name not in classes:
-                raise UserError(
-                    f"{folder} has a class {name!r} that the training part lacks; every part needs "
-                    "the same classes"
-                )
-        paths: list[Path] = []
+        present = set(tree.class_names(folder))
+        lacking = sorted(present - set(classes))
+        if lacking:
+            raise UserError(
+                f"{folder} has a class {lacking[0]!r} that the training part lacks; every part "
+                "needs the same classes"
+            )
+        found: list[ImageFile] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
             # In validation and test parts a class may be missing.
-            files = tree.images(folder / name) if (folder / name).is_dir() else []
+            files = tree.images(folder / name) if name in present else []
             if not files and part == "train":
                 raise UserError(
                     f"{folder / name} holds no image ({', '.join(sorted(ENDINGS))}); {ADVICE}"
                 )
-            paths += files
+            found += files
             labels += [label] * len(files)
-        if not paths:
+        if not found:
             raise UserError(
                 f"{folder} has no folder of a class with images in it; sort its images into one "
                 f"folder a class, or move it out of {tree.root}, and that part is cut from the "
                 "training part"
             )
-        check_image_files(paths)
+        rows = torch.arange(len(found))
         return FileSet(
-            paths=paths,
+            files=ImageFiles(
+                [file[0] for file in found], [file[1:] for file in found], self.decode
+            ),
+            rows=rows,
             size=self.size,
             labels=torch.tensor(labels, dtype=torch.int64),
-            ids=torch.arange(len(paths)),
-            kept={} if self._fits_in_memory(len(paths)) else None,
+            ids=rows,
         )
 
-    def _fits_in_memory(self, count: int) -> bool:
-        return self.size <= MAX_SMALL and count * 3 * self.size**2 <= MAX_KEPT_BYTES
 
-
-def _center_crop(image: Tensor, size: int) -> Tensor:
-    from torchvision.transforms.v2 import functional
-
-    resized = functional.resize(image, [size], antialias=True)
-    cropped: Tensor = functional.center_crop(resized, [size, size])
-    return cropped
+def _check(tree: ImageTree, parts: Mapping[str, ImageFiles]) -> None:
+    """Raise for a file that is no whole image, and warn of images that are there twice."""
+    paths = {name: [Path(path) for path in files.paths] for name, files in parts.items()}
+    for part in paths.values():
+        check_image_files(part)
+    warn_repeated(paths["train"], str(tree.parts["train"]))
+    for name, part in paths.items():
+        if name != "train":
+            where = f"the training and the {name} part of {tree.root}"
+            warn_shared(paths["train"], part, where)

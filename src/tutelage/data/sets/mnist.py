@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import PaddedCrop
 from tutelage.data._files import require_folder
 from tutelage.data._text import MEGABYTE, is_file
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
+from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError
 
 MAX_BYTES = 1024 * MEGABYTE  # of images; EMNIST, the largest, has 525

@@ -13,6 +13,7 @@ from tutelage.core import Batch, Metrics, Overlay, Task, Teacher
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._overlays import box_overlays
+from tutelage.tasks.detection._crowds import single_objects
 from tutelage.tasks.detection.metrics import DetectionMetrics
 from tutelage.tasks.detection.teacher import PixelTeacher
 
@@ -149,8 +150,8 @@ class TransformerDetection(Task):
 def _relative_target(image: Tensor, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
     boxes = target["boxes"]
     labels = target["labels"]
-    if "iscrowd" in target:
-        single = ~target["iscrowd"].bool()
+    single = single_objects(target)
+    if single is not None:
         boxes = boxes[single]
         labels = labels[single]
     corners = boxes / boxes.new_tensor(_sides(image))

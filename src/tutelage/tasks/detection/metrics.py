@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from tutelage.tasks._checks import refuse_undefined, warn_once
 
 # The first numbers of COCO's summary, in its order.
 SUMMARY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+TRUTH = ("labels", "area", "iscrowd")  # of a true box, beside its corners
+DETECTED = ("scores", "labels")  # of a detection
 RECALL_AT_100 = 8  # index of the recall with at most 100 boxes an image in that summary
 
 
@@ -46,15 +49,14 @@ class DetectionMetrics(Metrics):
         _import_evaluator()  # fails now rather than after an epoch
         self._detections = detections
         self._names = names
-        self._truth: list[dict[str, Any]] = []
-        self._student: list[dict[str, Any]] = []
-        self._teacher: list[dict[str, Any]] = []
+        self._truth: list[_BoxTable] = []
+        self._student: list[_BoxTable] = []
+        self._teacher: list[_BoxTable] = []
 
     def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
         """Add one batch."""
-        for target in batch.labels:
-            fields = ("boxes", "labels", "area", "iscrowd", "image_id")
-            self._truth.append({name: target[name].tolist() for name in fields})
+        ids = torch.stack([torch.as_tensor(target["image_id"]) for target in batch.labels])
+        self._truth.append(_BoxTable.of(batch.labels, ids, TRUTH))
         self._student += self._read(output, batch)
         if teacher is not None:
             self._teacher += self._read(teacher, batch)
@@ -66,7 +68,9 @@ class DetectionMetrics(Metrics):
             UserError: If no image was seen, on any rank, or one was seen twice, or if a box or a
                 score is NaN.
         """
-        truth, student, teacher = gather_lists([self._truth, self._student, self._teacher])
+        parts = [self._truth, self._student, self._teacher]
+        plain = [[image for table in part for image in table.images()] for part in parts]
+        truth, student, teacher = gather_lists(plain)
         for role, images in (("network", student), ("teacher", teacher)):
             count = sum(not _is_finite(image) for image in images)
             refuse_undefined(role, count, f"{len(images)} images")
@@ -87,15 +91,56 @@ class DetectionMetrics(Metrics):
         metrics["num_samples"] = float(len(image_ids))
         return metrics
 
-    def _read(self, output: Any, batch: Batch) -> list[dict[str, Any]]:
-        """Return the detections of an output as plain numbers."""
-        images = []
-        for target, detections in zip(batch.labels, self._detections(output, batch), strict=True):
-            image: dict[str, Any] = {"image_id": int(target["image_id"])}
-            for name in ("boxes", "scores", "labels"):
-                image[name] = detections[name].double().tolist()
-            images.append(image)
-        return images
+    def _read(self, output: Any, batch: Batch) -> list[_BoxTable]:
+        """Return the detections of an output."""
+        found = self._detections(output, batch)
+        if len(found) != len(batch.labels):
+            raise UserError(
+                f"the network gives detections of {len(found)} images for a batch of "
+                f"{len(batch.labels)}; it has to answer every image"
+            )
+        ids = torch.stack([torch.as_tensor(target["image_id"]) for target in batch.labels])
+        return [_BoxTable.of(found, ids, DETECTED)]
+
+
+@dataclass(frozen=True)
+class _BoxTable:
+    """The boxes of the images of a batch, on their device until all batches are there.
+
+    To read a number from an accelerator is to wait for it, so nothing is read batch by batch.
+
+    Attributes:
+        fields: names of the numbers of a box, after its four corners.
+        image_ids: (N,) int64.
+        counts: number of boxes of each image.
+        columns: for the corners (n, 4) and each field (n,), those of all images in a row.
+    """
+
+    fields: Sequence[str]
+    image_ids: Tensor
+    counts: Sequence[int]
+    columns: Sequence[Tensor]
+
+    @classmethod
+    def of(
+        cls, images: Sequence[Mapping[str, Tensor]], ids: Tensor, fields: Sequence[str]
+    ) -> _BoxTable:
+        """Return the boxes of one dict an image."""
+        names = ("boxes", *fields)
+        columns = [torch.cat([image[name] for image in images]).detach() for name in names]
+        return cls(fields, ids, [len(image["boxes"]) for image in images], columns)
+
+    def images(self) -> Iterator[dict[str, Any]]:
+        """Give the boxes image by image, as plain numbers."""
+        columns = [column.cpu().tolist() for column in self.columns]
+        start = 0
+        for image_id, count in zip(self.image_ids.tolist(), self.counts, strict=True):
+            end = start + count
+            image = {"image_id": image_id, "boxes": columns[0][start:end]}
+            for name, values in zip(self.fields, columns[1:], strict=True):
+                image[name] = values[start:end]
+            yield image
+            start = end
 
 
 def average_precision(

@@ -13,6 +13,7 @@ from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._overlays import box_overlays
+from tutelage.tasks.detection._crowds import single_objects
 from tutelage.tasks.detection.metrics import DetectionMetrics
 from tutelage.tasks.detection.teacher import BackboneTeacher, check_transforms
 
@@ -179,7 +180,7 @@ def _rounded(boxes: Tensor) -> list[list[float]]:
 
 
 def _without_crowds(target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if "iscrowd" not in target:
+    single = single_objects(target)
+    if single is None:
         return dict(target)
-    single = ~target["iscrowd"].bool()
     return {"boxes": target["boxes"][single], "labels": target["labels"][single]}
