@@ -88,6 +88,16 @@ class Task(ABC):
         """
         self.loss(output, batch)
 
+    def prepare(self, train: Any) -> None:
+        """Read from the training samples what the loss needs, such as class counts; default: none.
+
+        Called once before training.
+
+        Args:
+            train: the training part, before a method adds samples to it.
+        """
+        return None
+
     def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
         """Return the teacher for training, e.g. one that runs only its backbone; default: as is."""
         return teacher
@@ -132,6 +142,16 @@ class HasClasses(Protocol):
     @property
     def classes(self) -> list[str]:
         """Names of the classes in the order of their labels."""
+        ...
+
+
+@runtime_checkable
+class HasLabels(Protocol):
+    """Samples whose labels are known without reading the samples."""
+
+    @property
+    def labels(self) -> Tensor:
+        """One label an item (N,), or (N, num_classes) of 0 and 1; below 0 is none."""
         ...
 
 
