@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tutelage.tasks.classification import (
     Classification,
+    MultiLabelClassification,
     fit_temperature,
     fold_temperature,
 )
@@ -17,6 +18,7 @@ from tutelage.tasks.segmentation import Segmentation
 __all__ = [
     "Classification",
     "Detection",
+    "MultiLabelClassification",
     "OpenSetClassification",
     "Pose",
     "Recommendation",
