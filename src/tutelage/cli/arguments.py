@@ -13,6 +13,7 @@ from tutelage.cli import (
     cache,
     compare,
     evaluate,
+    init,
     methods,
     plan,
     predict,
@@ -28,6 +29,7 @@ from tutelage.errors import UserError
 # Each module has register(commands) and run(arguments, overrides). They import what takes long,
 # such as torch, in run only.
 COMMANDS = (
+    init,
     train,
     evaluate,
     predict,
