@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tutelage.core._configuration import configuration
 from tutelage.core.batch import Batch
+from tutelage.core.method import Method
 from tutelage.core.taps import call
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
@@ -87,6 +88,14 @@ class Task(ABC):
             data: the data set that it is from, if it is known.
         """
         self.loss(output, batch)
+
+    def check_method(self, method: Method) -> None:
+        """Raise if a method means nothing for this task; default: never.
+
+        Raises:
+            UserError: If it does.
+        """
+        return None
 
     def prepare(self, train: Any) -> None:
         """Read from the training samples what the loss needs, such as class counts; default: none.

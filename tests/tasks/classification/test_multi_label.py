@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -8,7 +10,9 @@ from torchmetrics.functional.classification import (
     multilabel_f1_score,
 )
 
-from tutelage import Batch, UserError
+from tests.helpers.runs import make_recipe
+from tutelage import CKD, DIST, DKD, KD, RCKA, Batch, CombinedMethod, FitNet, UserError
+from tutelage.engine import fit
 from tutelage.tasks import MultiLabelClassification
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -102,3 +106,15 @@ def test_what_cannot_be_measured_is_refused() -> None:
         MultiLabelClassification(4, threshold=1.0)
     with pytest.raises(UserError, match="one positive number for each of 4 classes"):
         MultiLabelClassification(4, pos_weight=[1.0])
+
+
+def test_methods_for_one_class_an_item_are_refused(tmp_path: Path) -> None:
+    recipe = make_recipe(CombinedMethod([KD(), FitNet({"0": "0"})]), None)
+    recipe.task = MultiLabelClassification(10)
+    with pytest.raises(UserError, match="reads logits as those of one class an item"):
+        fit(recipe, tmp_path / "run")
+    for method in (KD(), DKD(), DIST(), CKD()):
+        with pytest.raises(UserError, match=f"the method .{type(method).__name__}."):
+            recipe.task.check_method(method)
+    recipe.task.check_method(RCKA({"0": "0"}))
+    recipe.task.check_method(FitNet({"0": "0"}))

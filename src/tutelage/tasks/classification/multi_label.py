@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from tutelage.core import Batch, Metrics, Task
+from tutelage.core import Batch, Method, Metrics, Task
 from tutelage.core.distributed import gather_lists, mean_over_ranks
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
@@ -23,8 +23,8 @@ class MultiLabelClassification(Task):
     item has a class: such entries leave the loss and the metrics. The network returns logits
     (N, num_classes), or a mapping with `logits`.
 
-    Methods that read features (FitNet, PCKA, SSIM, AFD, RTK, ResidualKD, RCKA) work as ever. KD,
-    DKD, DIST, CKD, OFA and SRD do not: they put the logits through a softmax, as if an item had one
+    Methods that read features (RCKA, FitNet, AFD, RTK, PCKA, SSIM) work as ever. KD, DKD, DIST,
+    CKD, OFA and SRD are refused: they put the logits through a softmax, as if an item had one
     class.
 
     >>> import torch
@@ -108,6 +108,18 @@ class MultiLabelClassification(Task):
                 "task.num_classes"
             )
         return logits
+
+    def check_method(self, method: Method) -> None:
+        """Refuse a method that reads the logits as those of one class an item.
+
+        Raises:
+            UserError: If it does.
+        """
+        if method.needs_one_class:
+            raise UserError(
+                f"the method ({type(method).__name__}) reads logits as those of one class an item, "
+                "but here items have several; take one on features, such as RCKA, FitNet or AFD"
+            )
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless the data has as many classes as the task, and the loss can be computed."""
