@@ -18,7 +18,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "init",
-        "look at a folder of your data, and write commented recipes that run on it",
+        "look at a folder of your data, and write recipes that fit it",
         examples=EXAMPLES,
     )
     command.add_argument("folder", metavar="FOLDER", help="your data; or one table")

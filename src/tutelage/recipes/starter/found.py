@@ -40,6 +40,7 @@ class Found:
         counts: number of items by part.
         sides: medians of the shorter and of the longer side of the images in pixels; None for data
             without images.
+        num_items: number of items of users, in recommendation; else 0.
         facts: what else is printed, a line each.
     """
 
@@ -52,6 +53,7 @@ class Found:
     classes: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     sides: tuple[int, int] | None = None
+    num_items: int = 0
     facts: Sequence[str] = ()
 
     def describe(self) -> str:

@@ -93,6 +93,7 @@ train:
   eval_every: 5
   patience: 20  # validations without a better one
 """
+    candidates = min(100, max(20, found.num_items // 2))  # ranks of which RRD draws
     teacher = {"class_path": "tutelage.models.BPRMF", "init_args": {"dim": 100}}
     return {
         "_setting.yaml": setting,
@@ -107,7 +108,8 @@ train:
         ),
         "rrd.yaml": (
             "# RRD: the teacher's order of its good items, above all others.\n"
-            "method: {class_path: tutelage.methods.RRD, init_args: {weight: 0.01}}\n"
+            "method: {class_path: tutelage.methods.RRD, init_args: "
+            f"{{weight: 0.01, num_candidates: {candidates}}}}}\n"
         ),
         "baseline.yaml": BASELINE,
         "teacher.yaml": teacher_text(teacher, found.counts["train"]),

@@ -74,6 +74,7 @@ def read_interactions(root: Path) -> Found:
             "validation users": len(split.validation_users),
             "test users": len(split.test_users),
         },
+        num_items=split.train.num_items,
         facts=[f"users: {split.train.num_users}; items: {split.train.num_items}"],
     )
 
