@@ -1,4 +1,4 @@
-"""What starting costs: `import tutelage` against `import torch`, and `tutelage --help`.
+"""What starting costs: `tutelage --help` against Python, a plan against torch and torchvision.
 
 python -m benchmarks.import_time [--rounds 7] [--out FILE]
 """
@@ -16,9 +16,12 @@ from benchmarks.timing import argument_parser, ratio, write_result
 CASES = {
     "python": ["-c", "pass"],
     "torch": ["-c", "import torch"],
+    "torch, torchvision": ["-c", "import torch, torchvision"],
     "tutelage": ["-c", "import tutelage"],
+    "all names of tutelage": ["-c", "from tutelage import *"],
     "tutelage --help": ["-m", "tutelage", "--help"],
     "tutelage train --help": ["-m", "tutelage", "train", "--help"],
+    "tutelage plan": ["-m", "tutelage", "plan", "classification/digits/rcka"],
 }
 
 
@@ -45,7 +48,12 @@ def main() -> None:
                 seconds[name].append(spent)
     content = {
         "cpu_seconds": {name: median(values) for name, values in seconds.items()},
-        "import tutelage / import torch": ratio(seconds["tutelage"], seconds["torch"]),
+        "all names of tutelage / import torch": ratio(
+            seconds["all names of tutelage"], seconds["torch"]
+        ),
+        "tutelage plan / import torch, torchvision": ratio(
+            seconds["tutelage plan"], seconds["torch, torchvision"]
+        ),
         "rounds": arguments.rounds,
     }
     print(write_result("import_time", content, arguments.out))

@@ -22,7 +22,7 @@ CODE = [
 METHODS = [
     value
     for name in tutelage.methods.__all__
-    if isinstance(value := vars(tutelage.methods)[name], type) and issubclass(value, Method)
+    if isinstance(value := getattr(tutelage.methods, name), type) and issubclass(value, Method)
 ]
 
 
@@ -95,7 +95,8 @@ def test_the_public_names_are_a_checked_in_list() -> None:
     own = [name for name in tutelage.__all__ if name not in tutelage.methods.__all__]
     assert sorted(names) == sorted(own)
     for name in tutelage.__all__:
-        assert name in vars(tutelage)
+        assert hasattr(tutelage, name)
+        assert name in dir(tutelage)
 
 
 def test_the_engine_knows_no_method_and_no_images() -> None:

@@ -121,11 +121,19 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     return result
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors atomically; tied tensors are stored one by one."""
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write tensors as safetensors atomically; tied tensors are stored one by one.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        metadata: texts for its header.
+    """
     separate = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic(path) as temporary:
-        save_file(separate, temporary)
+        save_file(separate, temporary, metadata)
 
 
 def _umask() -> int:

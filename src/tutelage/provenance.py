@@ -16,7 +16,6 @@ PACKAGES = (
     "torch",
     "torchvision",
     "accelerate",
-    "torchmetrics",
     "safetensors",
     "jsonargparse",
     "numpy",
@@ -26,7 +25,7 @@ PACKAGES = (
 def provenance() -> dict[str, Any]:
     """Return versions, commit, hardware and time, to be written beside every figure."""
     return {
-        "tutelage": metadata.version("tutelage"),
+        "tutelage": version(),
         "commit": _commit(Path(__file__).parent),
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in PACKAGES},
@@ -37,6 +36,11 @@ def provenance() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def version() -> str:
+    """Return the version of this package."""
+    return metadata.version("tutelage")
 
 
 def _commit(folder: Path) -> str | None:

@@ -110,8 +110,8 @@ def test_a_sample_that_is_not_cached_has_a_row_of_nan() -> None:
     for name in ("", "0"):
         assert teacher._values[name][-1].isnan().all()
         assert teacher._values[name][:-1].isfinite().all()
-    assert teacher._rows is not None
-    assert teacher._rows.tolist() == [1, 2, 3, 6, 4, 5, 6, 0, 6]
+    assert teacher._table is not None
+    assert teacher._table.positions.tolist() == [1, 2, 3, 6, 4, 5, 6, 0, 6]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

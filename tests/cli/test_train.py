@@ -286,6 +286,14 @@ def test_a_large_seed_augments_too(run: Run) -> None:
     assert run("train", recipe, "--out", "run").code == 0
 
 
+def test_a_run_that_is_not_there_is_not_resumed(refuse: Run) -> None:
+    recipe = write_recipe("mine.yaml")
+    says = ("there is no run at runs/nowhere to resume", "leave --resume out")
+    refuse("train", recipe, "--out", "runs/nowhere", "--resume", says=says)
+    says = ("there is no option --device", "CUDA_VISIBLE_DEVICES", "ACCELERATE_USE_CPU=true")
+    refuse("train", recipe, "--out", "run", "--device", "cuda:7", says=says)
+
+
 def test_a_checkpoint_that_cannot_be_read_is_one_sentence(run: Run, refuse: Run) -> None:
     recipe = write_recipe("mine.yaml")
     run("train", recipe, "--out", "run")

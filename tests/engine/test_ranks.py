@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.patience import exit_code
+from tests.helpers.ranks import ROOT, run_ranks
 from tests.helpers.runs import make_net, make_recipe
 from tutelage import Baseline, UserError
 from tutelage.engine import fit
@@ -56,6 +62,128 @@ def test_two_ranks_hold_equal_weights_and_match_one_rank(teacher_run: Path, tmp_
     logs = [RunFolder(tmp_path / name / "run").records() for name in ("one", "two")]
     for single, double in zip(*logs, strict=True):
         assert double["terms"] == pytest.approx(single["terms"], rel=1e-3)
+
+
+PIECES = """
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from tutelage import CKD, DIST, KD, RCKA, CombinedMethod, UserError
+from tutelage.engine import fit
+from tests.helpers.runs import make_recipe
+teacher, out = Path(sys.argv[1]), Path(sys.argv[2])
+several = os.environ.get("WORLD_SIZE", "1") != "1"
+def recipe_of(batch_size):
+    methods = [KD(), RCKA({"3": "3"}, ramp=None), CKD(), DIST()]
+    train = {"batch_size": batch_size, "accumulate": 2 if several else 1}
+    recipe = make_recipe(CombinedMethod(methods), teacher, epochs=2, checkpoint="last", **train)
+    recipe.student.model[6] = torch.nn.Identity()
+    recipe.student.model[1] = torch.nn.Identity()
+    cache = {"cache": "disk", "cache_dir": str(out / "cache")}
+    return replace(recipe, teacher=replace(recipe.teacher, **cache if several else {}))
+if several:
+    try:
+        fit(recipe_of(50), out / "refused")
+    except UserError as error:
+        assert "does not divide among 4 processes" in str(error)
+    assert os.environ["RANK"] != "0" or not (out / "refused").exists()
+recipe = recipe_of(48)
+fit(recipe, out / "run")
+weights = recipe.student.model.state_dict()
+save_file(weights, out / f"rank{os.environ.get('RANK', 0)}.safetensors")
+"""
+
+
+@pytest.mark.slow
+def test_four_ranks_in_pieces_with_a_common_cache_match_one_rank(
+    teacher_run: Path, tmp_path: Path
+) -> None:
+    for processes in (1, 4):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        script = folder / "script.py"
+        script.write_text(PIECES)
+        run_ranks(script, teacher_run, folder, processes=processes)
+    one = load_file(tmp_path / "1/rank0.safetensors")
+    ranks = [load_file(tmp_path / f"4/rank{rank}.safetensors") for rank in range(4)]
+    for key, value in one.items():
+        assert all(torch.equal(rank[key], ranks[0][key]) for rank in ranks), key
+        assert torch.allclose(ranks[0][key], value, atol=2e-4), key
+    logs = [RunFolder(tmp_path / name / "run").records() for name in ("1", "4")]
+    for single, several in zip(*logs, strict=True):
+        assert several["terms"] == pytest.approx(single["terms"], rel=1e-3)
+
+
+DYING = """
+import os
+import sys
+from tutelage import Baseline
+from tutelage.engine import fit
+from tutelage.engine.trainer import Trainer
+from tests.helpers.runs import make_recipe
+step = Trainer._step
+def dies(trainer, batch):
+    if os.environ["RANK"] == "1" and trainer.step == 6:
+        os._exit(9)
+    step(trainer, batch)
+Trainer._step = dies
+try:
+    fit(make_recipe(Baseline(), None, epochs=40), sys.argv[1])
+except Exception as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    os._exit(2)
+"""
+
+
+def test_a_dead_rank_ends_the_others_with_a_sentence(tmp_path: Path) -> None:
+    """As any launcher starts them; torchrun would end the others by itself."""
+    script = tmp_path / "script.py"
+    script.write_text(DYING)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "run")],
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    assert exit_code(processes[1]) == 9
+    start = time.monotonic()
+    assert exit_code(processes[0]) == 2
+    assert time.monotonic() - start < 60
+    assert processes[0].stderr is not None
+    said = processes[0].stderr.read().decode()
+    assert "UserError: another process of this run has ended, so this one ends too" in said
+    for process in processes:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert (tmp_path / "run/log.jsonl").read_text().count("\n") == 1  # the first epoch is kept
+    path, _ = newest_checkpoint(tmp_path / "run/checkpoints")
+    assert path is not None
+
+
+def test_sharded_students_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"set to FSDP, but training is data parallel \(DDP\) only"):
+        fit(make_recipe(Baseline(), None), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # Nothing tells Accelerate that this machine has CPUs only, as for a user who calls torchrun.

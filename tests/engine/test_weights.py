@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import argparse
+import subprocess
 import warnings
 from pathlib import Path
 from typing import Any
@@ -276,3 +278,34 @@ def test_an_average_inside_of_another_module_is_read(tmp_path: Path) -> None:
     target = nn.Linear(3, 2)
     load_weights(target, tmp_path / "ema.pt")
     assert torch.equal(target.weight, source.weight)
+
+
+def test_options_beside_the_weights_are_passed_over(tmp_path: Path) -> None:
+    """timm and the references of torchvision save their parsed options in the checkpoint."""
+    source, target = net(), net()
+    options = argparse.Namespace(lr=0.1, device=torch.device("cpu"), data_path="/data", amp=None)
+    torch.save({"model": source.state_dict(), "epoch": 9, "args": options}, tmp_path / "w.pth")
+    load_weights(target, tmp_path / "w.pth")
+    assert torch.equal(source[0].weight, target[0].weight)
+    options.callback = Path  # code of any kind is refused as before
+    options.run = subprocess.Popen
+    torch.save({"model": source.state_dict(), "args": options}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match="holds more than tensors and is refused"):
+        load_weights(net(), tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("holder", ["model.", "net.", "module.model."])
+def test_the_name_of_the_module_around_a_network_is_removed(tmp_path: Path, holder: str) -> None:
+    """Lightning saves the network as an attribute of its module."""
+    source, target = net(), net()
+    state = {f"{holder}{name}": value for name, value in source.state_dict().items()}
+    content = {"state_dict": state, "epoch": 3, "hyper_parameters": {"lr": 0.1}}
+    torch.save(content, tmp_path / "last.ckpt")
+    load_weights(target, tmp_path / "last.ckpt")
+    assert torch.equal(source[0].weight, target[0].weight)
+    # A network that has such a child itself keeps it.
+    holding = nn.ModuleDict({"model": net()})
+    torch.save(holding.state_dict(), tmp_path / "own.pth")
+    other = nn.ModuleDict({"model": net()})
+    load_weights(other, tmp_path / "own.pth")
+    assert torch.equal(other["model"][0].weight, holding["model"][0].weight)

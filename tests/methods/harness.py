@@ -217,7 +217,10 @@ torch.distributed.destroy_process_group()
 
 
 def two_ranks(
-    function: Callable[..., Mapping[str, Tensor]], folder: Path, *arguments: str
+    function: Callable[..., Mapping[str, Tensor]],
+    folder: Path,
+    *arguments: str,
+    processes: int = 2,
 ) -> list[dict[str, Tensor]]:
     """Call a function on two processes that are joined by gloo; return what each one gives.
 
@@ -226,21 +229,24 @@ def two_ranks(
             tensors by name.
         folder: an empty folder, such as `tmp_path`.
         arguments: for the function.
+        processes: how many there are, if not two.
     """
     script = folder / "on_each_rank.py"
     script.write_text(_ON_EACH_RANK)
-    run_ranks(script, ROOT, function.__module__, function.__name__, folder, *arguments)
-    return [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
+    called = (ROOT, function.__module__, function.__name__, folder, *arguments)
+    run_ranks(script, *called, processes=processes)
+    return [load_file(folder / f"{rank}.safetensors") for rank in range(processes)]
 
 
 def gradients_on_rank(rank: int, *modules: str) -> dict[str, Tensor]:
-    """Return the gradients of one rank's half of `linear_batch`, averaged over ranks by DDP.
+    """Return the gradients of one rank's share of `linear_batch`, averaged over ranks by DDP.
 
     Args:
-        rank: takes every second item.
+        rank: takes every second item, of two.
         modules: test modules, of whose RANK_EXAMPLES and SHARE_EXAMPLES all losses are taken.
     """
     images, labels = linear_batch()
+    world = torch.distributed.get_world_size()
     gradients = {}
     for module_name in modules:
         module = importlib.import_module(module_name)
@@ -248,7 +254,7 @@ def gradients_on_rank(rank: int, *modules: str) -> dict[str, Tensor]:
         for name, make in examples.items():
             distiller = linear_distiller(make())
             parallel = DistributedDataParallel(distiller)
-            sum(parallel((images[rank::2], labels[rank::2])).values()).backward()
+            sum(parallel((images[rank::world], labels[rank::world])).values()).backward()
             gradients[name] = flat_gradient(distiller.student)
     return gradients
 

@@ -59,17 +59,17 @@ def recommenders() -> tuple[BPRMF, BPRMF]:
 
 
 def distill_recommender(
-    method: Method, *, dtype: torch.dtype = torch.float32
+    method: Method, *, dtype: torch.dtype = torch.float32, accumulate: int = 1
 ) -> tuple[Distiller, Callable[[int], Batch]]:
     """Return a distiller that is set up, and what gives the batch of an epoch."""
     student, network = recommenders()
     teacher = FrozenTeacher(network) if method.uses_teacher else NoTeacher()
     data = method.build_data(InteractionSamples(interactions(), seed=1), teacher)
     task = Recommendation(decay=0.01)
-    distiller = Distiller(student.to(dtype), teacher, method, task)
+    distiller = Distiller(student.to(dtype), teacher, method, task, accumulate=accumulate)
 
     def batch(epoch: int) -> Batch:
-        return data.batch([(epoch, position) for position in range(0, len(data), 4)])
+        return data.batch([(epoch, position) for position in range(0, len(data), 4)[:52]])
 
     distiller.setup(batch(0))
     return distiller, batch
@@ -88,7 +88,8 @@ def gradients_on_rank(rank: int, *modules: str) -> dict[str, Tensor]:
     for module in modules:
         for name, make in import_module(module).RECOMMENDER_EXAMPLES.items():
             distiller, batch = distill_recommender(make(), dtype=torch.float64)
-            half = {field: value[rank::2] for field, value in batch(0).items()}
+            world = torch.distributed.get_world_size()
+            half = {field: value[rank::world] for field, value in batch(0).items()}
             parallel = DistributedDataParallel(distiller)
             sum(parallel(half).values()).backward()
             gradients[name] = flat_gradient(distiller.student)

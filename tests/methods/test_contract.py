@@ -21,6 +21,7 @@ import inspect
 import pickle
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -191,6 +192,33 @@ def test_one_batch_gives_one_value(name: str) -> None:
     assert all(torch.equal(first[term], second[term]) for term in first)
 
 
+def weights_after_training(name: str, accumulate: int) -> Tensor:
+    """Return the trained weights in float64; the student's batch norms stay as they start."""
+    setting = SETTINGS[name]
+    torch.manual_seed(0)
+    method, teacher = EXAMPLES[name](), FrozenTeacher(setting.teacher().double())
+    student = method.build_student(setting.student().double(), teacher)
+    images, labels = batch_of(name)
+    distiller = Distiller(student, teacher, method, setting.task(), accumulate=accumulate)
+    distiller.setup((images.double(), labels))
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.01, momentum=0.9)
+    for step in range(20):
+        distiller.train()
+        for module in distiller.student.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        terms = distiller((images.double(), labels), progress=(step + 1) / 20)
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return torch.cat([parameter.detach().flatten() for parameter in distiller.parameters()])
+
+
+@every_example
+def test_a_batch_in_pieces_trains_as_the_whole(name: str) -> None:
+    assert_close(weights_after_training(name, 3), weights_after_training(name, 1), 1e-9)
+
+
 @every_example
 def test_autocast_changes_little(name: str) -> None:
     distiller = example(name).eval()
@@ -299,6 +327,16 @@ def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(
     assert whole.abs().max() > 0
     for gradients in rank_gradients:
         assert_close(gradients[name], whole, 1e-12)
+
+
+@pytest.mark.slow
+def test_four_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path) -> None:
+    modules = [m.__name__ for m in MODULES if hasattr(m, "RANK_EXAMPLES")]
+    ranks = two_ranks(gradients_on_rank, tmp_path, *modules, processes=4)
+    for name, make in RANK_EXAMPLES.items():
+        whole = linear_gradient(make(), linear_batch())
+        for gradients in ranks:
+            assert_close(gradients[name], whole, 1e-12)
 
 
 @pytest.mark.parametrize("name", SHARE_EXAMPLES)
@@ -428,3 +466,20 @@ def test_compiling_changes_nothing(loss: Loss) -> None:
     assert compiled.keys() == expected.keys()
     for name, term in compiled.items():
         torch.testing.assert_close(term, expected[name], rtol=1e-12, atol=1e-12)
+
+
+def test_no_method_takes_a_negative_factor_of_the_supervised_loss() -> None:
+    for name in tutelage.methods.__all__:
+        method = getattr(tutelage.methods, name)
+        if not (isinstance(method, type) and issubclass(method, Method)):
+            continue
+        parameters = inspect.signature(method).parameters
+        if "task_weight" not in parameters:
+            continue
+        required = {
+            key: {"stage1": "stage1"}
+            for key, value in parameters.items()
+            if value.default is inspect.Parameter.empty
+        }
+        with pytest.raises(UserError, match=r"got -1\.0"):
+            method(**required, task_weight=-1.0)

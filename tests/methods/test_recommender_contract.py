@@ -47,6 +47,22 @@ def test_a_student_in_double_precision_trains(name: str) -> None:
     sum(terms.values()).backward()
 
 
+def weights_after_training(name: str, accumulate: int) -> Tensor:
+    make = RECOMMENDER_EXAMPLES[name]
+    distiller, batch = distill_recommender(make(), dtype=torch.float64, accumulate=accumulate)
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1, momentum=0.9)
+    for epoch in range(20):
+        torch.stack(list(distiller(batch(epoch)).values())).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return torch.cat([parameter.detach().flatten() for parameter in distiller.parameters()])
+
+
+@every_example
+def test_a_batch_in_pieces_trains_as_the_whole(name: str) -> None:
+    assert_close(weights_after_training(name, 4), weights_after_training(name, 1), 1e-9)
+
+
 @every_example
 def test_autocast_changes_nothing_in_the_terms(name: str) -> None:
     distiller, batch = distill_recommender(RECOMMENDER_EXAMPLES[name]())
@@ -132,12 +148,15 @@ def test_mistakes_in_the_parts_are_named(name: str) -> None:
         distiller(image_batch())
 
 
-def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_give_the_gradient_of_one_with_the_joined_batch(
+    tmp_path: Path, processes: int
+) -> None:
     modules = [m.__name__ for m in MODULES if hasattr(m, "RECOMMENDER_EXAMPLES")]
-    ranks = two_ranks(gradients_on_rank, tmp_path, *modules)
+    ranks = two_ranks(gradients_on_rank, tmp_path, *modules, processes=processes)
     for name, make in RECOMMENDER_EXAMPLES.items():
         distiller, batch = distill_recommender(make(), dtype=torch.float64)
-        assert len(batch(0).ids) % 2 == 0
+        assert len(batch(0).ids) % processes == 0
         sum(distiller(batch(0)).values()).backward()
         whole = flat_gradient(distiller.student)
         for gradients in ranks:

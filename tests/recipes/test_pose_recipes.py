@@ -12,11 +12,8 @@ from PIL import Image
 from tests.data.sets import test_coco_pose, test_mpii
 from tests.data.sets.test_deeplabcut import HEADER, project
 from tutelage.cli import main
-from tutelage.core.prediction import Predicts, ReadsInput
-from tutelage.data import CocoPose, Digits
 from tutelage.data.sets.coco_pose import NAMES
 from tutelage.data.sets.mpii import NAMES as MPII_NAMES
-from tutelage.tasks import Classification, Pose
 
 SMALLER = ["--student.model.width", "8", "--data.size", "[64,64]", "--data.validation", "0.25"]
 SMALLER += ["--train.batch_size", "2", "--train.num_workers", "0"]
@@ -88,7 +85,7 @@ def test_a_run_trains_resumes_and_answers_images(
     # The data is not needed to answer an image.
     image = "data/labeled-data/clip/img03.png"
     Path("data/CollectedData.csv").unlink()
-    assert main(["predict", "run", image, "--draw", "--out", "drawn", "--json"]) == 0
+    assert main(["predict", "run", image, "--draw", "drawn", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert list(answer["joints"]) == ["nose", "tail"]
     with Image.open("drawn/img03-predicted.png") as drawn:
@@ -99,17 +96,8 @@ def test_a_run_trains_resumes_and_answers_images(
     page = Path("run/report.html").read_text()
     assert "student · ensemble" in page
     assert main(["predict", "run", "nowhere.png"]) == 2
-    assert "nowhere.png cannot be decoded" in capsys.readouterr().err
+    assert "there is no input nowhere.png" in capsys.readouterr().err
     # Two images of one name would overwrite each other's drawing.
     shutil.copy(image, "img03.jpg")
-    assert main(["predict", "run", image, "img03.jpg", "--draw", "--out", "drawn"]) == 2
+    assert main(["predict", "run", image, "img03.jpg", "--draw", "drawn"]) == 2
     assert "would both be drawn to drawn/img03-predicted.png" in capsys.readouterr().err
-    assert main(["predict", "run", image, "--out", "drawn"]) == 2
-    assert "nothing is drawn; add --draw" in capsys.readouterr().err
-
-
-def test_only_some_tasks_and_data_answer_single_inputs() -> None:
-    assert isinstance(Pose(2), Predicts)
-    assert isinstance(CocoPose("coco"), ReadsInput)
-    assert not isinstance(Classification(2), Predicts)
-    assert not isinstance(Digits(), ReadsInput)

@@ -378,7 +378,7 @@ def test_a_network_in_the_users_folder_is_found_and_its_errors_are_located(
         "train",
         write_recipe("broken.yaml", student=network("broken_nets_of_a_test.Net")),
         says=(
-            "a class path cannot be imported: ZeroDivisionError",
+            "broken_nets_of_a_test.py cannot be imported: ZeroDivisionError",
             "(broken_nets_of_a_test.py, line 1)",
         ),
     )

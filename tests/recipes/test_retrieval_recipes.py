@@ -163,7 +163,7 @@ def test_the_cache_command(run: Run, refuse: Run, options: list[str]) -> None:
     refuse("cache", recipe, "--out", "own", "--dtype", "float16", *options, says=says)
     half = run("cache", recipe, "--out", "half", "--dtype", "float16", *options)
     assert "ndcg@10 on validation queries: " in half.out
-    says = ("no teacher", "tutelage.cache.CachedEncoder")
+    says = ("Baseline in this recipe has none",)
     bare = ["--teacher", "null"]
     refuse("cache", "classification/digits/baseline", "--out", "x", *bare, says=says)
 

@@ -79,8 +79,8 @@ SECTIONS: dict[str, tuple[Any, dict[str, Any], str]] = {
     ),
     "a cache": (
         TeacherConfig,
-        {"cache": "disk"},
-        r"teacher.cache must be one of \['none', 'memory'",
+        {"cache": "tape"},
+        r"teacher.cache must be one of \['none', 'memory', 'disk'\]",
     ),
 }
 

@@ -1,8 +1,8 @@
 """A teacher that runs once on every training sample and then answers from memory.
 
 The teacher's forward pass is more than half of a training step, and without augmentation it gives
-the same output in every epoch. It runs before training, in a fixed order, so a run that is resumed
-finds the same bits.
+the same output in every epoch; with augmentation, if the first few views of each sample are
+repeated. It runs before training, in a fixed order, so a run that is resumed finds the same bits.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tutelage.cache.table import MAX_BYTES, OutputTable, RowsInMemory, check_ids, check_views
 from tutelage.core import Batch, Output, Task, Teacher
 from tutelage.core._checks import refuse_rows
 from tutelage.errors import UserError
 
-MAX_BYTES = 4 * 2**30
 OUTPUT = ""  # key of the logits beside the features; no layer has this address
 
 
@@ -29,9 +29,10 @@ class CachedTeacher(Teacher):
     Args:
         teacher: any teacher that gives logits.
         task: says how a batch enters a network.
-        batches: gives every training sample once, with ids and without augmentation, on the
-            teacher's device; called each time that other layers are asked for.
+        batches: gives every training sample once in each view, view by view in the same order, with
+            ids, on the teacher's device; called each time that other layers are asked for.
         num_samples: number of training samples.
+        views: how many views of each sample there are; with 1, samples are not augmented.
     """
 
     def __init__(
@@ -40,15 +41,17 @@ class CachedTeacher(Teacher):
         task: Task,
         batches: Callable[[], Iterable[Any]],
         num_samples: int,
+        *,
+        views: int = 1,
     ) -> None:
         self.teacher = teacher
         self.task = task
         self.batches = batches
         self.num_samples = num_samples
-        # The outputs by name, one row a sample, and one more row of NaN for unknown samples.
+        self.views = views
+        # The outputs by name, one row a sample and view, and one more of NaN for unknown samples.
         self._values: dict[str, Tensor] = {}
-        # The row of every id; the last entry, for all ids beyond, is the row of NaN.
-        self._rows: Tensor | None = None
+        self._table: OutputTable | None = None
 
     def with_taps(self, layers: Sequence[str]) -> CachedTeacher:
         """Return a teacher that holds these layers of all samples in memory.
@@ -59,7 +62,9 @@ class CachedTeacher(Teacher):
             UserError: If samples are augmented, if ids are missing or not unique, or if the outputs
                 need more than 4 GiB.
         """
-        cached = CachedTeacher(self.teacher, self.task, self.batches, self.num_samples)
+        cached = CachedTeacher(
+            self.teacher, self.task, self.batches, self.num_samples, views=self.views
+        )
         # The hooks are needed for the one pass only, and go with the tapped teacher.
         cached._fill(self.teacher.with_taps(layers))
         return cached
@@ -73,19 +78,9 @@ class CachedTeacher(Teacher):
             UserError: If a sample is not in the cache. Looking would make an accelerator wait;
                 there the outputs of such a sample are NaN.
         """
-        if self._rows is None:
+        if self._table is None:
             return self.teacher(batch, inputs, student)
-        ids = batch.ids
-        rows = self._rows[ids.clamp(-1, len(self._rows) - 1)]
-        rows = torch.where(batch.views == 0, rows, self.num_samples)
-        if rows.device.type == "cpu" and bool((rows == self.num_samples).any()):
-            _check_views(batch)
-            missing = ids[rows == self.num_samples].tolist()
-            raise UserError(
-                f"the teacher's outputs of the samples {missing[:8]} are not cached; "
-                "train on the samples that the cache was filled with, or set teacher.cache to none"
-            )
-        features = {name: values[rows] for name, values in self._values.items()}
+        features = self._table.find(batch)
         output = features.pop(OUTPUT)
         return Output(output, features)
 
@@ -99,26 +94,25 @@ class CachedTeacher(Teacher):
     def _fill(self, teacher: Teacher) -> None:
         """Run a teacher on every sample and store what it gave."""
         ids: list[Tensor] = []
+        views: list[Tensor] = []
+        total = self.views * self.num_samples
         start = 0
         for value in self.batches():
             batch = Batch.of(value)
-            _check_views(batch)
+            if self.views == 1:
+                check_views(batch)
             stop = start + len(batch.ids)
-            if stop > self.num_samples:
+            if stop > total:
                 raise UserError(f"there are more than {self.num_samples} samples to cache")
-            inputs = self.task.inputs(batch)
-            output = teacher(batch, inputs)
-            outputs = {OUTPUT: _logits(output), **output.features}
-            for name, tensor in outputs.items():
-                what = f"the teacher's feature {name!r}" if name else "the teacher's output"
-                refuse_rows(what, tensor.shape, [len(batch.ids)])
+            outputs = outputs_of(teacher(batch, self.task.inputs(batch)), len(batch.ids))
             if not self._values:
                 self._values = self._allocate(outputs)
             for name, tensor in outputs.items():
                 self._values[name][start:stop] = tensor
             ids.append(batch.ids)
+            views.append(batch.views)
             start = stop
-        self._rows = self._index(ids)
+        self._table = self._index(ids, views)
 
     def _allocate(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return room for the outputs of all samples.
@@ -127,36 +121,55 @@ class CachedTeacher(Teacher):
             outputs: of the first batch, by name.
         """
         bytes_per_sample = sum(v[0].numel() * v.element_size() for v in outputs.values())
-        num_bytes = bytes_per_sample * self.num_samples
+        num_rows = self.views * self.num_samples
+        num_bytes = bytes_per_sample * num_rows
         if num_bytes > MAX_BYTES:
             raise UserError(
-                f"caching the teacher's outputs of {self.num_samples} samples would take "
+                f"caching the teacher's outputs of {num_rows} samples would take "
                 f"{num_bytes / 2**30:.1f} GiB (at most {MAX_BYTES / 2**30:.0f}); "
-                "set teacher.cache to none, or use smaller layers"
+                "set teacher.cache to none or disk, or use smaller layers"
             )
         values = {}
         for name, tensor in outputs.items():
-            values[name] = tensor.new_empty((self.num_samples + 1, *tensor.shape[1:]))
+            values[name] = tensor.new_empty((num_rows + 1, *tensor.shape[1:]))
             if tensor.is_floating_point():
                 values[name][-1] = torch.nan
         return values
 
-    def _index(self, ids: Sequence[Tensor]) -> Tensor:
-        """Return the table from ids to rows.
+    def _index(self, ids: Sequence[Tensor], views: Sequence[Tensor]) -> OutputTable:
+        """Return the table of all rows.
 
         Args:
             ids: of the samples in the order of the rows.
+            views: of the samples.
         """
         all_ids = torch.cat(list(ids)) if ids else torch.zeros(0, dtype=torch.int64)
-        num_unique = len(set(all_ids.tolist()))
-        if num_unique != self.num_samples:
+        if len(all_ids) != self.views * self.num_samples:
             raise UserError(
-                f"expected {self.num_samples} samples with unique ids to cache, got {num_unique} "
-                "different ids; give every sample its own id"
+                f"expected {self.num_samples} samples with unique ids to cache, got "
+                f"{len(set(all_ids.tolist()))} different ids; give every sample its own id"
             )
-        rows = torch.full((int(all_ids.max()) + 2,), self.num_samples, device=all_ids.device)
-        rows[all_ids] = torch.arange(self.num_samples, device=all_ids.device)
-        return rows
+        by_view = all_ids.view(self.views, self.num_samples)
+        check_ids(list(by_view))
+        outputs = {name: RowsInMemory(values) for name, values in self._values.items()}
+        return OutputTable(by_view[0], torch.cat(list(views)).view_as(by_view), outputs)
+
+
+def outputs_of(output: Output, count: int) -> dict[str, Tensor]:
+    """Return the logits and features of a batch by name, the logits under "".
+
+    Args:
+        output: of the teacher.
+        count: number of items.
+
+    Raises:
+        UserError: If there are no logits, or a tensor does not have a row for each item.
+    """
+    outputs = {OUTPUT: _logits(output), **output.features}
+    for name, tensor in outputs.items():
+        what = f"the teacher's feature {name!r}" if name else "the teacher's output"
+        refuse_rows(what, tensor.shape, [count])
+    return outputs
 
 
 def _logits(output: Output) -> Tensor:
@@ -166,11 +179,3 @@ def _logits(output: Output) -> Tensor:
         raise UserError(
             f"the teacher's outputs cannot be cached: {error}; set teacher.cache to none"
         ) from error
-
-
-def _check_views(batch: Batch) -> None:
-    if bool((batch.views != 0).any()):
-        raise UserError(
-            "teacher.cache: memory needs samples that stay the same in every epoch; "
-            "set data.augment to false, or teacher.cache to none"
-        )

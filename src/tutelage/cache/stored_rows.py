@@ -100,7 +100,7 @@ class StoredRows:
             UserError: If an unfinished array is of something else, or a value is not finite.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / f".{self.name}.lock"):
+        with locked(self.folder / f".{self.name}.lock"):
             rows = self.open()  # another process may have made them meanwhile
             return self._make(compute, shape, dtype) if rows is None else rows
 
@@ -197,7 +197,7 @@ def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Let one process at a time make rows; on systems without locks, all at once."""
     try:
         import fcntl
@@ -208,6 +208,6 @@ def _locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that encodes into {path.parent}", file=sys.stderr)
+            print(f"waiting for another process that writes into {path.parent}", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,12 +1,13 @@
-"""`tutelage cache`: store a teacher's vectors once, for all runs and for serving."""
+"""`tutelage cache`: store a teacher's outputs or vectors once, for all runs."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.cli._parser import OVERRIDES, Commands, add_command
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from tutelage.recipes import Recipe
 
 EXAMPLES = """
+tutelage cache classification/fashion-mnist/kd --out cache/
+tutelage cache own/rcka.yaml --out cache/ --views 4 --dtype float16 --top-k 20
 tutelage cache retrieval/cranfield/embed_distill --out cache/
-tutelage cache retrieval/cranfield/embed_distill --out cache/ --dtype float16
 tutelage cache own/embed_distill.yaml --data.root DIR
 """
 
@@ -25,7 +27,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "cache",
-        "store a teacher's vectors of corpus and queries, for all runs",
+        "store a teacher's outputs or vectors, for all runs",
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )
@@ -33,22 +35,110 @@ def register(commands: Commands) -> None:
         "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
     )
     command.add_argument(
-        "--out", help="folder of the vectors (default: that of the recipe's CachedEncoder)"
+        "--out",
+        help="folder of the files (default: the recipe's teacher.cache_dir or CachedEncoder)",
     )
     command.add_argument(
         "--dtype",
         choices=("float32", "float16"),
-        help="of the stored vectors (default: the recipe's); half precision says what it costs",
+        help="of what is stored; what float16 costs is said",
     )
+    command.add_argument(
+        "--views",
+        type=int,
+        help="with augmentation: how many views of each sample",
+    )
+    command.add_argument("--top-k", type=int, help="logits of a sample that are stored")
+    add_teacher_dir(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
-    """Encode what is not there yet, and print the files."""
+    """Compute what is not there yet, and print the files."""
+    from tutelage.cache import CachedEncoder
+    from tutelage.cli.teachers import resolve_teachers
     from tutelage.recipes import parse_recipe
 
-    recipe = parse_recipe(arguments.source, overrides).build()
-    encoder = _cached_encoder(recipe)
+    parsed, teachers = resolve_teachers(
+        parse_recipe(arguments.source, overrides), Path(arguments.teacher_dir)
+    )
+    for teacher in teachers:
+        if not teacher.train():
+            raise KeyboardInterrupt
+    recipe = parsed.build()
+    if recipe.teacher is None or not isinstance(recipe.teacher.model, CachedEncoder):
+        return _store_outputs(arguments, recipe)
+    for option in ("views", "top_k"):
+        if getattr(arguments, option) is not None:
+            raise UserError(f"--{option.replace('_', '-')} is for outputs of images, not of texts")
+    return _store_vectors(arguments, recipe, recipe.teacher.model)
+
+
+def _store_outputs(arguments: argparse.Namespace, recipe: Recipe) -> int:
+    """Store the outputs and layers that the recipe's method reads, and print what they are."""
+    from dataclasses import replace
+
+    from tutelage.engine import Setup
+    from tutelage.engine.setup import make_accelerator
+    from tutelage.engine.teacher_cache import fill_cache
+    from tutelage.models.text import DualEncoder
+    from tutelage.recipes import TeacherConfig
+
+    def stored(config: TeacherConfig) -> TeacherConfig:
+        return replace(
+            config,
+            cache="disk",
+            cache_dir=config.cache_dir if arguments.out is None else arguments.out,
+            cache_dtype=arguments.dtype or config.cache_dtype,
+            cache_views=arguments.views or config.cache_views,
+            cache_top_k=arguments.top_k or config.cache_top_k,
+        )
+
+    if recipe.teacher is not None and isinstance(recipe.teacher.model, DualEncoder):
+        raise UserError(
+            f"the teacher {type(recipe.teacher.model).__name__} encodes texts, whose vectors are "
+            "stored by collection; wrap it in a tutelage.cache.CachedEncoder"
+        )
+    teacher = None if recipe.teacher is None else stored(recipe.teacher)
+    teachers = None
+    if recipe.teachers is not None:
+        teachers = {name: stored(config) for name, config in recipe.teachers.items()}
+    recipe = replace(recipe, teacher=teacher, teachers=teachers)
+    device = make_accelerator(recipe.train).device
+    filled = fill_cache(Setup.of(recipe), device)
+    rows = f"{filled.num_samples} samples"
+    if filled.views > 1:
+        rows += f" × {filled.views} views"
+    for name, errors in filled.errors.items():
+        paths = filled.files(name)
+        size = sum(path.stat().st_size for path in paths) / 2**20
+        what = name or "logits"
+        print(f"{what}  {rows}, {size:.1f} MiB in {len(paths)} file(s), {_in_words(errors)}")
+    shown = recipe.teacher or next(iter((recipe.teachers or {}).values()))
+    keys = f"--teacher.cache disk --teacher.cache_dir {shown.cache_dir}"
+    if filled.views > 1:
+        keys += f" --teacher.cache_views {filled.views}"
+    if shown.cache_dtype != "float32":
+        keys += f" --teacher.cache_dtype {shown.cache_dtype}"
+    if shown.cache_top_k is not None:
+        keys += f" --teacher.cache_top_k {shown.cache_top_k}"
+    print(f"{filled.folder}\ntrain with {keys}")
+    return 0
+
+
+def _in_words(errors: Mapping[str, float]) -> str:
+    if not errors["difference"]:
+        return "exact"
+    text = f"off by at most {errors['difference']:.1e}"
+    if "kl" in errors:
+        text += (
+            f"; KL(teacher, stored) {errors['kl']:.1e}, at temperature 4 {errors['kl_at_4']:.1e}"
+        )
+    return text
+
+
+def _store_vectors(arguments: argparse.Namespace, recipe: Recipe, encoder: CachedEncoder) -> int:
+    """Encode the texts that are not there yet, and print the files."""
     if arguments.out is not None:
         encoder.folder = arguments.out
     if arguments.dtype is not None:
@@ -77,25 +167,6 @@ def _no_teacher() -> Any:
     from tutelage.core import NoTeacher
 
     return NoTeacher()
-
-
-def _cached_encoder(recipe: Recipe) -> CachedEncoder:
-    """Return the teacher of a recipe.
-
-    Raises:
-        UserError: If it keeps no vectors in files.
-    """
-    from tutelage.cache import CachedEncoder
-
-    model = None if recipe.teacher is None else recipe.teacher.model
-    if not isinstance(model, CachedEncoder):
-        kind = "no teacher" if model is None else f"the teacher {type(model).__name__}"
-        raise UserError(
-            f"cache stores the vectors of a teacher that is a tutelage.cache.CachedEncoder, but "
-            f"the recipe has {kind}; wrap the encoder in one (for outputs of images, "
-            "teacher.cache: memory keeps them for a run)"
-        )
-    return model
 
 
 def _cost_of_rounding(recipe: Recipe, encoder: CachedEncoder, parts: Any) -> str:

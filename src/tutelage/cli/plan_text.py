@@ -24,6 +24,7 @@ def describe(plan: Plan) -> str:
     sections.append(_terms(plan.terms, plan.gradient_cap))
     if plan.pairs:
         sections.append(_pairs(plan.pairs))
+    sections.append(_memory(plan))
     sections.append(
         f"{plan.steps} steps of {plan.step_seconds * 1e3:.1f} ms here: about "
         f"{_duration(plan.steps * plan.step_seconds)} without validation"
@@ -47,6 +48,16 @@ def _terms(scales: Sequence[TermScale], cap: float | None) -> str:
         if warning:
             lines.append(f"warning: {warning}")
     return "\n".join(lines)
+
+
+def _memory(plan: Plan) -> str:
+    size = f"{plan.activation_bytes / 2**20:.1f} MiB"
+    if plan.pieces == 1:
+        return f"the student keeps {size} of a batch for its backward pass"
+    return (
+        f"the student keeps {size} of a piece for its backward pass (train.accumulate "
+        f"{plan.pieces}), and runs twice"
+    )
 
 
 def _times(limit: float) -> str:

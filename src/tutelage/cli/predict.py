@@ -6,18 +6,16 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tutelage.cli._parser import Commands, add_command
 from tutelage.errors import UserError
 
-if TYPE_CHECKING:
-    from tutelage.recipes import Recipe
-
+BESIDE = "beside"  # --draw without a folder
 EXAMPLES = """
-tutelage predict runs/mouse image.png
+tutelage predict runs/flowers rose.jpg photos/ --top 3
 tutelage predict runs/mouse frames/*.png --draw
-tutelage predict runs/mouse image.png --json
+tutelage predict runs/detector photos/ --draw drawn --json
 tutelage predict runs/citeulike-unkd 42 17 --top 20
 """
 
@@ -32,16 +30,20 @@ def register(commands: Commands) -> None:
     )
     command.add_argument("source", metavar="RUN", help="folder of a finished run")
     command.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="what the task reads: image files, ids of users"
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="what the task reads: image files, folders of images, ids of users",
     )
     command.add_argument(
-        "--draw", action="store_true", help="write <image>-predicted.png with what was found"
+        "--draw",
+        metavar="DIR",
+        nargs="?",
+        const=BESIDE,
+        help="write <image>-predicted.png with what was found, beside each image or into DIR",
     )
     command.add_argument(
-        "--out", metavar="DIR", help="folder of the drawings (default: beside each image)"
-    )
-    command.add_argument(
-        "--top", type=int, default=10, help="answers an input, where they are ranked (default 10)"
+        "--top", type=int, help="answers an input, where they are ranked (default: the task's)"
     )
     command.add_argument("--json", action="store_true", help="print one line of JSON an input")
     command.set_defaults(run=run)
@@ -49,86 +51,76 @@ def register(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Print what is found, input by input; the data of the run is not needed."""
-    from tutelage.cli.networks import open_run, without_teachers
+    from tutelage.cli.networks import open_run
     from tutelage.core.prediction import PredictsFromRun
+    from tutelage.deploy import load
 
-    if arguments.out is not None and not arguments.draw:
-        raise UserError("--out is the folder of drawings, but nothing is drawn; add --draw")
     folder = Path(arguments.source)
-    recipe = without_teachers(open_run(folder)).build()
-    if isinstance(recipe.task, PredictsFromRun):
-        if arguments.draw:
+    if not (folder / "student.json").is_file():
+        open_run(folder)  # says what is missing
+    model = load(folder)
+    if isinstance(model.task, PredictsFromRun):
+        if arguments.draw is not None:
             raise UserError("there is nothing to draw; leave --draw out")
-        answer = recipe.task.predictor(folder, arguments.top)
-        for source in arguments.inputs:
-            _print(source, answer(source).record, None, arguments.json)
+        for source, (_, answer) in zip(
+            arguments.inputs, model.answers(arguments.inputs, arguments.top), strict=True
+        ):
+            _print(source, answer.record, None, arguments.json)
         return 0
-    _run_student(recipe, folder, arguments)
+    sources = _images(arguments.inputs)
+    drawings = {} if arguments.draw is None else _drawings(sources, arguments.draw)
+    for source, (batch, answer) in zip(sources, model.answers(sources, arguments.top), strict=True):
+        if drawings and (answer.overlay is None or "source_image" not in batch):
+            raise UserError(f"there is nothing to draw over {source}; leave --draw out")
+        if drawings:
+            _draw(batch["source_image"][0], answer.overlay, model.classes.names, drawings[source])
+        _print(source, answer.record, drawings.get(source), arguments.json)
     return 0
 
 
-def _run_student(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> None:
-    """Print, and draw, what the student of a run finds in each input."""
-    import torch
+def _images(inputs: Sequence[str]) -> list[str]:
+    """Return the inputs, with the images of a folder in its place, and without own drawings."""
+    from tutelage.deploy.inputs import image_files
 
-    from tutelage.core.prediction import Predicts, ReadsInput
-    from tutelage.core.taps import call
-    from tutelage.engine.checks.student_facts import read_student_facts
-    from tutelage.engine.finished_run import shipped_student
-
-    drawings = _drawings(arguments.inputs, arguments.out) if arguments.draw else {}
-    data, task = recipe.data, recipe.task
-    if not isinstance(data, ReadsInput) or not isinstance(task, Predicts):
-        raise UserError(
-            f"{folder} was trained for {type(task).__name__} on {type(data).__name__}, which "
-            "cannot answer single inputs; use tutelage evaluate"
-        )
-    facts = read_student_facts(folder)
-    names = [] if facts is None or facts.classes is None else facts.classes
-    student = shipped_student(recipe, folder).eval()
-    for source in arguments.inputs:
-        batch = data.read_input(source)
-        with torch.no_grad():
-            output = call(student, task.inputs(batch))
-        (prediction,) = task.predictions(output, batch, names)
-        drawn = None
-        if arguments.draw:
-            if prediction.overlay is None or "source_image" not in batch:
-                raise UserError(f"there is nothing to draw over {source}; leave --draw out")
-            drawn = drawings[source]
-            _draw(batch["source_image"][0], prediction.overlay, names, drawn)
-        _print(source, prediction.record, drawn, arguments.json)
+    return image_files(inputs)
 
 
-def _drawings(sources: Sequence[str], out: str | None) -> dict[str, Path]:
+def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
     """Return where the drawing of each image goes.
 
     Raises:
-        UserError: If two images would be drawn to one file.
+        UserError: If two images would be drawn to one file, or the folder is a file.
     """
+    from tutelage.deploy.inputs import SUFFIX
+
+    if out != BESIDE and Path(out).is_file():
+        raise UserError(
+            f"--draw takes a folder, and {out} is a file; write --draw after the inputs"
+        )
     drawings: dict[str, Path] = {}
     taken: dict[Path, str] = {}
     for source in sources:
         image = Path(source).expanduser()
-        folder = image.parent if out is None else Path(out).expanduser()
-        path = folder / f"{image.stem}-predicted.png"
+        folder = image.parent if out == BESIDE else Path(out).expanduser()
+        path = folder / f"{image.stem}{SUFFIX}.png"
         if taken.setdefault(path, source) != source:
             raise UserError(
                 f"{taken[path]} and {source} would both be drawn to {path}; give them in two calls "
-                "with different --out"
+                "with --draw into different folders"
             )
         drawings[source] = path
     return drawings
 
 
-def _draw(image: Any, overlay: Any, names: list[str], path: Path) -> None:
+def _draw(image: Any, overlay: Any, names: Sequence[str], path: Path) -> None:
+    from tutelage.deploy.inputs import drawing_mark
     from tutelage.io import atomic
-    from tutelage.report.drawing import draw_points
+    from tutelage.report.drawing import draw_overlay
 
-    picture = draw_points(image, overlay, names)
+    picture = draw_overlay(image, overlay, names)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=drawing_mark())
 
 
 def _print(source: str, record: Mapping[str, Any], drawn: Path | None, as_json: bool) -> None:
@@ -140,6 +132,7 @@ def _print(source: str, record: Mapping[str, Any], drawn: Path | None, as_json: 
     for name, value in record.items():
         if isinstance(value, list):  # answers in their order
             rows = [(str(place), entry) for place, entry in enumerate(value, start=1)]
+            rows = rows or [(name, "nothing found")]
         else:
             rows = list(value.items()) if isinstance(value, Mapping) else [(name, value)]
         for key, entry in rows:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
+from tutelage.errors import UserError
 
 if TYPE_CHECKING:
     from tutelage.recipes import ParsedRecipe
@@ -29,7 +30,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "train",
-        "train the student of a recipe (and its teacher first, if the recipe says how)",
+        "train the student of a recipe, after its teacher if it has one",
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )
@@ -59,6 +60,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     parsed = parse_recipe(arguments.source, overrides)
     out = Path(arguments.out or default_out(parsed))
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
+    # A study starts all runs so, and one that was interrupted in its teacher's run has no folder.
+    may_be_new = in_study or any(not teacher.ready for teacher in teachers)
+    if arguments.resume and not may_be_new and not out.exists():
+        raise UserError(f"there is no run at {out} to resume; check --out, or leave --resume out")
     # The peak memory of this process is the run's only if nothing else is trained in it.
     is_only_run = all(teacher.ready for teacher in teachers) and not RunFolder(out).finished
     wait = STUDY_WAITS_SECONDS if in_study else 0.0

@@ -53,7 +53,7 @@ def check_second_pass(
             teacher's outputs or buffers change from pass to pass.
     """
     after = buffers_of(teacher)
-    with _undisturbed(taps.network):
+    with undisturbed(taps.network):
         shorter = _without_last_item(first, inputs, taps, teacher)
         if shorter is not None:
             _check_shorter(first, shorter, inputs, teacher)
@@ -207,12 +207,13 @@ def _eager() -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def _undisturbed(network: nn.Module) -> Iterator[None]:
+def undisturbed(network: nn.Module) -> Iterator[None]:
     """Restore a network's buffers and the random state after the block."""
     buffers = {name: value.detach().clone() for name, value in network.named_buffers()}
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices):
         yield
-    for name, value in network.named_buffers():
-        if name in buffers and value.shape == buffers[name].shape:
-            value.copy_(buffers[name])
+    with torch.no_grad():
+        for name, value in network.named_buffers():
+            if name in buffers and value.shape == buffers[name].shape:
+                value.copy_(buffers[name])

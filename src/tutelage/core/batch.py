@@ -140,6 +140,33 @@ class Batch(Mapping[str, Any]):
                 )
         return Batch({name: _joined([b[name] for b in (self, *others)]) for name in self})
 
+    def split(self, count: int) -> list[Batch]:
+        """Return the batch in pieces of equal size, the first ones an item larger if need be.
+
+        A field may have several rows an item, one item's behind the other, such as the documents
+        of a query. One that has rows for some items only is cut into equal shares of its own.
+
+        >>> pieces = Batch.of((torch.zeros(5, 3), torch.arange(5))).split(2)
+        >>> [piece.labels.tolist() for piece in pieces]
+        [[0, 1, 2], [3, 4]]
+
+        Args:
+            count: number of pieces, at most that of the items.
+
+        Raises:
+            UserError: If there are fewer items.
+        """
+        items = num_items(self.get("ids", self.inputs))
+        if items is None or not 1 <= count <= items:
+            raise UserError(
+                f"a batch of {items} items cannot be split into {count} pieces; take fewer pieces, "
+                "or larger batches"
+            )
+        return [
+            Batch({name: _part(value, items, number, count) for name, value in self.items()})
+            for number in range(count)
+        ]
+
     def with_fields(self, fields: Mapping[str, Any]) -> Batch:
         """Return the batch with further fields, or with others in their place."""
         return Batch({**self._fields, **fields})
@@ -240,3 +267,17 @@ def _joined(values: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {name: _joined([value[name] for value in values]) for name in first}
     return [item for value in values for item in value]
+
+
+def _part(value: Any, items: int, number: int, count: int) -> Any:
+    """Return the rows of a field that belong to one of `count` pieces of a batch."""
+    if isinstance(value, Mapping):
+        return {name: _part(entry, items, number, count) for name, entry in value.items()}
+    has_rows = isinstance(value, (list, tuple)) or (isinstance(value, Tensor) and value.ndim > 0)
+    if not has_rows:
+        return value
+    per_item, rest = divmod(len(value), items)
+    if rest:
+        per_item, items = 1, len(value)
+    start, stop = (-(-items * edge // count) * per_item for edge in (number, number + 1))
+    return value[start:stop]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,7 @@ from tutelage.core._arguments import (
     blame_inputs,
     blame_labels,
     check_kind,
-    check_layer_names,
     check_scalar,
-    check_task_weight,
     check_teacher,
     check_terms,
 )
@@ -28,10 +26,11 @@ from tutelage.core._checks import (
     refuse_frozen,
     versions_of,
 )
+from tutelage.core._methods import check_method, rebuilds_student, single_methods, try_methods
+from tutelage.core._pieces import Pieces, checkpointed
 from tutelage.core._second_pass import buffers_of, check_second_pass
 from tutelage.core._shared import refuse_shared
 from tutelage.core.batch import Batch
-from tutelage.core.combined import CombinedMethod
 from tutelage.core.method import Method
 from tutelage.core.modes import eval_mode
 from tutelage.core.output import Output, Step
@@ -62,6 +61,8 @@ class Distiller(nn.Module):
         teacher: a `FrozenTeacher`, a `CachedTeacher`, `Teachers` or `NoTeacher()`.
         method: what the teacher teaches.
         task: the supervised loss and how a batch enters a network.
+        accumulate: number of pieces in which the networks run on a batch, so that a step needs
+            memory for a piece alone; the student runs twice. The method sees the whole batch.
 
     Raises:
         UserError: If an argument is of another kind, such as a class or a bare network as the
@@ -69,16 +70,25 @@ class Distiller(nn.Module):
             teacher share a module or weights.
     """
 
-    def __init__(self, student: nn.Module, teacher: Teacher, method: Method, task: Task) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Teacher,
+        method: Method,
+        task: Task,
+        *,
+        accumulate: int = 1,
+    ) -> None:
         super().__init__()
         check_kind("the student", student, nn.Module, "torch.nn.Linear(8, 3)")
-        _check_method(method)
+        check_method(method)
         check_teacher("the teacher", teacher, Teacher)
         check_kind("the task", task, Task, "Classification(num_classes=10)")
         refuse_shared(student, teacher.models())
         self.student = student
         self.method = method
         self.task = task
+        self._pieces = Pieces(accumulate)
         connected: Teacher = NoTeacher()
         if method.uses_teacher:
             connected = task.connect_teacher(teacher, student)
@@ -106,6 +116,7 @@ class Distiller(nn.Module):
             taps = self._new_student(value)
             self._taps.remove()
             self._taps = taps
+            self._pieces = Pieces(self._pieces.count)
         super().__setattr__(name, value)
 
     def forward(self, batch: Any, progress: float = 1.0) -> dict[str, Tensor]:
@@ -143,6 +154,8 @@ class Distiller(nn.Module):
         """
         batch = Batch.of(batch)
         self.method.on_step_start(progress)
+        if self._pieces.count > 1:
+            return self._step_in_pieces(batch, progress)
         return self._step(batch, self._inputs(batch), progress)
 
     def setup(self, batch: Any) -> None:
@@ -175,20 +188,12 @@ class Distiller(nn.Module):
         if parameter is not None:
             self._match(parameter)
         with torch.no_grad(), eval_mode(self.method):
-            for method in _single_methods(self.method):
-                terms = method(example)
-                check_terms(type(method).__name__, terms)
-                # A method that only rebuilds the student, such as an ensemble, may add no term.
-                if method.uses_teacher and not terms and not _rebuilds_student(method):
-                    raise UserError(
-                        f"{type(method).__name__} has no term left with these weights and this "
-                        "number of classes; give one a weight"
-                    )
+            try_methods(self.method, example)
 
     def deploy(self) -> nn.Module:
-        """Remove the taps and return the network to ship, without what only training needed."""
+        """Return the network to ship, in eval mode, without taps and what only training needed."""
         self.remove_taps()
-        return self.method.deploy(self.student)
+        return self.method.deploy(self.student).eval()
 
     def remove_taps(self) -> None:
         """Remove the hooks from student and teacher; the distiller cannot be called afterwards."""
@@ -204,11 +209,27 @@ class Distiller(nn.Module):
         except Exception as error:
             raise blame_batch(self.task, batch, error) from error
 
-    def _step(self, batch: Batch, inputs: tuple[Any, ...], progress: float) -> Step:
+    def _step_in_pieces(self, batch: Batch, progress: float) -> Step:
+        """Run student and teacher on pieces of the batch and join what they gave."""
+        run_student = checkpointed(self._taps)
+
+        def run(piece: Batch) -> Step:
+            return self._step(piece, self._inputs(piece), progress, run_student)
+
+        student, teacher = self._pieces(batch, run, self.student)
+        return Step(student, teacher, batch, partial(self.task.loss, batch=batch), progress)
+
+    def _step(
+        self,
+        batch: Batch,
+        inputs: tuple[Any, ...],
+        progress: float,
+        run_student: Callable[..., Output] | None = None,
+    ) -> Step:
         versions = versions_of(inputs) if self.method.uses_teacher else []
         # The student runs first: a teacher may need what the student's layers made of the inputs.
         try:
-            student = self._taps(*inputs)
+            student = self._taps(*inputs) if run_student is None else run_student(*inputs)
         except Exception as error:
             blamed = blame_inputs("the student", self.student, inputs, error)
             if blamed is None:
@@ -243,15 +264,15 @@ class Distiller(nn.Module):
             return FeatureTaps(student, (*self.method.student_layers, *self.teacher.student_layers))
         except UserError as error:
             fix = ""
-            if any(_rebuilds_student(method) for method in _single_methods(self.method)):
+            if any(rebuilds_student(method) for method in single_methods(self.method)):
                 fix = "; give the student that method.build_student(student, teacher) returns"
             raise UserError(f"a layer of the student: {error}{fix}") from error
 
     def _new_student(self, student: nn.Module) -> FeatureTaps:
         """Return the taps on another student."""
         if student is not self.student:
-            for method in _single_methods(self.method):
-                if _rebuilds_student(method):
+            for method in single_methods(self.method):
+                if rebuilds_student(method):
                     raise UserError(
                         f"distiller.student cannot be set: {type(method).__name__} has built it "
                         "and trains it; make a new Distiller of the student that "
@@ -270,31 +291,3 @@ class Distiller(nn.Module):
                 f"the student's weights are {parameter.dtype}, but the method trains parts of its "
                 "own; keep the student in float32 and use autocast (train.precision in a recipe)"
             )
-
-
-def _check_method(method: object) -> None:
-    if isinstance(method, (list, tuple)):
-        raise UserError(
-            "the method is a list; put several together, as in CombinedMethod([KD(), RCKA()])"
-        )
-    check_kind("the method", method, Method, "KD()")
-    assert isinstance(method, Method)
-    if "_modules" not in vars(method):
-        raise UserError(
-            f"{type(method).__name__}.__init__ does not call super().__init__(); call it first"
-        )
-    check_task_weight(method)
-    check_layer_names(f"student_layers of {type(method).__name__}", method.student_layers)
-    check_layer_names(f"teacher_layers of {type(method).__name__}", method.teacher_layers)
-
-
-def _single_methods(method: Method) -> Iterator[Method]:
-    if isinstance(method, CombinedMethod):
-        for inner in method:
-            yield from _single_methods(inner)
-    else:
-        yield method
-
-
-def _rebuilds_student(method: Method) -> bool:
-    return type(method).build_student is not Method.build_student

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from torch import Tensor
+
 from tutelage.core.batch import Batch
 from tutelage.core.overlay import Overlay
 
@@ -27,15 +29,43 @@ class Prediction:
     overlay: Overlay | None = None
 
 
+@dataclass(frozen=True)
+class ClassMap:
+    """What a network has learned, from student.json: classes, or joints.
+
+    >>> ClassMap(["background", "tree"], ids=[0, 7]).entry(1)
+    {'class': 'tree', 'label': 1, 'id': 7}
+
+    Attributes:
+        names: by label; empty if they are not known.
+        ids: the data's own number of each label, such as COCO's category ids; None where the data
+            has no other numbers than the labels.
+    """
+
+    names: Sequence[str] = ()
+    ids: Sequence[int] | None = None
+
+    def name(self, label: int) -> str:
+        """Return the name of a label; its number as text if there is none."""
+        return self.names[label] if 0 <= label < len(self.names) else str(label)
+
+    def entry(self, label: int) -> dict[str, Any]:
+        """Return name, label and, where the data has its own, the id of a class."""
+        entry: dict[str, Any] = {"class": self.name(label), "label": label}
+        if self.ids is not None:
+            entry["id"] = self.ids[label]
+        return entry
+
+
 @runtime_checkable
 class ReadsInput(Protocol):
     """A data set that can read an input from outside of it."""
 
-    def read_input(self, source: str) -> Batch:
+    def read_input(self, source: Any) -> Batch:
         """Return a batch of one input.
 
         Args:
-            source: what the user typed, such as the path of an image or a text.
+            source: what the user typed or gave, such as the path of an image or a text.
 
         Raises:
             UserError: If there is no such input.
@@ -47,14 +77,30 @@ class ReadsInput(Protocol):
 class Predicts(Protocol):
     """A task that can say in words what a network found."""
 
-    def predictions(self, output: Any, batch: Batch, names: Sequence[str]) -> Sequence[Prediction]:
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> Sequence[Prediction]:
         """Return the answer for each item of a batch.
 
         Args:
             output: what the network gave in eval mode.
-            batch: what `ReadsInput.read_input` returned. Its `source_image` is a list with the
-                user's own image (3, H, W), if the input is one.
-            names: what the network has learned, such as classes or joints, from student.json.
+            batch: inputs alone; its `source_image` is a list with the user's own images (3, H, W).
+            classes: what the network has learned.
+            top: how many answers an item gets, where they are ranked; None leaves it to the task.
+        """
+        ...
+
+
+@runtime_checkable
+class HasOutputs(Protocol):
+    """A task that says which tensors of a network's output are of use outside of this package."""
+
+    def outputs(self, output: Any, inputs: Any) -> Mapping[str, Tensor]:
+        """Return the tensors that an exported network gives, by name.
+
+        Args:
+            output: what the network gave in eval mode.
+            inputs: what it was given.
         """
         ...
 

@@ -79,5 +79,13 @@ class Data(ABC):
         """Return what `student.json` says about the inputs of the trained network."""
         return {}
 
+    def usage_info(self, parts: Mapping[str, Samples]) -> dict[str, Any]:
+        """Return what else `student.json` says for the use of the trained network elsewhere.
+
+        Args:
+            parts: the data by name.
+        """
+        return {}
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({configuration(self)})"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
+from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import ImageSet
 from tutelage.data.samples import Key
 
@@ -38,6 +39,10 @@ class ConcatSamples(ImageSet):
         number, local = self.sources[position].tolist()
         image: Tensor = self.parts[number].image(local)
         return image
+
+    def input_rule(self) -> ImageInput:
+        """Return the rule of the first set; the images of all have one shape."""
+        return self.parts[0].input_rule()
 
     def subset(self, positions: Sequence[int] | Tensor) -> ConcatSamples:
         """Return the samples at these positions, augmented as here, without the streams."""

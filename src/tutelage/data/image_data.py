@@ -14,6 +14,7 @@ from tutelage.data._label_sets import random_subset, stratified_sets
 from tutelage.data._settings import check_share
 from tutelage.data.base import Data
 from tutelage.data.image_set import ImageSet
+from tutelage.data.samples import Samples
 from tutelage.data.splits import label_subset, stratified
 from tutelage.errors import UserError
 
@@ -149,6 +150,24 @@ class ImageData(Data):
             "classes": self.classes,
             "inputs": "images in [0, 1]; subtract mean and divide by std",
         }
+
+    def label_ids(self) -> list[int] | None:
+        """Return the data's own number of each label; default: it has no other than the labels."""
+        return None
+
+    def usage_info(self, parts: Mapping[str, Samples]) -> dict[str, Any]:
+        """Return how images from outside enter the network, and the data's own class numbers.
+
+        They are `input`, see `ImageInput`, and `ids`, by label.
+        """
+        test = parts["test"]
+        info: dict[str, Any] = {}
+        if isinstance(test, ImageSet):
+            info["input"] = test.input_rule().record()
+        ids = self.label_ids()
+        if ids is not None:
+            info["ids"] = ids
+        return info
 
 
 def _cut(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
 from tutelage.data._augmentation import PaddedCrop
+from tutelage.data.image_input import ImageInput
 from tutelage.data.samples import Key, Samples
 from tutelage.errors import UserError
 
@@ -51,6 +52,10 @@ class ImageSet(Samples, ABC):
     @abstractmethod
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ImageSet:
         """Return the samples at these positions, with another augmentation."""
+
+    def input_rule(self) -> ImageInput:
+        """Return how an image from outside becomes an input like these; default: as it is."""
+        return ImageInput(channels=int(self.image(0).shape[0]))
 
     def subset(self, positions: Sequence[int] | Tensor) -> ImageSet:
         """Return the samples at these positions, augmented as here."""
@@ -136,6 +141,11 @@ class ArraySet(ImageSet):
     def image(self, position: int) -> Tensor:
         """Return one image as it is stored."""
         return self.images[position]
+
+    def input_rule(self) -> ImageInput:
+        """Return that the center of an image, resized to the size of these, is taken."""
+        channels, height, width = self.images.shape[1:]
+        return ImageInput(channels, (height, width), "center-crop")
 
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ArraySet:
         """Return the samples at these positions, with another augmentation."""

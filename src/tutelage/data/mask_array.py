@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
 from tutelage.data.dense import DenseSet
+from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import to_float
 from tutelage.data.masks import MaskSet, mask_labels
 from tutelage.data.samples import Key
@@ -43,6 +44,11 @@ class MaskArray(DenseSet):
     def image(self, position: int) -> Tensor:
         """Return one image as it is stored."""
         return self.images[position]
+
+    def input_rule(self) -> ImageInput:
+        """Return that an image is resized to the size of these; see `resized_masks`."""
+        channels, height, width = self.images.shape[1:]
+        return ImageInput(channels, (height, width), "stretch")
 
     def target(self, position: int) -> Any:
         """Return one mask as it is stored."""

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tutelage.core.batch import IGNORE_INDEX, Batch
 from tutelage.data.concat import concat
 from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import ImageSet
 from tutelage.data.resized import refuse_dense, resized
 from tutelage.data.samples import Key, Stream
@@ -114,6 +115,10 @@ class LabeledWithPools(ImageSet):
     def image(self, position: int) -> Tensor:
         """Return one labeled image without augmentation."""
         return self.images.image(position)
+
+    def input_rule(self) -> ImageInput:
+        """Return the rule of the labeled images."""
+        return self.images.input_rule()
 
     def batch(self, keys: Sequence[Key]) -> Batch:
         """Return labeled images as one batch."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
 from tutelage.core.heatmaps import flip_order
-from tutelage.data._files import decode_image
 from tutelage.data._pose_geometry import invert_affine, region_affine, warp
 from tutelage.data.image_data import ImageData
+from tutelage.data.image_input import as_pixels
 from tutelage.data.image_set import to_float
 from tutelage.data.pose_augmentation import PoseAugmentation
 from tutelage.data.poses import PoseSet
@@ -82,13 +82,16 @@ class PoseData(ImageData):
                 )
         return poses
 
-    def read_input(self, source: str) -> Batch:
-        """Return an image file as a batch of one input, with the image itself as `source_image`.
+    def read_input(self, source: Any) -> Batch:
+        """Return an image as a batch of one input, with the image itself as `source_image`.
+
+        Args:
+            source: a path, a PIL image, or a tensor, see `as_pixels`.
 
         Raises:
             UserError: If it cannot be decoded.
         """
-        image = decode_image(Path(source).expanduser())
+        image = as_pixels(source)
         height, width = image.shape[-2:]
         affine = region_affine(self.whole_region(width, height), self.size)
         pixels = to_float(image)

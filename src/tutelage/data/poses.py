@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
 from tutelage.data._pose_geometry import apply_affine, invert_affine, region_affine, warp
+from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import ImageSet, to_float
 from tutelage.data.pose_augmentation import PoseDraw
 from tutelage.data.samples import Key
@@ -104,6 +105,10 @@ class PoseSet(ImageSet):
         if self.augment is None:
             batch = batch.with_fields({"joints": self._all_joints(keys, affine)})
         return batch.with_fields({"crops": invert_affine(affine), **self._extras(keys, affine)})
+
+    def input_rule(self) -> ImageInput:
+        """Return that a region of an image is fitted into the size of the inputs."""
+        return ImageInput(int(self.image(0).shape[0]), self.size, "region")
 
     def sample(self, epoch: int, position: int) -> tuple[Tensor, Tensor]:
         """Return image and labels of one sample, augmented."""

@@ -9,6 +9,7 @@ from tutelage.data._augmentation import resized_crop
 from tutelage.data._settings import check_side
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import ArraySet, ImageSet
 from tutelage.errors import UserError
 
@@ -92,6 +93,11 @@ class ResizedSet(ImageSet):
     def image(self, position: int) -> Tensor:
         """Return one image in the shape."""
         return reshaped(self.images.image(position), self.shape)
+
+    def input_rule(self) -> ImageInput:
+        """Return that an image is resized to the shape."""
+        channels, height, width = self.shape
+        return ImageInput(channels, (height, width), "stretch")
 
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> ResizedSet:
         """Return the samples at these positions, with another augmentation."""

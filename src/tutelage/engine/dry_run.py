@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from tutelage.analysis import suggest_pairs
+from tutelage.engine.activations import activation_bytes
 from tutelage.engine.checks.terms import TermScale, check_terms
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
+from tutelage.engine.teacher_cache import without_cache
 from tutelage.engine.teacher_run import resolve_teachers
 from tutelage.errors import UserError
 from tutelage.recipes.config import Recipe, TeacherConfig
@@ -39,6 +41,8 @@ class Plan:
         step_seconds: median time of one step on this machine, with the loading of its batch.
         gradient_cap: how many times as hard as the labels the terms may pull across them; None
             without a limit.
+        pieces: in how many pieces a batch runs.
+        activation_bytes: what the student keeps of one of them for its backward pass.
     """
 
     num_samples: dict[str, int]
@@ -50,6 +54,8 @@ class Plan:
     steps: int
     step_seconds: float
     gradient_cap: float | None
+    pieces: int
+    activation_bytes: int
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -69,6 +75,8 @@ def plan(recipe: Recipe) -> Plan:
         for role, output in (("student", example.student), ("teacher", example.teacher))
         for name, value in output.features.items()
     ]
+    pieces = ready.example.split(recipe.train.accumulate)
+    activations = activation_bytes(distiller.student, recipe.task.inputs(pieces[0]))
     networks: dict[str, nn.Module] = {"student": distiller.student, "method": distiller.method}
     networks.update(ready.setup.teacher.models())
     return Plan(
@@ -81,6 +89,8 @@ def plan(recipe: Recipe) -> Plan:
         steps=len(ready.sampler) * recipe.train.epochs,
         step_seconds=_with_loading(ready, _step_seconds(ready, accelerator)),
         gradient_cap=None if ready.cap is None else ready.cap.limit,
+        pieces=len(pieces),
+        activation_bytes=activations,
     )
 
 
@@ -117,6 +127,8 @@ def _with_untrained_teachers(recipe: Recipe) -> Recipe:
     missing = [str(run.out) for run in runs if not run.ready]
 
     def available(config: TeacherConfig) -> TeacherConfig:
+        # A plan writes no files; a teacher in memory shows what a step with a cache takes.
+        config = without_cache(config) if config.cache == "disk" else config
         return replace(config, weights=None) if config.weights in missing else config
 
     teacher = None if recipe.teacher is None else available(recipe.teacher)
@@ -128,7 +140,7 @@ def _with_untrained_teachers(recipe: Recipe) -> Recipe:
 
 def _untrained(config: TeacherConfig) -> TeacherConfig:
     """Return a copy without weights, and without a cache, which would run it over all samples."""
-    return replace(copy.deepcopy(config), weights=None, cache="none")
+    return replace(without_cache(copy.deepcopy(config)), weights=None)
 
 
 def _pairs(ready: TrainingSetup) -> list[tuple[str, str, float]]:

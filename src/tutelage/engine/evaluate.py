@@ -78,6 +78,11 @@ def evaluation(part: str, loading: EvalLoading, teacher: Teacher | None = None) 
     return Evaluation(part, loading.batches, teacher)
 
 
+def is_one_pass(task: Task) -> bool:
+    """Return whether a task evaluates by one pass over one part, and reads nothing else."""
+    return type(task).evaluate is Task.evaluate
+
+
 class RecordedTeacher(Teacher):
     """A teacher that is asked once per batch while several networks are evaluated beside it.
 

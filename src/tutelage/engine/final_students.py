@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.engine.evaluate import RecordedTeacher, evaluate, evaluation
+from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.setup import TrainingSetup
+from tutelage.engine.teacher_cache import teacher_beside
 from tutelage.engine.trainer import Trainer
 
 
@@ -44,7 +45,9 @@ def test_metrics(
     """Return the metrics of each student on test data, beside the teacher."""
     setup = ready.setup
     method = ready.distiller.method
-    teacher = RecordedTeacher(setup.teacher) if setup.teacher.models() else None
+    teacher = None
+    if setup.teacher.models():
+        teacher = teacher_beside(setup, "test", ready.loading.device)
     run = evaluation("test", ready.loading, teacher)
     metrics: dict[int, dict[str, float]] = {}
     for student in students.values():

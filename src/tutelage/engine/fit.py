@@ -12,21 +12,22 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tutelage.engine.calibration import calibrate
-from tutelage.engine.checks.teacher import check_teacher, state_hash
+from tutelage.engine.checks.teacher import state_hash
 from tutelage.engine.checks.terms import check_terms
 from tutelage.engine.dry_run import check_recipe, num_parameters
-from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.final_students import choices, final_students, test_metrics
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.previews import save_previews
-from tutelage.engine.ranks import is_first_launched
+from tutelage.engine.ranks import is_first_launched, lost_rank
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
+from tutelage.engine.teacher_metrics import checked_metrics, teacher_record
 from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teachers
 from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
 from tutelage.io import write_json, write_tensors
 from tutelage.recipes.config import Recipe
+from tutelage.recipes.rebuild import student_sections
 
 
 def fit(
@@ -103,6 +104,9 @@ def fit_claimed(
             raise UserError(
                 f"{folder.path} cannot be written ({error}); make room, and add --resume to go on"
             ) from error
+        lost = lost_rank(error)
+        if lost is not None:
+            raise lost from error
         raise
     if is_new and not folder.recipe.exists():  # a teacher's run was interrupted
         folder.discard()
@@ -130,7 +134,7 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
     setup = Setup.of(recipe)
     ready = TrainingSetup.of(setup, accelerator)
     ready.distiller.method.on_train_start()
-    teacher_metrics = _check_teachers(ready)
+    teacher_metrics = checked_metrics(ready)
     accelerator.wait_for_everyone()
     folder.create(text)
     accelerator.wait_for_everyone()
@@ -170,40 +174,6 @@ def _finish_or_stop(
         return None
 
 
-def _check_teachers(ready: TrainingSetup) -> dict[str, float] | None:
-    """Return the validation metrics of the teacher, or of each by name; None if not checked."""
-    setup = ready.setup
-    recipe = setup.recipe
-    run = evaluation("validation", ready.loading)
-    models = setup.teacher.models()
-    if recipe.teacher is not None and recipe.teacher.preflight:
-        return check_teacher(models["teacher"], recipe.task, setup.parts, run)
-    metrics: dict[str, float] = {}
-    for name, config in (recipe.teachers or {}).items():
-        if config.preflight:
-            own = check_teacher(models[name], recipe.task, setup.parts, run)
-            metrics |= {f"{name}/{key}": value for key, value in own.items()}
-    return metrics or None
-
-
-def _teacher_record(
-    ready: TrainingSetup, validation: dict[str, float] | None
-) -> dict[str, dict[str, float]] | None:
-    """Return what metrics.json says of the teachers: checked ones on test data, too."""
-    if validation is None:
-        return None
-    recipe = ready.setup.recipe
-    run = evaluation("test", ready.loading)
-    test: dict[str, float] = {}
-    for name, model in ready.setup.teacher.models().items():
-        prefix = "" if recipe.teacher is not None else f"{name}/"
-        if prefix and f"{prefix}{recipe.task.monitor}" not in validation:
-            continue  # not checked, so nothing is said of it
-        metrics = evaluate(model, recipe.task, ready.setup.parts, run)
-        test |= {f"{prefix}{key}": value for key, value in metrics.items()}
-    return {"validation": validation, "test": test}
-
-
 def _teacher_hashes(setup: Setup) -> list[str]:
     return [state_hash(model) for model in setup.teacher.models().values()]
 
@@ -232,7 +202,7 @@ def _finish(
     students = final_students(trainer, epochs)
     chosen = choices(ready, students)
     test = test_metrics(ready, students)
-    teacher_record = _teacher_record(ready, teacher_metrics)
+    record = teacher_record(ready, teacher_metrics)
     shipped_epoch = recipe.train.checkpoint
     student = trainer.distiller.student
     student.load_state_dict(students[shipped_epoch].state_dict())
@@ -249,7 +219,7 @@ def _finish(
         **{name: {"epoch": epochs[name], "test": test[name]} for name in epochs},
         "validation": trainer.best["metrics"],
         **({"chosen": chosen[shipped_epoch]} if chosen[shipped_epoch] else {}),
-        "teacher": teacher_record,
+        "teacher": record,
         "parameters": {
             "student": num_parameters(shipped),
             "method": num_parameters(ready.distiller.method),
@@ -260,16 +230,22 @@ def _finish(
         "seed": recipe.seed,
     }
     if folder.writes:
-        _ship(shipped, recipe, folder, calibration)
+        _ship(shipped, setup, folder, calibration)
         recipe.task.export(shipped, setup.parts, folder.path)
     folder.finish(metrics)
     return metrics
 
 
 def _ship(
-    student: nn.Module, recipe: Recipe, folder: RunFolder, calibration: dict[str, Any] | None
+    student: nn.Module, setup: Setup, folder: RunFolder, calibration: dict[str, Any] | None
 ) -> None:
-    facts = {"model": type(student).__name__, **recipe.data.input_info(student)}
+    """Write the weights, and what is needed to use them without the data and the recipe."""
+    data = setup.recipe.data
+    facts = {"model": type(student).__name__, **data.input_info(student)}
+    facts |= data.usage_info(setup.parts)
+    sections = student_sections(folder.recipe)
+    if sections is not None:
+        facts["recipe"] = sections
     if calibration is not None:
         facts["temperature"] = calibration["temperature"]
     write_tensors(folder.path / "student.safetensors", student.state_dict())

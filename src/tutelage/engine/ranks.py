@@ -15,6 +15,13 @@ from tutelage.errors import UserError
 # Of torchrun and `accelerate launch`, and of MPI's launchers, as Accelerate reads them.
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
+# What `accelerate launch` sets where a network is to be sharded.
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
 T = TypeVar("T")
 
 
@@ -72,6 +79,21 @@ def check_devices() -> None:
             )
 
 
+def refuse_sharding() -> None:
+    """Refuse to shard the student over processes.
+
+    Raises:
+        UserError: If `accelerate launch` was told to.
+    """
+    for variable, name in SHARDING.items():
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on", "y"):
+            raise UserError(
+                f"Accelerate is set to {name}, but training is data parallel (DDP) only: checks, "
+                "gradient cap and checkpoints take whole parameters; choose another type of "
+                "distributed training, and train.accumulate where memory is short"
+            )
+
+
 def end_group_at_exit() -> None:
     """Take the process group down when the interpreter ends.
 
@@ -114,6 +136,29 @@ def gather(own: Any, accelerator: Accelerator) -> list[Any]:
     everyone: list[Any] = [None] * accelerator.num_processes
     torch.distributed.all_gather_object(everyone, own)
     return everyone
+
+
+def lost_rank(error: BaseException) -> UserError | None:
+    """Return the sentence for an error that only says that another process is gone; else None.
+
+    The connection to a process that ended is closed at once, and whoever waits for it in a
+    collective call gets an error of the transport.
+
+    Args:
+        error: what a run raised.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    if torch.distributed.get_world_size() == 1:
+        return None
+    is_of_group = isinstance(error, torch.distributed.DistError)
+    is_of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    if not (is_of_group or is_of_gloo):
+        return None
+    return UserError(
+        "another process of this run has ended, so this one ends too; see what that one said, and "
+        "start all of them again with --resume: the last checkpoint is kept"
+    )
 
 
 def _number(name: str, default: int) -> int:

@@ -18,7 +18,6 @@ from accelerate.utils import set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
-from tutelage.cache import CachedTeacher
 from tutelage.core import (
     Batch,
     Distiller,
@@ -41,7 +40,14 @@ from tutelage.engine.checks.student_facts import check_classes, normalized, read
 from tutelage.engine.compiled import compile_networks
 from tutelage.engine.evaluate import EvalLoading, to_device
 from tutelage.engine.loader import EpochSampler, training_loader
-from tutelage.engine.ranks import check_devices, check_launch, end_group_at_exit, needs_cpu
+from tutelage.engine.ranks import (
+    check_devices,
+    check_launch,
+    end_group_at_exit,
+    needs_cpu,
+    refuse_sharding,
+)
+from tutelage.engine.teacher_cache import cached_teacher, with_repeated_views
 from tutelage.engine.weights import load_weights
 from tutelage.errors import UserError, reason
 from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
@@ -179,15 +185,18 @@ class TrainingSetup:
         recipe.task.check_method(recipe.method)
         recipe.task.prepare(setup.parts["train"])
         samples = recipe.method.build_data(setup.parts["train"], setup.teacher)
+        samples = with_repeated_views(recipe, samples)
         sampler = EpochSampler.over(samples, train.batch_size, recipe.seed, rank=rank, world=world)
         training = training_loader(samples, sampler, train.num_workers)
-        teacher = _cached(setup, samples, device)
+        teacher = cached_teacher(setup, samples, device)
         example = _first(training).to(device)
         check_layers(recipe.method, setup.student, setup.teacher)
         student = setup.student.to(device)
         with blame_network(student, setup.teacher, recipe.task, example):
             check_student(student, recipe.task, example, recipe.data)
-            distiller = Distiller(student, teacher, recipe.method, recipe.task)
+            distiller = Distiller(
+                student, teacher, recipe.method, recipe.task, accumulate=train.accumulate
+            )
             distiller.setup(example)
             optimizer = checked_optimizer(distiller, train)
         cap = _gradient_cap(distiller, train, accelerator)
@@ -215,9 +224,10 @@ def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator
         out: the run's folder; None for a run that logs nothing.
 
     Raises:
-        UserError: If several processes were launched that would be runs of their own, or the device
-            does not have the precision.
+        UserError: If several processes were launched that would be runs of their own or shard the
+            student, or the device does not have the precision.
     """
+    refuse_sharding()
     check_devices()
     AcceleratorState._reset_state()
     cpu = needs_cpu()
@@ -241,18 +251,6 @@ def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator
     if accelerator.num_processes > 1:
         end_group_at_exit()
     return accelerator
-
-
-def _cached(setup: Setup, samples: Samples, device: torch.device) -> Teacher:
-    """Return the teacher, or one that answers from a cache if the recipe asks for it."""
-    recipe = setup.recipe
-    configs = list((recipe.teachers or {}).values())
-    if recipe.teacher is not None:
-        configs.append(recipe.teacher)
-    if not any(config.cache == "memory" for config in configs):
-        return setup.teacher
-    loading = setup.eval_loading(device)
-    return CachedTeacher(setup.teacher, recipe.task, lambda: loading.batches(samples), len(samples))
 
 
 def _gradient_cap(

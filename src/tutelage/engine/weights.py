@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from tutelage.errors import UserError
 
 STUDENT = "student.safetensors"
 WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
+HOLDERS = ("model.", "net.", "network.")  # a network in a module of a training framework
 INNER_WRAPPERS = WRAPPERS[1:]  # `module` in the middle may be a child of that name
 SECTIONS = ("state_dict", "model", "model_state_dict", "net")  # of a checkpoint
 EXTRA = "_extra_state"  # end of the names of what is no tensor in a state dict of torch's
@@ -31,8 +33,8 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
 
     Whatever torch loads strictly is loaded, except integers as the weights of a float network.
     Beyond that, the names that data parallelism, `torch.compile`, checkpointing and weight
-    averaging put around a network are removed where the network does not have them itself, and
-    weights that it ties may be stored once.
+    averaging put around a network are removed where the network does not have them itself, as is
+    `model.` before all names (Lightning), and weights that it ties may be stored once.
 
     Args:
         network: the module to fill.
@@ -122,6 +124,12 @@ def _by_fit(state: Mapping[str, Any], own: Mapping[str, Any]) -> Sequence[dict[s
         while any(name.startswith(WRAPPERS) for name in bare):
             bare = {_without_wrapper(name): value for name, value in bare.items()}
             candidates.append(bare)
+    for candidate in list(candidates):
+        for holder in HOLDERS:
+            if candidate and all(name.startswith(holder) for name in candidate):
+                candidates.append(
+                    {name.removeprefix(holder): value for name, value in candidate.items()}
+                )
     # Names that became equal would hide each other.
     complete = [candidate for candidate in candidates if len(candidate) == count]
     filled = [_with_tied(candidate, own) for candidate in complete]
@@ -202,6 +210,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         if path.suffix.lower() == ".safetensors" or _has_header(path):
             return dict(load_file(path))
+        # timm and the references of torchvision keep their options beside the weights. Making a
+        # `Namespace` runs no code: it has the attributes that the file names, nothing else.
+        torch.serialization.add_safe_globals([argparse.Namespace])
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         if "TorchScript" in str(error):

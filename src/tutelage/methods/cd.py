@@ -127,7 +127,7 @@ class CD(Method):
         check_count("num_items of CD", num_items)
         check_count("num_candidates of CD", num_candidates)
         check_positive("temperature of CD", temperature)
-        check_weights("CD", weight)
+        check_weights("CD", weight, task_weight)
         self.num_items = num_items
         self.num_candidates = num_candidates
         self.temperature = temperature

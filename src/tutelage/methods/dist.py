@@ -38,11 +38,10 @@ from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
 from tutelage.methods._checks import check_logits, check_positive, check_weights
-from tutelage.methods._deviations import deviations
+from tutelage.methods._correlation import mean_correlation
 from tutelage.methods._divergence import HIGH, softened
 from tutelage.methods._probabilities import about_their_constants
 from tutelage.similarity._checks import as_same_dtype
-from tutelage.similarity._gram import dot, norm
 
 
 def dist_loss(
@@ -89,12 +88,12 @@ def dist_loss(
         teacher_probs = softened(_rows(teacher), temperature, precise).softmax(1)
         terms = {}
         if beta and student.shape[1] > 2:
-            correlation = _mean_correlation(student_probs, teacher_probs, eps)
+            correlation = mean_correlation(student_probs, teacher_probs, eps)
             terms["inter"] = beta * temperature**2 * (1.0 - correlation)
         if gamma:
             student_probs = about_their_constants(student_probs)
             teacher_probs = about_their_constants(teacher_probs)
-            correlation = _mean_correlation(student_probs.mT, teacher_probs.mT, eps)
+            correlation = mean_correlation(student_probs.mT, teacher_probs.mT, eps)
             terms["intra"] = gamma * temperature**2 * (1.0 - correlation)
         return {name: term.to(student.dtype) for name, term in terms.items()}
 
@@ -162,11 +161,3 @@ class DIST(Method):
 def _rows(logits: Tensor) -> Tensor:
     """Return logits (N, C, ...) as one row for every item and position."""
     return logits if logits.ndim == 2 else logits.movedim(1, -1).flatten(0, -2)
-
-
-def _mean_correlation(x: Tensor, y: Tensor, eps: float) -> Tensor:
-    """Return Pearson's correlation of the rows of x and y (R, P), averaged over rows."""
-    # As a stack of R columns (P, 1), each row is measured by itself.
-    x = deviations(x).unsqueeze(-1)
-    y = deviations(y).unsqueeze(-1)
-    return (dot(x, y) / (norm(x) * norm(y) + eps)).mean()

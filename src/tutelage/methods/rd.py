@@ -109,7 +109,7 @@ class RD(Method):
         super().__init__()
         check_count("num_items of RD", num_items)
         check_positive("decay of RD", decay)
-        check_weights("RD", weight)
+        check_weights("RD", weight, task_weight)
         self.num_items = num_items
         self.decay = decay
         self.weight = weight

@@ -129,7 +129,7 @@ class RRD(Method):
         check_count("num_uninteresting of RRD", num_uninteresting)
         check_count("num_candidates of RRD", num_candidates)
         check_positive("mu of RRD", mu)
-        check_weights("RRD", weight)
+        check_weights("RRD", weight, task_weight)
         self.num_interesting = num_interesting
         self.num_uninteresting = num_uninteresting
         self.num_candidates = num_candidates

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
-from tutelage.recipes.read import ParsedRecipe, load_recipe, parse_recipe
-from tutelage.recipes.shipped import copy_recipe, find_recipe, shipped_names
+from typing import TYPE_CHECKING
+
+from tutelage._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from tutelage.recipes.config import Recipe, StudentConfig, TeacherConfig, TrainConfig
+    from tutelage.recipes.read import ParsedRecipe, load_recipe, parse_recipe
+    from tutelage.recipes.shipped import copy_recipe, find_recipe, shipped_names
+else:
+    __getattr__, __dir__ = lazy_names(__name__)
 
 __all__ = [
     "ParsedRecipe",

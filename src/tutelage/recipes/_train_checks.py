@@ -35,6 +35,15 @@ class HasSchedule(Protocol):
     warmup_epochs: float
 
 
+class HasCache(Protocol):
+    """The keys of `TeacherConfig` that say how its outputs are stored."""
+
+    cache: Literal["none", "memory", "disk"]
+    cache_views: int | None
+    cache_dtype: Literal["float32", "float16"]
+    cache_top_k: int | None
+
+
 def check_types(section: str, config: Any) -> None:
     """Raise unless every field of a section has a value of its type.
 
@@ -68,6 +77,42 @@ def check_schedule(train: HasSchedule) -> None:
         raise UserError(
             f"train.warmup_epochs is {train.warmup_epochs:g}, but the run has {train.epochs} "
             "epochs, so that the learning rate would never be reached; set it to 0 for a short run"
+        )
+
+
+def check_cache(teacher: HasCache) -> None:
+    """Raise for keys of a cache that would have no effect, or are no numbers of anything.
+
+    Raises:
+        UserError: If so.
+    """
+    for name in ("cache_views", "cache_top_k"):
+        value = getattr(teacher, name)
+        if value is not None and value < 1:
+            raise UserError(f"teacher.{name} must be at least 1, got {value}")
+    if teacher.cache == "none" and teacher.cache_views is not None:
+        raise UserError(
+            "teacher.cache_views is of a cache, but teacher.cache is 'none'; set it to 'memory' or "
+            "'disk', or leave cache_views out"
+        )
+    is_smaller = teacher.cache_dtype != "float32" or teacher.cache_top_k is not None
+    if teacher.cache != "disk" and is_smaller:
+        raise UserError(
+            "teacher.cache_dtype and cache_top_k are of files, but teacher.cache is "
+            f"{teacher.cache!r}; set it to 'disk', or leave them out"
+        )
+
+
+def check_pieces(batch_size: int, accumulate: int) -> None:
+    """Raise for more pieces of a batch than can have two samples each.
+
+    Raises:
+        UserError: If so.
+    """
+    if accumulate > 1 and batch_size < 2 * accumulate:
+        raise UserError(
+            f"train.accumulate {accumulate} cuts a batch of {batch_size} samples into pieces of "
+            f"fewer than 2; take at most {max(1, batch_size // 2)}, or a larger train.batch_size"
         )
 
 

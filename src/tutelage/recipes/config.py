@@ -18,7 +18,12 @@ from torch import nn
 from tutelage.core import Method, Task
 from tutelage.data import Data
 from tutelage.errors import UserError, near_misses
-from tutelage.recipes._train_checks import check_schedule, check_types
+from tutelage.recipes._train_checks import (
+    check_cache,
+    check_pieces,
+    check_schedule,
+    check_types,
+)
 
 # Accelerate's trackers, and the modules that each of them needs: any one of them will do.
 TRACKERS = {
@@ -71,7 +76,14 @@ class TeacherConfig:
         std: as mean.
         preflight: check the teacher on validation data before training.
         cache: `memory` runs the teacher once over the training data, before training, and keeps its
-            outputs in memory; for data without augmentation.
+            outputs for the run; `disk` keeps them in files, for all runs with this teacher and
+            data. Data must not be augmented, or see `cache_views`.
+        cache_views: with augmentation, how many views of each sample the cache holds; later epochs
+            repeat them, for student and teacher. None is for data without augmentation.
+        cache_dir: folder of the files of `disk`.
+        cache_dtype: float16 halves the files of `disk`.
+        cache_top_k: how many logits of a sample `disk` keeps, the others sharing what is left of
+            the probability; None keeps all.
     """
 
     model: nn.Module | None = None
@@ -80,10 +92,15 @@ class TeacherConfig:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     preflight: bool = True
-    cache: Literal["none", "memory"] = "none"
+    cache: Literal["none", "memory", "disk"] = "none"
+    cache_views: int | None = None
+    cache_dir: str = "runs/cache"
+    cache_dtype: Literal["float32", "float16"] = "float32"
+    cache_top_k: int | None = None
 
     def __post_init__(self) -> None:
         check_types("teacher", self)
+        check_cache(self)
 
 
 def _adamw() -> Callable[[Any], torch.optim.Optimizer]:
@@ -97,6 +114,8 @@ class TrainConfig:
     Args:
         epochs: passes over the training data.
         batch_size: samples per optimizer step, over all processes together.
+        accumulate: number of pieces in which the networks run on a batch, so that a step needs
+            memory for one piece; losses see the whole batch as with 1. The student runs twice.
         eval_batch_size: samples per evaluation batch of one process; None takes batch_size.
         optimizer: any torch optimizer, as class path and arguments.
         weight_decay_norm_and_bias: False exempts parameters of one dimension (biases, norms) from
@@ -132,6 +151,7 @@ class TrainConfig:
 
     epochs: int = 40
     batch_size: int = 64
+    accumulate: int = 1
     eval_batch_size: int | None = None
     optimizer: Callable[[Any], torch.optim.Optimizer] = field(default_factory=_adamw)
     weight_decay_norm_and_bias: bool = True
@@ -159,6 +179,8 @@ class TrainConfig:
         check_types("train", self)
         _check_at_least(1, "epochs", self.epochs)
         _check_at_least(2, "batch_size", self.batch_size)
+        _check_at_least(1, "accumulate", self.accumulate)
+        check_pieces(self.batch_size, self.accumulate)
         _check_at_least(1, "eval_batch_size", self.eval_batch_size)
         _check_at_least(1, "eval_every", self.eval_every)
         _check_at_least(1, "patience", self.patience)

@@ -77,6 +77,15 @@ def explain(message: str) -> str:
     return f"{place}: {core}" if place.key or place.owner else core
 
 
+def unknown_keyword(message: str) -> tuple[str | None, str | None]:
+    """Return function and argument if the message is about one that it may hand on, or None."""
+    place, core = _locate(" ".join(message.split()).removeprefix(WHOLE_FILE))
+    match = re.search(r"^Option '([\w.]+)' is not accepted", core)
+    if match is None or place.owner is None or not takes_any(place.owner):
+        return None, None
+    return place.owner, match[1].partition(".")[0]
+
+
 def _locate(line: str) -> tuple[Place, str]:
     """Return the innermost place that the message names, and what it says about it."""
     called = CALLABLE.search(line)
@@ -134,6 +143,11 @@ def _unknown_option(match: Match[str], place: Place) -> str:
             "--train.epochs 3"
         )
     option = option.partition("=")[0]
+    if option == "--device":
+        return (
+            "there is no option --device: a GPU is taken where there is one; set "
+            "CUDA_VISIBLE_DEVICES for another one, or ACCELERATE_USE_CPU=true for the CPU"
+        )
     return f"{shorten(option)} is no option and no key of the recipe" + suggest(
         option.lstrip("-"), _all_keys()
     )

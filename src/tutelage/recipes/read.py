@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -24,15 +22,16 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from tutelage.errors import UserError, reason
+from tutelage.recipes._optimizer import default_optimizer
 from tutelage.recipes._structure import check_nulls, check_override, check_structure
 from tutelage.recipes._text import shorten
 from tutelage.recipes._yaml import SETTING, read_merged, settings_of, write_yaml
 from tutelage.recipes.config import Recipe, StudentConfig, TrainConfig, check_seed
-from tutelage.recipes.messages import explain
+from tutelage.recipes.messages import explain, unknown_keyword
+from tutelage.recipes.own_code import move_keyword, with_files, with_own_code
 from tutelage.recipes.shipped import find_recipe, label, shipped_name
 
 ALIAS = re.compile(r"(^|[\s\[,{:])\*\w")
-OPTIMIZER = "--train.optimizer"
 # The order matters: networks draw their first weights one after the other, the student first.
 SECTIONS = ("student", "train", "data", "task", "method", "teacher", "teachers")
 # The sections that jsonargparse keeps as groups of keys, where others are objects of their own.
@@ -51,6 +50,7 @@ class ParsedRecipe:
     path: Path
     config: Namespace
     _parser: ArgumentParser = field(repr=False)
+    _files: Mapping[str, Path] = field(repr=False, default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class ParsedRecipe:
 
     def text(self) -> str:
         """Return the recipe as YAML, with every default filled in."""
-        return str(self._parser.dump(self.config, skip_unset=False))
+        return with_files(self._parser.dump(self.config, skip_unset=False), self._files)
 
     def monitor(self) -> str:
         """Return the metric by which the recipe's task chooses the best epoch."""
@@ -82,7 +82,7 @@ class ParsedRecipe:
         config = copy.deepcopy(self.config)
         for key, value in values.items():
             config[key] = value
-        return ParsedRecipe(self.path, config, self._parser)
+        return ParsedRecipe(self.path, config, self._parser, self._files)
 
     def teachers(self) -> dict[str, Namespace]:
         """Return the sections of its teachers by key: `teacher`, or `teachers.<name>`."""
@@ -161,9 +161,25 @@ def parse_recipe(
             has the wrong type; the message names it.
     """
     path = find_recipe(name, folder)
-    content = read_merged(path)
+    return parse_content(read_merged(path), path, overrides)
+
+
+def parse_content(
+    content: dict[str, Any], path: Path, overrides: Sequence[str] = ()
+) -> ParsedRecipe:
+    """Read a recipe from a mapping, and put the overrides on top.
+
+    Args:
+        content: the recipe as it was read, with its settings.
+        path: of the file that it is from.
+        overrides: as on the command line.
+
+    Raises:
+        UserError: As `parse_recipe`.
+    """
     try:
         check_structure(content)
+        content, files = with_own_code(content, path.absolute().parent)
     except UserError as error:
         raise UserError(f"{_files(path)}: {error}") from error
     # YAML reads the word no as false; here it is the value that is called so.
@@ -178,9 +194,10 @@ def parse_recipe(
     )
     parser.add_class_arguments(Recipe)
     parser.add_argument("--config", action="config")
-    arguments = [*_default_optimizer(content, overrides), "--config", write_yaml(content)]
+    default = default_optimizer(content, overrides)
+    arguments = [*default, "--config", write_yaml(content)]
     try:
-        config = parser.parse_args([*arguments, *overrides])
+        config = _parse(parser, content, default, overrides)
     except (argparse.ArgumentError, TypeError, ValueError, RecursionError) as error:
         where = "on the command line" if overrides and _parses(parser, arguments) else _files(path)
         raise UserError(f"{where}: {explain(str(error))}") from error
@@ -190,11 +207,24 @@ def parse_recipe(
         ) from error
     del config["config"]
     _refuse_nulls(config, path)
-    parsed = ParsedRecipe(path, config, parser)
+    parsed = ParsedRecipe(path, config, parser, files)
     for teacher in parsed.teachers().values():
         if teacher.recipe is not None:
             teacher.recipe = _independent_of_folder(teacher.recipe, path.parent)
     return parsed
+
+
+def _parse(
+    parser: ArgumentParser, content: dict[str, Any], default: list[str], overrides: Sequence[str]
+) -> Namespace:
+    """Parse; what a function hands on to another one is moved to where it is not checked."""
+    while True:
+        try:
+            return parser.parse_args([*default, "--config", write_yaml(content), *overrides])
+        except (argparse.ArgumentError, TypeError, ValueError) as error:
+            owner, name = unknown_keyword(str(error))
+            if owner is None or name is None or not move_keyword(content, owner, name):
+                raise
 
 
 def _check_overrides(overrides: Sequence[str], content: Mapping[str, Any]) -> None:
@@ -250,22 +280,6 @@ def _parses(parser: ArgumentParser, arguments: list[str]) -> bool:
 def _files(path: Path) -> str:
     """Return the file or files in which a mistake can be."""
     return f"{label(path)} (with its {SETTING})" if settings_of(path) else label(path)
-
-
-def _default_optimizer(content: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Return the default optimizer as class path and arguments, unless the recipe names one.
-
-    The default of the dataclass is a function, which could not be written to the resolved recipe.
-    """
-    if "optimizer" in content.get("train", {}):
-        return []
-    keys = [option.partition("=")[0] for option in overrides]
-    if OPTIMIZER in keys or f"{OPTIMIZER}.class_path" in keys:
-        return []
-    default = TrainConfig().optimizer
-    assert isinstance(default, partial)
-    path = f"{default.func.__module__}.{default.func.__qualname__}"
-    return [OPTIMIZER, json.dumps({"class_path": path, "init_args": default.keywords})]
 
 
 def _set_seed(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Points of joints drawn on an image."""
+"""What a network found, drawn on an image: joints, boxes, masks."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import colorsys
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tutelage.core import Overlay
+from tutelage.report.colors import text_color
+from tutelage.report.masks import NO_CLASS, class_color, class_name, mask_image
 
 MIN_SCORE = 0.1  # points of lower confidence are drawn hollow
+MIN_BOX_SCORE = 0.3  # boxes of lower confidence are not drawn
 
 
 def joint_color(index: int, count: int) -> tuple[int, int, int]:
@@ -22,6 +26,62 @@ def joint_color(index: int, count: int) -> tuple[int, int, int]:
     hue = (index * 0.618033988749895) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.8, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def draw_overlay(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> Any:
+    """Return a PIL image with the joints, boxes or classes of an overlay.
+
+    Args:
+        image: (3, H, W) uint8.
+        overlay: in pixels of the image.
+        names: of the joints, or of the classes by label.
+    """
+    from PIL import Image
+
+    if overlay.points is not None:
+        return draw_points(image, overlay, names)
+    if overlay.boxes is not None:
+        return draw_boxes(image, overlay, names)
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    if overlay.mask is None:
+        return picture
+    mask = overlay.mask.where(overlay.mask >= 0, NO_CLASS).to(torch.uint8).cpu().numpy()
+    colors = mask_image(mask, names)
+    return Image.alpha_composite(picture.convert("RGBA"), colors).convert("RGB")
+
+
+def draw_boxes(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> Any:
+    """Return a PIL image with a frame for each box, its class and its score.
+
+    Boxes whose score is below 0.3 are left out.
+
+    Args:
+        image: (3, H, W) uint8.
+        overlay: its boxes are in pixels of the image.
+        names: of the classes by label.
+    """
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    if overlay.boxes is None or overlay.labels is None:
+        return picture
+    draw = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 400))
+    labels = overlay.labels.tolist()
+    scores = [None] * len(labels) if overlay.scores is None else overlay.scores.tolist()
+    found = list(zip(overlay.boxes.tolist(), labels, scores, strict=True))
+    for corners, label, score in reversed(found):  # the surest one lies on top
+        if score is not None and score < MIN_BOX_SCORE:
+            continue
+        color = class_color(label)
+        draw.rectangle(corners, outline=color, width=width)
+        text = (
+            class_name(names, label) if score is None else f"{class_name(names, label)} {score:.2f}"
+        )
+        place = draw.textbbox((corners[0] + 1, corners[1] + 1), text)
+        draw.rectangle(place, fill=color)
+        draw.text((corners[0] + 1, corners[1] + 1), text, fill=text_color(color))
+    return picture
 
 
 def draw_points(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> Any:

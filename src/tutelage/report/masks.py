@@ -57,7 +57,14 @@ def class_name(names: Sequence[str], index: int) -> str:
 
 
 def mask_picture(mask: Mask, names: Sequence[str], truth: Mask | None = None) -> str:
-    """Return a picture of the classes as a data URI.
+    """Return a picture of the classes as a data URI; see `mask_image`."""
+    data = io.BytesIO()
+    mask_image(mask, names, truth).save(data, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+
+
+def mask_image(mask: Mask, names: Sequence[str], truth: Mask | None = None) -> Image.Image:
+    """Return a picture of the classes, RGBA, clear where nothing but background is.
 
     Args:
         mask: the class of every pixel.
@@ -73,9 +80,7 @@ def mask_picture(mask: Mask, names: Sequence[str], truth: Mask | None = None) ->
     pixels[_outline(mask) & (pixels[..., 3] > 0), 3] = OUTLINE_ALPHA
     if truth is not None:
         pixels[_outline(truth) & (truth != NO_CLASS)] = (255, 255, 255, OUTLINE_ALPHA)
-    data = io.BytesIO()
-    Image.fromarray(pixels, "RGBA").save(data, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode()
+    return Image.fromarray(pixels, "RGBA")
 
 
 def enlarged(mask: Mask) -> Mask:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tutelage.core import Batch
+from tutelage.core.prediction import ClassMap
 from tutelage.data import CocoPose
 from tutelage.errors import UserError
 from tutelage.tasks import Pose
@@ -134,7 +135,7 @@ def test_precision_is_that_of_pycocotools(
     metrics.update(maps, batch)
     ours = metrics.compute()
 
-    records = [p.record for p in task.predictions(maps, batch, NAMES)]
+    records = [p.record for p in task.predictions(maps, batch, ClassMap(NAMES), None)]
     peaks = maps.flatten(-2).amax(-1)
     detections = []
     for number, record in enumerate(records):

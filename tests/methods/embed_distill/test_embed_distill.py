@@ -60,11 +60,15 @@ def vector_encoder(dim: int, seed: int, normalized: bool = True) -> VectorEncode
 
 
 def distilled(
-    method: Method, batch: Batch | None = None, student_dim: int = 4, teacher_dim: int = 4
+    method: Method,
+    batch: Batch | None = None,
+    student_dim: int = 4,
+    teacher_dim: int = 4,
+    accumulate: int = 1,
 ) -> Distiller:
     teacher = FrozenTeacher(vector_encoder(teacher_dim, seed=5))
     student = method.build_student(vector_encoder(student_dim, seed=6), teacher).double()
-    distiller = Distiller(student, teacher, method, Retrieval())
+    distiller = Distiller(student, teacher, method, Retrieval(), accumulate=accumulate)
     distiller.setup(vector_batch() if batch is None else batch)
     return distiller
 
@@ -288,6 +292,21 @@ def test_two_ranks_give_the_gradient_of_one_with_the_joined_batch(tmp_path: Path
         assert whole.abs().max() > 0
         for gradients in both:
             assert_close(gradients[name], whole, 1e-12)
+
+
+# ---- a batch in pieces ----
+
+
+@pytest.mark.parametrize("name", ["direct", "own", "inherited"])
+def test_candidates_are_those_of_the_whole_batch_when_it_runs_in_pieces(name: str) -> None:
+    """Pieces of 12 queries, 4 of them generated, and of 16 documents are cut each by themselves."""
+    batch = vector_batch(8, 2, 4)
+    gradients = []
+    for accumulate in (1, 3):
+        distiller = distilled(rank_methods()[name], batch, accumulate=accumulate)
+        sum(distiller(batch).values()).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in distiller.student.parameters()]))
+    assert_close(gradients[1], gradients[0], 1e-12)
 
 
 # ---- mistakes ----

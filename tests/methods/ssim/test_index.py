@@ -12,9 +12,10 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from tests.methods.harness import tensor
 from tests.methods.ssim.vectors import CASES, OFFERED, index_options, normalized
 from tutelage.errors import UserError
-from tutelage.methods.ssim import SSIM, index, ssim_loss
-from tutelage.methods.ssim.index import GaussianWindow, ssim_index
+from tutelage.methods.ssim import SSIM, ssim_loss, window
+from tutelage.methods.ssim.index import ssim_index
 from tutelage.methods.ssim.normalization import normalize_maps
+from tutelage.methods.ssim.window import GaussianWindow
 
 BORDERS = ["reflect", "valid", "renorm"]
 FACTORS = {"luminance": (1.0, 0.0, 0.0), "contrast": (0.0, 1.0, 0.0), "structure": (0.0, 0.0, 1.0)}
@@ -67,13 +68,19 @@ def test_torchmetrics_agrees(name: str) -> None:
 
 
 @pytest.mark.parametrize("border", BORDERS)
-def test_long_sides_are_convolved_to_the_same_numbers(
+def test_long_sides_are_blurred_in_blocks_to_the_same_numbers(
     border: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = torch.randn(2, 3, 14, 19, dtype=torch.float64)
-    banded = blurred(x, border)
-    monkeypatch.setattr(index, "LONGEST_BAND", 1)
-    assert torch.allclose(blurred(x, border), banded, rtol=0, atol=1e-14)
+    x = torch.randn(2, 3, 14, 19, dtype=torch.float64, requires_grad=True)
+    whole = blurred(x, border)
+    gradient = torch.autograd.grad(whole.square().sum(), x)[0]
+    for rows in (1, 4, 5):
+        monkeypatch.setattr(window, "BLOCK", rows)
+        blocked = blurred(x, border)
+        assert torch.allclose(blocked, whole, rtol=0, atol=1e-14)
+        found = torch.autograd.grad(blocked.square().sum(), x)[0]
+        assert torch.allclose(found, gradient, rtol=0, atol=1e-13)
+    assert torch.autograd.gradgradcheck(lambda y: blurred(y, border), x[:1, :1])
 
 
 def test_borders_differ_at_the_border_only() -> None:

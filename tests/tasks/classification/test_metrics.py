@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from tutelage import Classification, UserError
 from tutelage.core import Batch
@@ -103,3 +104,16 @@ def test_a_label_out_of_range_is_named() -> None:
 def test_labels_that_are_no_classes_are_refused(labels: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         Classification(num_classes=3).metrics().update(torch.randn(4, 3), Batch.of((None, labels)))
+
+
+@pytest.mark.parametrize("num_classes", [2, 6, 100])
+def test_the_figures_are_those_of_torchmetrics(num_classes: int) -> None:
+    noise = torch.Generator().manual_seed(num_classes)
+    logits = 2 * torch.randn(300, num_classes, generator=noise)
+    labels = torch.randint(num_classes, (300,), generator=noise)
+    found = figures(logits, labels)
+    for name, top_k in {"top1": 1, "top5": min(5, num_classes)}.items():
+        expected = multiclass_accuracy(logits, labels, num_classes, average="micro", top_k=top_k)
+        assert found.get(name, 1.0) == pytest.approx(float(expected), abs=1e-6)
+    error = multiclass_calibration_error(logits.softmax(1), labels, num_classes, n_bins=15)
+    assert found["ece"] == pytest.approx(float(error), abs=1e-6)

@@ -70,12 +70,14 @@ class Instances:
         path: of the file.
         classes: names by label; label 0 is the background.
         images: in the order of the file.
+        ids: category ids by label; 0 is the background.
         skipped: how many boxes were left out or cut, and what else is doubtful -> how often.
     """
 
     path: Path
     classes: list[str]
     images: list[CocoImage]
+    ids: list[int]
     skipped: Counter[str] = field(default_factory=Counter)
 
 
@@ -102,7 +104,7 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
     for annotation in content["annotations"]:
         check_annotation(annotation, by_image, labels, path)
     check_in_pixels(content["annotations"], path)
-    instances = Instances(path, classes, [])
+    instances = Instances(path, classes, [], label_ids(labels, len(classes)))
     for annotation in _unrepeated(content["annotations"], instances.skipped):
         by_image[annotation["image_id"]].append(annotation)
     instances.skipped[ALIKE] = num_alike([classes[label] for label in labels.values()])
@@ -115,6 +117,18 @@ def read_instances(path: Path, folder: Path, category_ids: bool = False) -> Inst
 def read_classes(path: Path, category_ids: bool = False) -> list[str]:
     """Return the names by label of an `instances` file; see `read_instances`."""
     return read_labels(read_content(path), path, category_ids)[1]
+
+
+def label_ids(labels: Mapping[int, int], count: int) -> list[int]:
+    """Return the category id by label; a label that no category has is its own.
+
+    >>> label_ids({7: 1, 90: 2}, count=3)
+    [0, 7, 90]
+    """
+    ids = list(range(count))
+    for category_id, label in labels.items():
+        ids[label] = category_id
+    return ids
 
 
 def write_instances(path: Path, images: Sequence[CocoImage], classes: Sequence[str]) -> None:

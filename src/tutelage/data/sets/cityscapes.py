@@ -90,6 +90,10 @@ class Cityscapes(ImageData):
         """Names by class."""
         return list(CLASSES)
 
+    def label_ids(self) -> list[int]:
+        """Return the number of each class in the `labelIds` files."""
+        return list(CLASSES.values())
+
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a folder of their own."""
         train = self._part(self.train)

@@ -21,6 +21,7 @@ from tutelage.data._overlap import warn_copies
 from tutelage.data._text import is_file, warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.image_input import ImageInput
 from tutelage.data.sets._coco_file import CocoImage, read_classes, read_instances
 from tutelage.errors import UserError
 
@@ -71,6 +72,10 @@ class BoxSet(DenseSet):
                 "since its boxes are in those pixels"
             )
         return image
+
+    def input_rule(self) -> ImageInput:
+        """Return that an image enters as it is, in a list."""
+        return ImageInput(channels=3, batch="list")
 
     def target(self, position: int) -> dict[str, Any]:
         """Return the boxes of one image and what belongs to each."""
@@ -166,6 +171,7 @@ class Coco(ImageData):
         self.keep_empty = keep_empty
         self.category_ids = category_ids
         self._classes: list[str] | None = None
+        self._ids: list[int] | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -174,6 +180,10 @@ class Coco(ImageData):
             root = require_folder(self.root, type(self).__name__, ADVICE)
             self._classes = read_classes(_instances_file(root, self.train), self.category_ids)
         return self._classes
+
+    def label_ids(self) -> list[int] | None:
+        """Return the category id of each label, once the parts are read; 0 is the background."""
+        return self._ids
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a file of their own."""
@@ -199,6 +209,7 @@ class Coco(ImageData):
                 "has others"
             )
         self._classes = instances.classes
+        self._ids = instances.ids
         paths = [image.path for image in instances.images]
         check_image_files(paths)
         sizes = [(image.width, image.height) for image in instances.images]

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -113,8 +114,8 @@ class DeepLabCut(PoseData):
         )
         return train, validation_part, test_part
 
-    def read_input(self, source: str) -> Batch:
-        """Return an image file as a batch of one input, resized as the images of the parts are."""
+    def read_input(self, source: Any) -> Batch:
+        """Return an image as a batch of one input, resized as the images of the parts are."""
         batch = super().read_input(source)
         (image,) = batch["source_image"]
         inputs = to_float(functional.resize(image, list(self.size), antialias=True))[None]

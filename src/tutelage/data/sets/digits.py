@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -33,9 +38,7 @@ class Digits(ImageData):
 
     def raw_splits(self) -> RawSplits:
         """Return all images; the parts are cut from them."""
-        from sklearn.datasets import load_digits  # slow to import
-
-        values, labels = load_digits(return_X_y=True)  # values are 0 to 16
+        values, labels = _load()  # values are 0 to 16
         pixels = torch.tensor(values).mul(255 / 16).round().to(torch.uint8)
         images = pixels.view(-1, 1, 8, 8)
         return ArraySet(images, torch.tensor(labels, dtype=torch.int64)), None, None
@@ -43,3 +46,21 @@ class Digits(ImageData):
     def standard_augmentation(self) -> nn.Module:
         """Pad by one pixel and crop."""
         return PaddedCrop(8, padding=1, flip=False)
+
+
+def _load() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return pixels (1797, 64) and labels (1797,) from the file that scikit-learn installs.
+
+    The file is read here because importing the library takes a second, at every start.
+    """
+    package = find_spec("sklearn")
+    folders = package.submodule_search_locations if package is not None else None
+    for folder in folders or ():
+        file = Path(folder, "datasets/data/digits.csv.gz")
+        if file.is_file():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1]
+    from sklearn.datasets import load_digits  # a version that keeps it elsewhere
+
+    values, labels = load_digits(return_X_y=True)
+    return values, labels

@@ -13,6 +13,7 @@ from tutelage.data._files import check_image_files, decode_image, require_folder
 from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data._settings import check_root, check_share, check_side, check_statistics
 from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import ImageSet
 from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
 from tutelage.errors import UserError
@@ -69,6 +70,10 @@ class FileSet(ImageSet):
         if self.kept is not None:
             self.kept[path] = image
         return image
+
+    def input_rule(self) -> ImageInput:
+        """Return that the center of an image is taken, as `image` does without augmentation."""
+        return ImageInput(3, (self.size, self.size), "center-crop")
 
     def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> FileSet:
         """Return the samples at these positions, with another augmentation."""

@@ -12,7 +12,14 @@ from tutelage.data._mask_classes import check_mask_classes
 from tutelage.data._overlap import warn_copies
 from tutelage.data._text import existing, is_file, path_inside, read_lines, warn_counts
 from tutelage.data.image_data import ImageData, RawSplits
-from tutelage.data.masks import MaskFormat, MaskSet, checked_mask_set, scaled_crop, value_table
+from tutelage.data.masks import (
+    VOID,
+    MaskFormat,
+    MaskSet,
+    checked_mask_set,
+    scaled_crop,
+    value_table,
+)
 from tutelage.errors import UserError
 
 CLASSES = [
@@ -109,6 +116,16 @@ class VOCSegmentation(ImageData):
     def classes(self) -> list[str]:
         """Names by class."""
         return list(CLASSES if self.names is None else self.names)
+
+    def label_ids(self) -> list[int] | None:
+        """Return the number of each class in the mask files, where `values` gives it one."""
+        if self.values is None:
+            return None
+        numbers = {label: number for number, label in self.values.items() if label != VOID}
+        is_unique = len(numbers) == sum(label != VOID for label in self.values.values())
+        if not is_unique or sorted(numbers) != list(range(len(self.classes))):
+            return None
+        return [numbers[label] for label in sorted(numbers)]
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a list of their own."""

@@ -124,7 +124,8 @@ class ResidualKD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_weights("ResidualKD", student_weight, assistant_weight, student_task_weight)
+        check_weights("ResidualKD", student_weight, assistant_weight)
+        check_weights("ResidualKD", student_task_weight, task_weight)
         check_budget(share, num_assistants, channel_multiple, input_shape)
         check_choice("schedule", schedule, Schedule)
         check_choice("distance", distance, FeatureDistance)
@@ -255,9 +256,7 @@ class ResidualKD(Method):
                     f"{self.task_weight}"
                 )
         elif not (self.task_weight or self.assistant_weight):
-            raise UserError(
-                "the assistants learn nothing: give assistant_weight or task_weight a weight"
-            )
+            raise UserError("the assistants learn nothing: raise assistant_weight or task_weight")
 
     def _raw_features(self, step: Step) -> list[list[Tensor]]:
         """Return the features of all members, for each pair of layers."""

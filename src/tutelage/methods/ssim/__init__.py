@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from tutelage.methods.ssim.ssim import SSIM, ssim_loss
+from tutelage.methods.ssim.loss import ssim_loss
+from tutelage.methods.ssim.ssim import SSIM
 
 __all__ = ["SSIM", "ssim_loss"]

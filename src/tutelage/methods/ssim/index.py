@@ -17,26 +17,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tutelage.core.precision import full_precision
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice
+from tutelage.methods.ssim.window import Border, GaussianWindow
 from tutelage.similarity._checks import as_same_dtype
-from tutelage.similarity._products import matmul
 
-Border = Literal["reflect", "valid", "renorm"]
 Exponents = tuple[float, float, float]
 
 # Added to a variance before its root, whose slope at 0 is infinite.
 ROOT_EPSILON = 1e-12
-
-# Longer sides are convolved on a CPU: their band matrix is mostly zeros and costs more.
-LONGEST_BAND = 160
 
 
 def ssim_index(
@@ -53,6 +46,7 @@ def ssim_index(
 ) -> Tensor:
     """Return SSIM at every position of two maps.
 
+    >>> import torch
     >>> maps = torch.eye(12).view(1, 1, 12, 12)
     >>> round(ssim_index(maps, maps).min().item(), 4)
     1.0
@@ -194,87 +188,7 @@ def _index(
 def _power(x: Tensor, exponent: float) -> Tensor:
     """Return sign(x) |x|^exponent, whose slope at 0 stays finite."""
     if exponent == 0:
-        return torch.ones_like(x)
+        return x.new_ones(x.shape)
     if exponent == 1:
         return x
     return x.sign() * x.abs().clamp_min(ROOT_EPSILON).pow(exponent)
-
-
-class GaussianWindow:
-    """A Gaussian window on maps of one size.
-
-    The mean around every position is a product with two band matrices, one for each side of the
-    map, which hold the rule for the border; for long sides on a CPU it is two convolutions.
-
-    >>> maps = torch.ones(1, 1, 2, 3)
-    >>> GaussianWindow(maps, 11, 1.5, "renorm").mean(maps).round(decimals=4).tolist()
-    [[[[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]]]
-
-    Args:
-        like: maps (B, C, H, W) of the size, dtype (float32 or float64) and device.
-        window_size: side of the window, odd.
-        sigma: standard deviation of the weights, a product of two Gaussians with sum 1.
-        border: as of `ssim_index`.
-    """
-
-    def __init__(self, like: Tensor, window_size: int, sigma: float, border: Border) -> None:
-        self.half = window_size // 2
-        self.border = border
-        self.sizes = (like.shape[2], like.shape[3])
-        self.offsets = torch.arange(-self.half, self.half + 1, device=like.device)
-        weights = (-0.5 * (self.offsets.to(like.dtype) / sigma).square()).exp()
-        self.weights = weights / weights.sum()
-        self.bands: list[Tensor] = []
-        if like.device.type != "cpu" or max(self.sizes) <= LONGEST_BAND:
-            self.bands = [self._band(size) for size in self.sizes]
-
-    def mean(self, x: Tensor) -> Tensor:
-        """Return the mean around every position of maps; call it outside autocast.
-
-        Returns:
-            (B, C, H, W), smaller by window_size - 1 if the border is `"valid"`.
-        """
-        if not self.bands:
-            return self._convolved(x)
-        rows, columns = self.bands
-        return matmul(rows, matmul(x, columns.mT))
-
-    def _band(self, size: int) -> Tensor:
-        """Return the matrix (size, size) that takes the means along an axis of `size` positions.
-
-        With a border of `"valid"` it has window_size - 1 fewer rows.
-        """
-        positions = torch.arange(size, device=self.offsets.device).unsqueeze(1) + self.offsets
-        weights = self.weights.expand(positions.shape)
-        if self.border == "valid":
-            whole = slice(self.half, size - self.half)
-            positions = positions[whole]
-            weights = weights[whole]
-        if self.border == "reflect":
-            # Mirror at 0, then at the last position.
-            positions = size - 1 - (size - 1 - positions.abs()).abs()
-        if self.border == "renorm":
-            weights = weights * ((positions >= 0) & (positions < size))
-            weights = weights / weights.sum(1, keepdim=True)
-            positions = positions.clamp(0, size - 1)  # where the weight is 0, anywhere will do
-        band = weights.new_zeros(len(positions), size)
-        return band.scatter_add(1, positions, weights)
-
-    def _convolved(self, x: Tensor) -> Tensor:
-        """Return the same means by two convolutions of every channel."""
-        channels = x.shape[1]
-        padding = self.half if self.border == "renorm" else 0
-        if self.border == "reflect":
-            x = F.pad(x, (self.half,) * 4, mode="reflect")
-        vertical = self.weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-        horizontal = self.weights.expand(channels, 1, 1, -1)
-        x = F.conv2d(x, vertical, padding=(padding, 0), groups=channels)
-        x = F.conv2d(x, horizontal, padding=(0, padding), groups=channels)
-        if self.border == "renorm":
-            # Zeros were padded: divide by the weight that lies inside the map.
-            height, width = self.sizes
-            kernel = self.weights.view(1, 1, -1)
-            inside_rows = F.conv1d(x.new_ones(1, height), kernel, padding=self.half)
-            inside_columns = F.conv1d(x.new_ones(1, width), kernel, padding=self.half)
-            x = x / (inside_rows.mT * inside_columns)
-        return x

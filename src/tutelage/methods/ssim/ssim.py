@@ -45,105 +45,18 @@ from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods._layer_pairs import check_built, checked_pairs
 from tutelage.methods._projection import adapter as build_adapter
-from tutelage.methods.ssim.index import Border, Exponents, border_for, check_window, ssim_index
+from tutelage.methods.ssim.index import Exponents, border_for, check_window
+from tutelage.methods.ssim.loss import SMALL, ssim_loss
 from tutelage.methods.ssim.normalization import (
-    EPSILON,
     Normalize,
-    channel_ranges,
     check_maps,
     check_normalization,
-    normalize_maps,
     range_warnings,
 )
+from tutelage.methods.ssim.window import Border
 
 Adapter = Literal["auto", "always", "never"]
 Resize = Literal["student"] | None
-
-SMALL = (
-    "is too small for a reflected border, which becomes border='renorm': windows are cut at the "
-    "edge and renormalized"
-)
-
-
-def ssim_loss(
-    student: Tensor,
-    teacher: Tensor,
-    *,
-    window_size: int = 11,
-    sigma: float = 1.5,
-    k1: float = 0.01,
-    k2: float = 0.03,
-    max_val: float | None = None,
-    border: Border = "reflect",
-    exponents: Exponents = (1.0, 1.0, 1.0),
-    normalize: Normalize = "channel",
-    detach_range: bool = False,
-    min_range: float = 0.0,
-    ignore_dead: bool = False,
-) -> Tensor:
-    """Return the mean of (1 - SSIM) / 2, clamped to [0, 1], over images, channels and positions.
-
-    >>> maps = torch.arange(144.0).view(1, 1, 12, 12).sin()
-    >>> round(ssim_loss(maps, 5 * maps + 2).item(), 4), ssim_loss(maps, -maps).item() > 0.9
-    (0.0, True)
-
-    Args:
-        student: maps (B, C, H, W) of any floating dtype.
-        teacher: maps of the same shape.
-        window_size: side of the Gaussian window, odd.
-        sigma: standard deviation of the window's weights.
-        k1: of the constant C1 = (k1 · max_val)².
-        k2: of the constant C2 = (k2 · max_val)².
-        max_val: L, the range of the values; None is 1, which normalization gives. It must be given
-            with `normalize="none"`.
-        border: `"reflect"`, `"valid"` (whole windows only), or `"renorm"` (windows cut at the
-            border and renormalized, for maps of any size); see `ssim_index`.
-        exponents: of luminance, contrast and structure; sign(x) |x|^e where e is neither 0 nor 1.
-        normalize: over what the lowest and highest value are taken, `"channel"`, `"tensor"`,
-            `"teacher"` or `"none"`; see `normalize_maps`.
-        detach_range: no gradient through the student's lowest and highest value.
-        min_range: floor of the student's ranges as a share of their median, which bounds the
-            gradient; 0 is none.
-        ignore_dead: leave out channels that are constant in the teacher's image: they cost ½ each
-            and have nothing to teach.
-
-    Returns:
-        A scalar, float32 for half precision and inside autocast. A warning says that a small map
-        takes the border `"renorm"`.
-
-    Raises:
-        UserError: If the maps do not fit each other, the window or the normalization, or if an
-            option is none of the choices.
-    """
-    check_window(window_size, sigma, border, exponents, (k1, k2))
-    check_normalization(normalize, max_val, min_range)
-    check_maps(student, teacher, normalize)
-    fitting_border = border_for(student.shape[2:], window_size, border)
-    if fitting_border != border:
-        warnings.warn(f"a map of {student.shape[2]}×{student.shape[3]} {SMALL}", stacklevel=2)
-    s, t = normalize_maps(
-        student,
-        teacher,
-        normalize=normalize,
-        detach_range=detach_range,
-        min_range=min_range,
-    )
-    index = ssim_index(
-        s,
-        t,
-        window_size=window_size,
-        sigma=sigma,
-        k1=k1,
-        k2=k2,
-        max_val=1.0 if max_val is None else max_val,
-        border=fitting_border,
-        exponents=exponents,
-    )
-    errors = (0.5 - 0.5 * index).clamp(0, 1)
-    if not ignore_dead:
-        return errors.mean()
-    alive = (channel_ranges(teacher) >= EPSILON).to(errors).expand_as(errors)
-    return (errors * alive).sum() / alive.sum().clamp_min(1)
 
 
 class SSIM(Method):

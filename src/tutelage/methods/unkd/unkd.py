@@ -153,7 +153,7 @@ class UnKD(Method):
     ) -> None:
         super().__init__()
         check_positive("mu of UnKD", mu)
-        check_weights("UnKD", weight)
+        check_weights("UnKD", weight, task_weight)
         check_choice("partition", partition, PartitionRule)
         check_choice("reduction", reduction, Reduction)
         for name, value, least in (

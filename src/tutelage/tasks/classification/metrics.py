@@ -10,42 +10,51 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tutelage.core import Batch, Metrics
-from tutelage.core.distributed import is_distributed, sum_over_ranks
 from tutelage.errors import UserError
 from tutelage.tasks._checks import num_undefined, refuse_labels, refuse_undefined
+from tutelage.tasks._sums import RunningSums
 
 NUM_BINS = 15
 
 
-class CalibrationError:
-    """Expected calibration error: the sum over bins of share · |accuracy - confidence|.
+def calibration_sums(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return the sums from which `calibration_error` computes, (3, 15) float64.
 
-    The bins of the confidence are [0, 1/15), [1/15, 2/15), ..., [14/15, 1]. The last one holds 1
-    too, which a saturated softmax gives; torchmetrics puts it into a bin of its own.
+    By bin of the confidence: the number of items, the sum of their confidences, the number of right
+    ones. The bins are [0, 1/15), [1/15, 2/15), ..., [14/15, 1]. The last one holds 1 too, which a
+    saturated softmax gives; torchmetrics puts it into a bin of its own.
 
-    >>> error = CalibrationError()
-    >>> error.update(torch.tensor([[0.95, 0.05], [0.0, 1.0]]), torch.tensor([0, 0]))
-    >>> round(error.compute(), 4)
-    0.475
+    >>> probabilities = torch.tensor([[0.95, 0.05], [0.0, 1.0]])
+    >>> calibration_sums(probabilities, torch.tensor([0, 0]))[:, -1].tolist()
+    [2.0, 1.949999988079071, 1.0]
+
+    Args:
+        probabilities: (N, C).
+        labels: (N,), int64.
     """
+    # Apple's devices have no float64, in which an edge of a bin is where it is in the definition.
+    confidence, prediction = probabilities.max(1)
+    on_mps = confidence.device.type == "mps"
+    confidence = confidence if on_mps else confidence.double()
+    # NaN goes anywhere: metrics of undefined outputs are refused.
+    bins = (confidence * NUM_BINS).nan_to_num(0.0).long().clamp(max=NUM_BINS - 1)
+    right = (prediction == labels).to(confidence.dtype)
+    values = torch.stack([torch.ones_like(confidence), confidence, right])
+    return values.new_zeros(3, NUM_BINS).index_add_(1, bins, values)
 
-    def __init__(self) -> None:
-        # By bin: the number of items, the sum of their confidences, the number of right ones.
-        self._sums = torch.zeros(3, NUM_BINS, dtype=torch.float64)
 
-    def update(self, probabilities: Tensor, labels: Tensor) -> None:
-        """Add probabilities (N, C) and labels (N,)."""
-        confidence, prediction = probabilities.cpu().double().max(1)
-        bins = (confidence * NUM_BINS).nan_to_num(0.0).long().clamp(max=NUM_BINS - 1)
-        right = (prediction == labels.cpu()).double()
-        values = torch.stack([torch.ones_like(confidence), confidence, right])
-        self._sums.index_add_(1, bins, values)
+def calibration_error(sums: Tensor) -> float:
+    """Return the expected calibration error: the sum over bins of share · |accuracy - confidence|.
 
-    def compute(self) -> float:
-        """Return the error over all ranks."""
-        sums = sum_over_ranks(self._sums) if is_distributed() else self._sums
-        counts, confidences, right = sums
-        return float((right - confidences).abs().sum() / counts.sum())
+    >>> sums = calibration_sums(torch.tensor([[0.95, 0.05], [0.0, 1.0]]), torch.tensor([0, 0]))
+    >>> round(calibration_error(sums), 4)
+    0.475
+
+    Args:
+        sums: of `calibration_sums`, added up over batches.
+    """
+    counts, confidences, right = sums
+    return float((right - confidences).abs().sum() / counts.sum())
 
 
 class ClassificationMetrics(Metrics):
@@ -65,29 +74,13 @@ class ClassificationMetrics(Metrics):
     """
 
     def __init__(self, num_classes: int, logits: Callable[[Any], Tensor]) -> None:
-        # torchmetrics takes seconds to import, and only evaluation needs it.
-        from torchmetrics import MeanMetric, SumMetric
-        from torchmetrics.classification import MulticlassAccuracy
-
         self._logits = logits
         self._num_classes = num_classes
-        top1 = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
-        # In the order in which `compute` returns them.
-        self._supervised: dict[str, Any] = {"top1": top1}
-        if num_classes > 5:
-            self._supervised["top5"] = MulticlassAccuracy(
-                num_classes, average="micro", top_k=5, validate_args=False
-            )
-        # NaN is counted and refused by `compute`, so torchmetrics need not warn of it.
-        self._supervised["nll"] = MeanMetric(nan_strategy="disable")
-        self._calibration = CalibrationError()
-        self._compared: dict[str, Any] = {
-            "agreement": MeanMetric(),
-            "teacher_kl": MeanMetric(nan_strategy="disable"),
-        }
-        self._num_samples = SumMetric()
-        self._num_compared = SumMetric()
-        self._undefined = {"network": SumMetric(), "teacher": SumMetric()}
+        self._has_top5 = num_classes > 5
+        scalars = ("num_samples", "undefined", "top1", "top5", "nll")
+        compared = ("num_compared", "teacher_undefined", "agreement", "teacher_kl")
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*scalars, *compared), ())
+        self._sums = RunningSums({**shapes, "calibration": (3, NUM_BINS)})
 
     def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
         """Add one batch.
@@ -96,7 +89,6 @@ class ClassificationMetrics(Metrics):
             UserError: If labels are not (N,) int64, or count more classes than the task has.
         """
         logits = self._logits(output).float()
-        self._to(logits.device)
         labels = batch.labels
         refuse_labels(labels, self._num_classes)
         if labels.shape != logits.shape[:1]:
@@ -109,28 +101,26 @@ class ClassificationMetrics(Metrics):
         labels = labels[labeled]
         if not len(labels):
             return
-        self._num_samples.update(float(len(labels)))
-        count = float(num_undefined(logits))
-        self._undefined["network"].update(count)
-        if count:  # `compute` refuses it on all ranks
-            return
-        probabilities = logits.softmax(1)
-        for name, metric in self._supervised.items():
-            if name != "nll":
-                metric.update(probabilities, labels)
-        self._supervised["nll"].update(cross_entropy(logits, labels, reduction="none"))
-        self._calibration.update(probabilities, labels)
+        count = torch.tensor(len(labels))
+        prediction = logits.argmax(1)
+        values = {
+            "num_samples": count,
+            # Refused by `compute`, on all ranks; the other sums are not read then.
+            "undefined": num_undefined(logits),
+            "top1": (prediction == labels).sum(),
+            "nll": cross_entropy(logits, labels, reduction="none").double().sum(),
+            "calibration": calibration_sums(logits.softmax(1), labels),
+        }
+        if self._has_top5:
+            values["top5"] = (logits.topk(5, dim=1).indices == labels[:, None]).sum()
         if teacher is not None:
             teacher_logits = self._logits(teacher).float()[labeled]
-            count = float(num_undefined(teacher_logits))
-            self._undefined["teacher"].update(count)
-            if count:
-                return
-            equal = logits.argmax(1) == teacher_logits.argmax(1)
-            self._compared["agreement"].update(equal.float())
             divergence = _divergence(teacher_logits.log_softmax(1), logits.log_softmax(1))
-            self._compared["teacher_kl"].update(divergence)
-            self._num_compared.update(float(len(labels)))
+            values["num_compared"] = count
+            values["teacher_undefined"] = num_undefined(teacher_logits)
+            values["agreement"] = (prediction == teacher_logits.argmax(1)).sum()
+            values["teacher_kl"] = divergence.double().sum()
+        self._sums.add(values)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics by name.
@@ -138,32 +128,25 @@ class ClassificationMetrics(Metrics):
         Raises:
             UserError: If no labeled item was seen, on any rank, or if logits are NaN.
         """
-        # A rank without items adds 0; all ranks must take part in every sum.
-        self._num_samples.update(0.0)
-        self._num_compared.update(0.0)
-        for metric in self._undefined.values():
-            metric.update(0.0)
-        num_samples = float(self._num_samples.compute())
+        totals = self._sums.totals()
+        num_samples = float(totals["num_samples"])
         if num_samples == 0:
             raise UserError(
                 "there is nothing to evaluate: no labeled item; check data.root and the split"
             )
-        for role, metric in self._undefined.items():
-            refuse_undefined(role, int(metric.compute()), f"{num_samples:.0f} items")
-        metrics = {name: float(metric.compute()) for name, metric in self._supervised.items()}
-        metrics["ece"] = self._calibration.compute()
-        if self._num_compared.compute() > 0:
-            for name, metric in self._compared.items():
-                metrics[name] = float(metric.compute())
+        for role, name in (("network", "undefined"), ("teacher", "teacher_undefined")):
+            refuse_undefined(role, int(totals[name]), f"{num_samples:.0f} items")
+        metrics = {"top1": float(totals["top1"]) / num_samples}
+        if self._has_top5:
+            metrics["top5"] = float(totals["top5"]) / num_samples
+        metrics["nll"] = float(totals["nll"]) / num_samples
+        metrics["ece"] = calibration_error(totals["calibration"])
+        num_compared = float(totals["num_compared"])
+        if num_compared:
+            metrics["agreement"] = float(totals["agreement"]) / num_compared
+            metrics["teacher_kl"] = float(totals["teacher_kl"]) / num_compared
         metrics["num_samples"] = num_samples
         return metrics
-
-    def _to(self, device: torch.device) -> None:
-        if self._num_samples.device == device:
-            return
-        sums = (self._num_samples, self._num_compared, *self._undefined.values())
-        for metric in (*self._supervised.values(), *self._compared.values(), *sums):
-            metric.to(device)
 
 
 def _divergence(teacher: Tensor, student: Tensor) -> Tensor:

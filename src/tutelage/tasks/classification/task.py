@@ -13,12 +13,15 @@ from torch.nn.functional import cross_entropy
 from tutelage.core import IGNORE_INDEX, Batch, Metrics, Task
 from tutelage.core.distributed import gather_lists, mean_over_ranks
 from tutelage.core.modes import eval_mode
+from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.taps import call
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks.classification.calibration import at_temperature, fit_temperature
 from tutelage.tasks.classification.class_weights import balanced_weights, checked_weights
 from tutelage.tasks.classification.metrics import ClassificationMetrics
+
+TOP = 5  # classes that a prediction names, if nobody says how many
 
 
 class Classification(Task):
@@ -143,6 +146,25 @@ class Classification(Task):
     def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the most likely class of every item, and its label; both (N,)."""
         return self.logits(output).argmax(1), batch.labels
+
+    def outputs(self, output: Any, inputs: Any) -> dict[str, Tensor]:
+        """Return the logits (N, num_classes) as what an exported network gives."""
+        return {"logits": self.logits(output)}
+
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> list[Prediction]:
+        """Return the most likely classes of every item, each with its probability."""
+        probabilities = self.logits(output).float().softmax(1)
+        best = probabilities.topk(min(top or TOP, self.num_classes))
+        predictions = []
+        for row, labels in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            entries = [
+                {**classes.entry(label), "probability": round(value, 6)}
+                for label, value in zip(labels, row, strict=True)
+            ]
+            predictions.append(Prediction({"classes": entries}))
+        return predictions
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless the data has as many classes as the task, and the loss can be computed."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core import Batch, FrozenTeacher, Metrics, Overlay, Task, Teacher, Teachers
+from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._overlays import box_overlays
@@ -65,7 +66,12 @@ class Detection(Task):
         self.backbone = backbone
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
-        """Return the images and the targets without regions of many objects (`iscrowd`)."""
+        """Return the images and the targets without regions of many objects (`iscrowd`).
+
+        Without labels it is the images alone.
+        """
+        if batch.get("labels") is None:
+            return (batch.inputs,)
         return batch.inputs, [_without_crowds(target) for target in batch.labels]
 
     def loss(self, output: Any, batch: Batch) -> Tensor:
@@ -130,6 +136,31 @@ class Detection(Task):
             )
         return list(output)
 
+    def outputs(self, output: Any, inputs: Any) -> dict[str, Tensor]:
+        """Return boxes, labels and scores of the only image as what an exported network gives."""
+        (image,) = output
+        return {name: image[name] for name in FIELDS}
+
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> list[Prediction]:
+        """Return the boxes of each image with the highest scores, in pixels of the image."""
+        predictions = []
+        for overlay in box_overlays(self.detections(output, batch)):
+            boxes, labels, scores = (
+                values[:top]  # the highest scores come first
+                for values in (overlay.boxes, overlay.labels, overlay.scores)
+                if values is not None
+            )
+            entries = [
+                {**classes.entry(label), "score": round(score, 6), "box": corners}
+                for label, score, corners in zip(
+                    labels.tolist(), scores.tolist(), _rounded(boxes), strict=True
+                )
+            ]
+            predictions.append(Prediction({"boxes": entries}, Overlay(boxes, labels, scores)))
+        return predictions
+
     def overlays(self, batch: Batch, output: Any = None) -> Sequence[Overlay]:
         """Return the true boxes of single objects, or the boxes of an output."""
         return box_overlays(batch.labels if output is None else self.detections(output, batch))
@@ -141,6 +172,10 @@ class Detection(Task):
     def chance_level(self) -> float:
         """Return the average precision of a guess, which is close to 0."""
         return 0.0
+
+
+def _rounded(boxes: Tensor) -> list[list[float]]:
+    return [[round(value, 2) for value in corners] for corners in boxes.tolist()]
 
 
 def _without_crowds(target: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Metrics
+from tutelage.core.distributed import gather_lists
 from tutelage.core.precision import promote
 from tutelage.errors import UserError
 from tutelage.tasks._checks import refuse_undefined
@@ -186,26 +187,23 @@ class OpenSetMetrics(Metrics):
         kinds: Sequence[str],
         score: Callable[[Tensor], Tensor],
     ) -> None:
-        from torchmetrics import CatMetric  # takes seconds to import, and only evaluation needs it
-
         self._known = known
         self._logits = logits
         self._kinds = kinds
         self._score = score
-        self._labels = CatMetric(nan_strategy="disable")
-        self._student_scores = CatMetric(nan_strategy="disable")
-        self._teacher_scores = CatMetric(nan_strategy="disable")
+        # An area under a curve needs all scores; there is no sum to add them up.
+        self._labels: list[Tensor] = []
+        self._student_scores: list[Tensor] = []
+        self._teacher_scores: list[Tensor] = []
 
     def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
         """Add one batch."""
         self._known.update(output, batch, teacher)
-        for metric in (self._labels, self._student_scores, self._teacher_scores):
-            metric.to(batch.labels.device)
         # Only the kind of an image is needed: 0 for all known classes, or a negative label.
-        self._labels.update(batch.labels.clamp(max=0))
-        self._student_scores.update(self._scores(output))
+        self._labels.append(batch.labels.clamp(max=0))
+        self._student_scores.append(self._scores(output))
         if teacher is not None:
-            self._teacher_scores.update(self._scores(teacher))
+            self._teacher_scores.append(self._scores(teacher))
 
     def compute(self) -> dict[str, float]:
         """Return the metrics by name.
@@ -216,11 +214,14 @@ class OpenSetMetrics(Metrics):
             UserError: If there is no known image, or if a network's logits are NaN.
         """
         metrics = self._known.compute()
-        labels = self._labels.compute()
-        if self._student_scores.update_called:
-            metrics |= self._separation("", self._student_scores.compute(), labels)
-        if self._teacher_scores.update_called:
-            metrics |= self._separation("teacher_", self._teacher_scores.compute(), labels)
+        parts = (self._labels, self._student_scores, self._teacher_scores)
+        labels, student, teacher = map(
+            torch.tensor, gather_lists([_joined(part) for part in parts])
+        )
+        if len(student):
+            metrics |= self._separation("", student, labels)
+        if len(teacher):
+            metrics |= self._separation("teacher_", teacher, labels)
         return metrics
 
     def _scores(self, output: Any) -> Tensor:
@@ -242,6 +243,11 @@ class OpenSetMetrics(Metrics):
                 metrics[f"{prefix}auroc_{kind}"] = auroc(subset_scores, subset_outliers)
                 metrics[f"{prefix}fpr95_{kind}"] = accepted_outliers(subset_scores, subset_outliers)
         return metrics
+
+
+def _joined(parts: list[Tensor]) -> list[Any]:
+    """Return the numbers of one-dimensional tensors; those of float32 stay what they are."""
+    return torch.cat(parts).tolist() if parts else []
 
 
 def _one_vs_all(pairs: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tutelage.core import Batch, Metrics, Task
+from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.errors import UserError, near_misses
 from tutelage.tasks.classification import Classification
 from tutelage.tasks.open_set.metrics import SCORES, OpenSetMetrics, Score
@@ -62,6 +63,21 @@ class OpenSetClassification(Task):
     def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the most likely class of every item, and its label, below 0 for an outlier."""
         return self._known.decisions(output, batch)
+
+    def outputs(self, output: Any, inputs: Any) -> dict[str, Tensor]:
+        """Return the logits of the known classes as what an exported network gives."""
+        return self._known.outputs(output, inputs)
+
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> list[Prediction]:
+        """Return the most likely known classes, and how much of an outlier each is."""
+        known = self._known.predictions(output, batch, classes, top)
+        scores = SCORES[self.score](self._known.logits(output)).tolist()
+        return [
+            Prediction({**prediction.record, "outlier_score": round(score, 6)})
+            for prediction, score in zip(known, scores, strict=True)
+        ]
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless the data has as many known classes, and the loss can be computed."""

@@ -18,7 +18,7 @@ from tutelage.core.heatmaps import (
     heatmaps_of,
     joint_weights,
 )
-from tutelage.core.prediction import Prediction
+from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
 from tutelage.errors import UserError
@@ -181,16 +181,22 @@ class Pose(Task):
             return {}
         return {"ensemble": self.overlays(batch, further["ensemble"])}
 
-    def predictions(self, output: Any, batch: Batch, names: Sequence[str]) -> list[Prediction]:
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> list[Prediction]:
         """Return the joints of each image, in pixels of the user's own image."""
         maps = self._maps(output)[:, -1]
         points = to_image(self.points(maps, batch), batch)
         peaks = maps.float().flatten(-2).amax(-1)
-        names = names or self.names or [f"joint{index}" for index in range(self.num_joints)]
+        names = classes.names or self.names or [f"joint{index}" for index in range(self.num_joints)]
         return [
             Prediction(_record(names, row, peak), Overlay(points=row, point_scores=peak))
             for row, peak in zip(points, peaks, strict=True)
         ]
+
+    def outputs(self, output: Any, inputs: Any) -> dict[str, Tensor]:
+        """Return the heat maps (N, K, h, w) of the last stack: what an exported network gives."""
+        return {"heatmaps": heatmaps_of(output)[:, -1]}
 
     def metrics(self) -> Metrics:
         """Return new running metrics."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tutelage.core import Batch, Metrics
 from tutelage.errors import UserError
 from tutelage.tasks._checks import num_undefined, refuse_labels, refuse_undefined, warn_once
+from tutelage.tasks._sums import RunningSums
 
 
 class SegmentationMetrics(Metrics):
@@ -41,32 +41,38 @@ class SegmentationMetrics(Metrics):
         logits: Callable[[Any, Batch], Tensor],
         names: Sequence[str] = (),
     ) -> None:
-        # torchmetrics takes seconds to import, and only evaluation needs it.
-        from torchmetrics import SumMetric
-        from torchmetrics.classification import MulticlassConfusionMatrix
-
+        self._num_classes = num_classes
         self._logits = logits
         self._names = names
-        self._confusion = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self._agreement = MulticlassConfusionMatrix(num_classes, validate_args=False)
-        self._unlabeled = SumMetric()
-        self._undefined = {"network": SumMetric(), "teacher": SumMetric()}
+        square = (num_classes, num_classes)
+        self._sums = RunningSums(
+            {
+                "confusion": square,
+                "agreement": square,
+                "unlabeled": (),
+                "undefined": (),
+                "teacher_undefined": (),
+            }
+        )
 
     def update(self, output: Any, batch: Batch, teacher: Any = None) -> None:
         """Add one batch."""
         masks = batch.labels
-        refuse_labels(masks, len(self._confusion.confmat))
+        refuse_labels(masks, self._num_classes)
         logits = self._logits(output, batch)
         prediction = logits.argmax(1)
-        self._to(prediction.device)
-        self._undefined["network"].update(num_undefined(logits))
         labeled = masks >= 0
-        self._confusion.update(prediction[labeled], masks[labeled])
-        self._unlabeled.update((~labeled.flatten(1).any(1)).sum())
+        values = {
+            "confusion": self._count_pairs(masks, prediction, labeled),
+            "unlabeled": (~labeled.flatten(1).any(1)).sum(),
+            "undefined": num_undefined(logits),
+        }
         if teacher is not None:
             teacher_logits = self._logits(teacher, batch)
-            self._undefined["teacher"].update(num_undefined(teacher_logits))
-            self._agreement.update(prediction[labeled], teacher_logits.argmax(1)[labeled])
+            teacher_prediction = teacher_logits.argmax(1)
+            values["agreement"] = self._count_pairs(teacher_prediction, prediction, labeled)
+            values["teacher_undefined"] = num_undefined(teacher_logits)
+        self._sums.add(values)
 
     def compute(self) -> dict[str, float]:
         """Return the metrics by name.
@@ -74,23 +80,18 @@ class SegmentationMetrics(Metrics):
         Raises:
             UserError: If no pixel with a class was seen, on any rank, or if logits are NaN.
         """
-        # A rank without items, or without a teacher, adds 0; all ranks must take part in every sum.
-        nothing = torch.zeros(0, dtype=torch.int64, device=self._confusion.device)
-        self._confusion.update(nothing, nothing)
-        self._agreement.update(nothing, nothing)
-        for metric in (self._unlabeled, *self._undefined.values()):
-            metric.update(0.0)
+        totals = self._sums.totals()
         # Counts of pairs (class, predicted class) and (teacher's class, student's class).
-        confusion = self._confusion.compute().double().cpu()
-        agreement = self._agreement.compute().double().cpu()
-        num_unlabeled = float(self._unlabeled.compute())
+        confusion = totals["confusion"]
+        agreement = totals["agreement"]
+        num_unlabeled = float(totals["unlabeled"])
         num_pixels = float(confusion.sum())
         if num_pixels == 0:
             raise UserError(
                 "there is nothing to evaluate: no pixel has a class; check data.root and the split"
             )
-        for role, metric in self._undefined.items():
-            refuse_undefined(role, int(metric.compute()), f"{num_pixels:.0f} pixels")
+        for role, name in (("network", "undefined"), ("teacher", "teacher_undefined")):
+            refuse_undefined(role, int(totals[name]), f"{num_pixels:.0f} pixels")
         right = confusion.diagonal()
         union = confusion.sum(0) + confusion.sum(1) - right
         iou = right / union  # 0 / 0 is NaN: the class does not occur
@@ -110,12 +111,11 @@ class SegmentationMetrics(Metrics):
             names = [self._names[label] if self._names else label for label in labels]
             warn_once(
                 f"no mask and no prediction holds the classes {names}: their IoU is NaN, and miou "
-                f"is over the other {len(self._confusion.confmat) - len(labels)}"
+                f"is over the other {self._num_classes - len(labels)}"
             )
 
-    def _to(self, device: torch.device) -> None:
-        if self._confusion.device != device:
-            self._confusion.to(device)
-            self._agreement.to(device)
-            for metric in (self._unlabeled, *self._undefined.values()):
-                metric.to(device)
+    def _count_pairs(self, rows: Tensor, columns: Tensor, mask: Tensor) -> Tensor:
+        """Return how often each pair of classes occurs where a mask is set, (C, C) int64."""
+        num_classes = self._num_classes
+        pairs = rows[mask].long() * num_classes + columns[mask]
+        return pairs.bincount(minlength=num_classes**2).view(num_classes, num_classes)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from tutelage.core import IGNORE_INDEX, Batch, Metrics, Overlay, Task
 from tutelage.core.distributed import mean_over_ranks
+from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._overlays import mask_overlays
@@ -93,6 +94,26 @@ class Segmentation(Task):
         """Return the logits in a network's output, at the size of the batch's masks."""
         return _resized(self.logits(output), batch.labels)
 
+    def outputs(self, output: Any, inputs: Any) -> dict[str, Tensor]:
+        """Return logits (N, num_classes, H, W) at the images' size: what an export gives."""
+        return {"logits": _at_size(self.logits(output), inputs.shape[-2:])}
+
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> list[Prediction]:
+        """Return which share of each image has which class, the largest first, and the mask."""
+        masks = _at_size(self.logits(output), batch.inputs.shape[-2:]).argmax(1)
+        predictions = []
+        for mask in masks:
+            labels, counts = mask.unique(return_counts=True)
+            order = counts.argsort(descending=True, stable=True)[:top]
+            entries = [
+                {**classes.entry(int(labels[place])), "share": int(counts[place]) / mask.numel()}
+                for place in order
+            ]
+            predictions.append(Prediction({"classes": entries}, Overlay(mask=mask)))
+        return predictions
+
     def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the most likely class of every pixel, and the true one; both (N, H, W)."""
         return self.resized(output, batch).argmax(1), batch.labels
@@ -161,7 +182,10 @@ def _resized(logits: Tensor, masks: Tensor) -> Tensor:
             f"{tuple(masks.shape)} masks for {tuple(logits.shape)} logits; "
             "give one mask (H, W) an image"
         )
-    if logits.shape[2:] == masks.shape[1:]:
+    return _at_size(logits, [int(side) for side in masks.shape[1:]])
+
+
+def _at_size(logits: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(logits.shape[2:]) == tuple(size):
         return logits
-    size = [int(side) for side in masks.shape[1:]]
-    return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    return F.interpolate(logits, list(size), mode="bilinear", align_corners=False)
