@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from tutelage.core.normalization import normalization, normalize_inputs
 from tutelage.data._label_sets import random_subset, stratified_sets
 from tutelage.data._settings import check_share
 from tutelage.data.base import Data
+from tutelage.data.dense import DenseSet
 from tutelage.data.image_set import ImageSet
 from tutelage.data.samples import Samples
 from tutelage.data.splits import label_subset, stratified
@@ -77,6 +79,7 @@ class ImageData(Data):
             train, validation = _cut(train, self.validation)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
             self._check_not_empty(name, part)
+        self._warn_of_missing_classes(train, {"validation": validation, "test": test})
         if num_labels is None:
             labeled = torch.arange(len(train))
         elif train.labels.ndim == 2:
@@ -95,6 +98,22 @@ class ImageData(Data):
                 f"the {name} part of {type(self).__name__} is empty; check data.root and "
                 "data.validation"
             )
+
+    def _warn_of_missing_classes(self, train: ImageSet, parts: Mapping[str, ImageSet]) -> None:
+        """Say which classes are trained, but in no image of a part that judges the student."""
+        if isinstance(train, DenseSet):  # whose images have many classes, or none
+            return
+        for name, part in parts.items():
+            missing = sorted(set(train.labels.tolist()) - set(part.labels.tolist()))
+            names = [self.classes[label] for label in missing if 0 <= label < len(self.classes)]
+            if names:
+                listed = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+                warnings.warn(
+                    f"the {name} part of {type(self).__name__} has no image of {len(names)} of "
+                    f"{len(self.classes)} classes ({listed}), so its figures say nothing of them; "
+                    "add some, or leave the part out and let it be cut from the training images",
+                    stacklevel=3,
+                )
 
     def transform(self) -> nn.Module | None:
         """Return the augmentation that the settings ask for."""
