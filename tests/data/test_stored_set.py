@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from tutelage import UserError
-from tutelage.data import ImageStore, StoredSet
+from tutelage.data import ImageStore, StoredImages
 from tutelage.data._files import ORIENTATION, decode_image
+from tutelage.data.file_set import FileSet
 from tutelage.data.stored_set import decode_stored
 
 
@@ -56,7 +57,9 @@ class OneImage(ImageStore):
 
 
 def test_a_subset_keeps_its_ids_and_images(tmp_path: Path) -> None:
-    whole = StoredSet(OneImage(tmp_path), 8, torch.arange(6), torch.arange(6))
+    whole = FileSet(
+        StoredImages(OneImage(tmp_path)), torch.arange(6), 8, torch.arange(6), torch.arange(6)
+    )
     part = whole.subset([4, 1])
     batch = part.batch([(0, 0), (0, 1)])
     assert batch.inputs.shape == (2, 3, 8, 8)

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from tutelage.data.sets.vector_files import VectorFiles
     from tutelage.data.sets.voc import VOCSegmentation
     from tutelage.data.sets.wordnet import WordNet
-    from tutelage.data.stored_set import ImageStore, StoredSet
+    from tutelage.data.stored_set import ImageStore, StoredImages
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -107,7 +107,7 @@ __all__ = [
     "RetrievalContents",
     "RetrievalData",
     "Samples",
-    "StoredSet",
+    "StoredImages",
     "Stream",
     "TarImages",
     "TextPairs",

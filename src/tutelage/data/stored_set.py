@@ -7,11 +7,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tutelage.data._augmentation import PaddedCrop
 from tutelage.data._files import ORIENTATION, UPRIGHT, _to_rgb
-from tutelage.data.image_set import ImageSet
 from tutelage.errors import UserError
 
 
@@ -27,50 +25,27 @@ class ImageStore(ABC):
         """Return what an image is called in messages."""
 
 
-class StoredSet(ImageSet):
-    """Images of a store.
+class StoredImages:
+    """The images of a store, for a `FileSet`; nothing of them is kept decoded.
 
     Args:
         store: has the images.
-        size: side of the square that an image is resized and cropped to, unless an augmentation
-            other than `PaddedCrop` does that.
-        labels: (N,) int64, or (N, num_classes) float32 of 0 and 1.
-        ids: (N,) int64, numbers of the images in the store.
-        augment: a torchvision v2 transform that gives images of one size, or None.
-        seed: of the augmentation.
     """
 
-    def __init__(
-        self,
-        store: ImageStore,
-        size: int,
-        labels: Tensor,
-        ids: Tensor,
-        augment: nn.Module | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(labels, ids, augment, seed)
+    def __init__(self, store: ImageStore) -> None:
         self.store = store
-        self.size = size
 
-    def image(self, position: int) -> Tensor:
-        """Return one image, resized and center-cropped unless an augmentation does that."""
-        number = int(self.ids[position])
-        image = decode_stored(self.store.content(number), self.store.name(number))
-        if self.augment is not None and not isinstance(self.augment, PaddedCrop):
-            return image
-        return center_crop(image, self.size)
+    def names(self) -> list[str]:
+        """Return nothing: the images have no paths of their own."""
+        return []
 
-    def subset_with(self, positions: Tensor, augment: nn.Module | None, seed: int) -> StoredSet:
-        """Return the samples at these positions, with another augmentation."""
-        return StoredSet(
-            self.store,
-            self.size,
-            labels=self.labels[positions],
-            ids=self.ids[positions],
-            augment=augment,
-            seed=seed,
-        )
+    def decode_row(self, row: int) -> Tensor:
+        """Return an image, uint8 (3, H, W)."""
+        return decode_stored(self.store.content(row), self.store.name(row))
+
+    def squares(self, side: int, *, is_final: bool) -> None:
+        """Return None: nothing is kept."""
+        return None
 
 
 def decode_stored(content: bytes, name: str) -> Tensor:
@@ -102,15 +77,6 @@ def decode_stored(content: bytes, name: str) -> Tensor:
     if orientation in UPRIGHT:
         image = image.transpose(Image.Transpose[UPRIGHT[orientation]])
     return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1), order="C"))
-
-
-def center_crop(image: Tensor, size: int) -> Tensor:
-    """Return an image (C, H, W) resized by its shorter side and cropped to a square."""
-    from torchvision.transforms.v2 import functional
-
-    resized = functional.resize(image, [size], antialias=True)
-    cropped: Tensor = functional.center_crop(resized, [size, size])
-    return cropped
 
 
 def check_some(store: ImageStore, numbers: Sequence[int], count: int = 16) -> None:

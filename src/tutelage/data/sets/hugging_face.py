@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import PaddedCrop, resized_crop
+from tutelage.data._augmentation import resized_crop
 from tutelage.data._settings import check_share, check_side, check_statistics
 from tutelage.data._tables import sorted_names, text_of
+from tutelage.data.file_set import MAX_SMALL, FileSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.sets._labeled_rows import choose_columns, multi_hot
-from tutelage.data.sets.image_folder import MAX_SMALL
-from tutelage.data.stored_set import ImageStore, StoredSet, check_some
+from tutelage.data.stored_set import ImageStore, StoredImages, check_some
+from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError, near_misses, reason
 
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes
@@ -126,7 +127,7 @@ class HuggingFaceImages(ImageData):
             )
         return names
 
-    def _part(self, rows: Any, split: str) -> StoredSet:
+    def _part(self, rows: Any, split: str) -> FileSet:
         import datasets
 
         where = f"{self.source}, split {split}"
@@ -146,7 +147,8 @@ class HuggingFaceImages(ImageData):
         encoded = rows.cast_column(columns.image, datasets.Image(decode=False))
         store = RowStore(encoded.select_columns([columns.image]), columns.image, where)
         check_some(store, range(len(rows)))
-        return StoredSet(store, self.size, labels, torch.arange(len(rows)))
+        numbers = torch.arange(len(rows))
+        return FileSet(StoredImages(store), numbers, self.size, labels, numbers)
 
     def _labels(self, rows: Any, column: str, where: str) -> Tensor:
         values = list(rows[column])

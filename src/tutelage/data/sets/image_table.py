@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import PaddedCrop, resized_crop
+from tutelage.data._augmentation import resized_crop
 from tutelage.data._files import check_image_files
 from tutelage.data._overlap import warn_copies
 from tutelage.data._settings import check_root, check_share, check_side, check_statistics
 from tutelage.data._tables import TABLE_ENDINGS, Table, read_table, text_of
 from tutelage.data._text import is_file, warn_counts
+from tutelage.data.file_set import MAX_SMALL, FileSet, ImageFiles
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.sets._image_tree import ENDINGS, PART_NAMES
 from tutelage.data.sets._labeled_rows import (
@@ -26,7 +27,7 @@ from tutelage.data.sets._labeled_rows import (
     rows_of_parts,
     single_labels,
 )
-from tutelage.data.sets.image_folder import MAX_KEPT_BYTES, MAX_SMALL, FileSet
+from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError
 
 ADVICE = (
@@ -121,9 +122,8 @@ class ImageTable(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the parts that the table has."""
         parts = self._read(says_columns=True)
-        for part in parts.values():
-            check_image_files(part.paths)
-        warn_copies({name: part.paths for name, part in parts.items()}, self.root)
+        paths = {name: [Path(p) for p in part.files.names()] for name, part in parts.items()}
+        warn_copies(paths, self.root)
         return parts["train"], parts.get("validation"), parts.get("test")
 
     def standard_augmentation(self) -> nn.Module:
@@ -170,14 +170,11 @@ class ImageTable(ImageData):
             warn_counts(table.path, {"rows without a label": len(rows) - len(chosen)})
             labels = self._numbers(table, [texts[row] for row in chosen], part)
         paths = self._paths(table, [text_of(values[row]) for row in chosen])
-        is_kept = self.size <= MAX_SMALL and len(paths) * 3 * self.size**2 <= MAX_KEPT_BYTES
-        return FileSet(
-            paths=paths,
-            size=self.size,
-            labels=labels,
-            ids=torch.arange(len(paths)),
-            kept={} if is_kept else None,
-        )
+        check_image_files(paths)
+        states = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, paths)]
+        files = ImageFiles([str(path) for path in paths], states)
+        rows_read = torch.arange(len(paths))
+        return FileSet(files, rows_read, self.size, labels, rows_read)
 
     def _numbers(self, table: Table, texts: Sequence[str], part: str) -> Tensor:
         if part == "train":

@@ -9,15 +9,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import PaddedCrop, resized_crop
+from tutelage.data._augmentation import resized_crop
 from tutelage.data._files import require_folder
 from tutelage.data._settings import check_root, check_share, check_side, check_statistics
 from tutelage.data._tables import sorted_names
 from tutelage.data._text import warn_counts
+from tutelage.data.file_set import MAX_SMALL, FileSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.sets._tar_index import TarStore, read_shards
-from tutelage.data.sets.image_folder import MAX_SMALL
-from tutelage.data.stored_set import StoredSet, check_some
+from tutelage.data.stored_set import StoredImages, check_some
+from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError
 
 ADVICE = "give the folder of the .tar files, and set data.root"
@@ -115,7 +116,7 @@ class TarImages(ImageData):
             return PaddedCrop(self.size, padding=self.size // 8)
         return resized_crop(self.size)
 
-    def _part(self, part: str, pattern: str) -> StoredSet:
+    def _part(self, part: str, pattern: str) -> FileSet:
         root = require_folder(self.root, "the folder of tar files", ADVICE)
         paths = self._shards(root, part, pattern)
         shards = read_shards(paths, self.label_key)
@@ -136,7 +137,8 @@ class TarImages(ImageData):
         store = TarStore(paths, shards)
         check_some(store, range(len(texts)))
         labels = torch.tensor([places[text] for text in texts], dtype=torch.int64)
-        return StoredSet(store, self.size, labels, torch.arange(len(texts)))
+        numbers = torch.arange(len(texts))
+        return FileSet(StoredImages(store), numbers, self.size, labels, numbers)
 
     def _places(self) -> dict[str, int]:
         """Return the number of every label; where classes have names, numbers mean these, too."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tutelage.data import HuggingFaceImages, ImageFolder, ImageSet, ImageTable, StoredSet, TarImages
+from tutelage.data import HuggingFaceImages, ImageFolder, ImageSet, ImageTable, TarImages
 from tutelage.data._tables import TABLE_ENDINGS, column_names, read_table
+from tutelage.data.file_set import FileSet
 from tutelage.data.image_data import ImageData
 from tutelage.data.sets._image_tree import ENDINGS, PART_NAMES, find_tree
 from tutelage.data.sets._interaction_formats import ITEM_NAMES, USER_NAMES
@@ -19,9 +20,7 @@ from tutelage.data.sets._labeled_rows import (
     rows_of_parts,
 )
 from tutelage.data.sets.hugging_face import SAVED
-from tutelage.data.sets.image_folder import FileSet
 from tutelage.data.sets.image_table import find_tables
-from tutelage.data.stored_set import decode_stored
 from tutelage.errors import UserError
 from tutelage.recipes.starter.found import Found, class_shares, median_sides, part_counts
 
@@ -232,12 +231,12 @@ def chosen_size(side: int) -> int:
 
 
 def _sides(part: ImageSet) -> tuple[int, int]:
-    if isinstance(part, FileSet):
-        return median_sides(part.paths)
-    assert isinstance(part, StoredSet)
-    numbers = part.ids[:: max(1, len(part) // 50)].tolist()
-    contents = [decode_stored(part.store.content(n), part.store.name(n)) for n in numbers]
-    sizes = [tuple(image.shape[1:]) for image in contents]
+    assert isinstance(part, FileSet)
+    paths = part.files.names()
+    if paths:
+        return median_sides([Path(paths[row]) for row in part.rows.tolist()])
+    rows = part.rows[:: max(1, len(part) // 50)].tolist()
+    sizes = [tuple(part.files.decode_row(row).shape[1:]) for row in rows]
     return round(median(map(min, sizes))), round(median(map(max, sizes)))
 
 
