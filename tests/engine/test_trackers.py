@@ -11,8 +11,8 @@ import pytest
 from tests.helpers.runs import make_recipe
 from tutelage import KD, Baseline, UserError
 from tutelage.engine import fit
+from tutelage.engine.previews import map_picture
 from tutelage.engine.run_folder import RunFolder
-from tutelage.engine.trackers import map_picture
 
 TEXT = "seed: 0\ntrain:\n  epochs: 3\n"
 

@@ -15,20 +15,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 import yaml
 from accelerate import Accelerator
 
+from tutelage.engine.previews import map_picture, picture_action
 from tutelage.engine.run_folder import TRACKERS, RunFolder
 from tutelage.errors import UserError, reason
 
 TENSORBOARD = "tensorboard"
-CELL = 12  # pixels of a cell of a map
-# CKA of 0, 0.5 and 1: dark blue, green, yellow, as most maps of it are colored.
-COLORS = np.array([[68, 1, 84], [33, 145, 140], [253, 231, 37]], dtype=np.float64)
-UNDEFINED = (160, 160, 160)
 
 
 class Trackers:
@@ -75,11 +72,11 @@ class Trackers:
         for tracker in self._trackers():
             if tracker.name == TENSORBOARD:
                 text = "\n".join(f"    {line}" for line in recipe.splitlines())  # a code block
-                self._try(tracker, lambda t=tracker, x=text: t.writer.add_text("recipe", x))
+                self._try(tracker, partial(tracker.writer.add_text, "recipe", text))
             else:
                 # MLflow, for one, has no null.
                 settings = {key: str(value) for key, value in self._settings.items()}
-                self._try(tracker, lambda t=tracker, s=settings: t.store_init_configuration(s))
+                self._try(tracker, partial(tracker.store_init_configuration, settings))
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Log figures.
@@ -92,7 +89,7 @@ class Trackers:
             values = dict(figures)
             if tracker.name == "mlflow":  # whose names have no @
                 values = {name.replace("@", "_at_"): value for name, value in values.items()}
-            self._try(tracker, lambda t=tracker, v=values: t.log(v, step=step))
+            self._try(tracker, partial(tracker.log, values, step=step))
 
     def layer_map(self, record: Mapping[str, Any], step: int) -> None:
         """Log the map of the layers as a picture, where the tracker takes some.
@@ -105,7 +102,7 @@ class Trackers:
             return
         picture = map_picture(record["value"])
         for tracker in self._trackers():
-            action = _picture_action(tracker, "layers/cka", picture, step)
+            action = picture_action(tracker, "layers/cka", picture, step)
             if action is not None:
                 self._try(tracker, action)
 
@@ -122,14 +119,11 @@ class Trackers:
             key: value if isinstance(value, (bool, int, float)) else str(value)
             for key, value in self._settings.items()
         }
+        final = {f"final/{name}": value for name, value in figures.items()}
         for tracker in self._trackers():
             if tracker.name == TENSORBOARD:  # its table of runs has settings beside figures
-                self._try(
-                    tracker,
-                    lambda t=tracker: t.writer.add_hparams(
-                        settings, {f"final/{name}": v for name, v in figures.items()}, run_name="."
-                    ),
-                )
+                add = tracker.writer.add_hparams
+                self._try(tracker, partial(add, settings, final, run_name="."))
 
     def close(self) -> None:
         """End the runs of the trackers."""
@@ -172,19 +166,6 @@ def flattened(recipe: str) -> dict[str, Any]:
     return flat
 
 
-def map_picture(value: Sequence[Sequence[float | None]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a map as a picture (rows · 12, columns · 12, 3); gray is undefined.
-
-    >>> map_picture([[0.0, 1.0, None]]).shape
-    (12, 36, 3)
-    """
-    rows = []
-    for row in value:
-        rows.append([UNDEFINED if cell is None else _color(cell) for cell in row])
-    colors = np.array(rows, dtype=np.uint8)
-    return colors.repeat(CELL, axis=0).repeat(CELL, axis=1)
-
-
 def _flatten(prefix: str, value: Any, flat: dict[str, Any]) -> None:
     if isinstance(value, dict) and value:
         for key, entry in value.items():
@@ -193,30 +174,3 @@ def _flatten(prefix: str, value: Any, flat: dict[str, Any]) -> None:
         flat[prefix] = str(value)
     else:
         flat[prefix] = value
-
-
-def _color(value: float) -> tuple[int, int, int]:
-    place = min(max(value, 0.0), 1.0) * (len(COLORS) - 1)
-    red, green, blue = (
-        round(float(np.interp(place, np.arange(len(COLORS)), channel))) for channel in COLORS.T
-    )
-    return red, green, blue
-
-
-def _picture_action(
-    tracker: Any, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]], step: int
-) -> Callable[[], Any] | None:
-    """Return what logs a picture (H, W, 3), or None for a tracker that is not known to take it."""
-    if tracker.name == TENSORBOARD:
-        return lambda: tracker.writer.add_image(name, picture, step, dataformats="HWC")
-    if tracker.name == "wandb":
-        return lambda: tracker.log_images({name: [picture]}, step=step)
-    if tracker.name == "mlflow":
-        import mlflow
-
-        return lambda: mlflow.log_image(picture, key=name, step=step)
-    if tracker.name == "trackio":
-        import trackio
-
-        return lambda: tracker.log({name: trackio.Image(picture)}, step=step)
-    return None
