@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -79,7 +78,6 @@ class ImageData(Data):
             train, validation = _cut(train, self.validation)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
             self._check_not_empty(name, part)
-        self._warn_of_missing_classes(train, {"validation": validation, "test": test})
         if num_labels is None:
             labeled = torch.arange(len(train))
         elif train.labels.ndim == 2:
@@ -99,21 +97,27 @@ class ImageData(Data):
                 "data.validation"
             )
 
-    def _warn_of_missing_classes(self, train: ImageSet, parts: Mapping[str, ImageSet]) -> None:
-        """Say which classes are trained, but in no image of a part that judges the student."""
-        if isinstance(train, DenseSet):  # whose images have many classes, or none
-            return
-        for name, part in parts.items():
+    def remarks(self, parts: Mapping[str, Samples]) -> list[str]:
+        """Return which classes are trained, but in no image of a part that judges the student."""
+        train = parts["train"]
+        remarks = []
+        for name in ("validation", "test"):
+            part = parts[name]
+            # An image of a dense set has many classes, or none.
+            if isinstance(train, DenseSet) or not isinstance(train, ImageSet):
+                continue
+            if not isinstance(part, ImageSet) or train.labels.ndim != 1:
+                continue
             missing = sorted(set(train.labels.tolist()) - set(part.labels.tolist()))
             names = [self.classes[label] for label in missing if 0 <= label < len(self.classes)]
             if names:
                 listed = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
-                warnings.warn(
+                remarks.append(
                     f"the {name} part of {type(self).__name__} has no image of {len(names)} of "
                     f"{len(self.classes)} classes ({listed}), so its figures say nothing of them; "
-                    "add some, or leave the part out and let it be cut from the training images",
-                    stacklevel=3,
+                    "add some, or leave the part out and let it be cut from the training images"
                 )
+        return remarks
 
     def transform(self) -> nn.Module | None:
         """Return the augmentation that the settings ask for."""
