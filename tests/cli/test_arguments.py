@@ -26,6 +26,8 @@ COMMANDS = [
     "prepare",
     "init",
     "cache",
+    "push",
+    "doctor",
 ]
 
 

@@ -17,7 +17,9 @@ def test_train_shows_a_live_bar_saves_at_ctrl_c_and_goes_on(run: Run) -> None:
     recipe = write_recipe("mine.yaml", train=LONG)
     with Terminal("train", recipe, "--out", "runs/mine") as terminal:
         terminal.wait_for(
-            lambda text: re.search(r"\d/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+step/s.* task \d", text)
+            lambda text: re.search(
+                r"epoch \d+/400 .*\d/800 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+step/s.* task \d", text
+            )
         )
         terminal.ctrl_c()
         assert terminal.end() == 130

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 from torch import nn
 
 from tests.helpers.coco import write_coco
+from tests.helpers.commands import write_image_folder
 from tutelage import UserError
 from tutelage.core.normalization import normalization
-from tutelage.data import Coco, Digits
+from tutelage.data import Coco, Digits, ImageFolder
 
 
 def test_networks_get_the_statistics_of_the_data_or_their_own() -> None:
@@ -67,3 +69,12 @@ def test_an_empty_part_is_refused() -> None:
         UserError, match=r"the validation part of Digits is empty; check data\.root"
     ):
         data.splits()
+
+
+def test_a_part_that_lacks_a_class_is_told(tmp_path: Path) -> None:
+    data = ImageFolder(str(write_image_folder(tmp_path, count=2)), size=8)
+    assert data.remarks(data.splits()) == []
+    shutil.rmtree(tmp_path / "val/class1")
+    (remark,) = data.remarks(data.splits())
+    assert "the validation part of ImageFolder has no image of 1 of 3 classes" in remark
+    assert "('class1')" in remark

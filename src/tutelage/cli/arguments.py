@@ -12,6 +12,7 @@ from tutelage import __version__
 from tutelage.cli import (
     cache,
     compare,
+    doctor,
     evaluate,
     export,
     init,
@@ -19,6 +20,7 @@ from tutelage.cli import (
     plan,
     predict,
     prepare,
+    push,
     recipes,
     report,
     study,
@@ -35,6 +37,7 @@ COMMANDS = (
     evaluate,
     predict,
     export,
+    push,
     plan,
     study,
     compare,
@@ -43,6 +46,7 @@ COMMANDS = (
     methods,
     prepare,
     cache,
+    doctor,
 )
 
 # The recipes of this package; found without importing it, which would import torch.
@@ -55,8 +59,7 @@ FORMER_OPTIONS = {
 
 EXAMPLES = """examples:
   tutelage recipes
-  tutelage train classification/digits/rcka --out runs/rcka
-  tutelage train --help"""
+  tutelage train classification/digits/rcka --out runs/rcka"""
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -20,7 +20,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "compare",
-        "layer × layer CKA of two networks on the same data, with intervals and verdicts",
+        "compare the layers of two networks by CKA, with verdicts",
         examples=EXAMPLES,
     )
     command.add_argument(

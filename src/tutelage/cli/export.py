@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "export",
-        "write the student of a finished run as ONNX or for PyTorch, and check it on real images",
+        "write a finished run's student as ONNX or for PyTorch, checked",
         examples=EXAMPLES,
     )
     command.add_argument("source", metavar="RUN", help="folder of a finished run")

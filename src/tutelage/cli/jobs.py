@@ -15,10 +15,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tutelage.engine.progress import LINE_EVERY_SECONDS
 from tutelage.errors import UserError
 
 POLL_SECONDS = 0.25
+LINE_EVERY_SECONDS = 10.0  # where no terminal shows a bar
 STUDY = "TUTELAGE_STUDY"  # tells a run the process that started it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl: a signal to get when the parent ends
 

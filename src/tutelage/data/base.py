@@ -29,6 +29,14 @@ class Data(ABC):
                 validation and test parts as they are.
         """
 
+    def remarks(self, parts: Mapping[str, Samples]) -> list[str]:
+        """Return what whoever trains on these parts should know; default: nothing.
+
+        Args:
+            parts: what `splits` returned.
+        """
+        return []
+
     def normalize(
         self,
         network: nn.Module,

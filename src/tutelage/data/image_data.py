@@ -13,6 +13,7 @@ from tutelage.core.normalization import normalization, normalize_inputs
 from tutelage.data._label_sets import random_subset, stratified_sets
 from tutelage.data._settings import check_share
 from tutelage.data.base import Data
+from tutelage.data.dense import DenseSet
 from tutelage.data.image_set import ImageSet
 from tutelage.data.samples import Samples
 from tutelage.data.splits import label_subset, stratified
@@ -95,6 +96,28 @@ class ImageData(Data):
                 f"the {name} part of {type(self).__name__} is empty; check data.root and "
                 "data.validation"
             )
+
+    def remarks(self, parts: Mapping[str, Samples]) -> list[str]:
+        """Return which classes are trained, but in no image of a part that judges the student."""
+        train = parts["train"]
+        remarks = []
+        for name in ("validation", "test"):
+            part = parts[name]
+            # An image of a dense set has many classes, or none.
+            if isinstance(train, DenseSet) or not isinstance(train, ImageSet):
+                continue
+            if not isinstance(part, ImageSet) or train.labels.ndim != 1:
+                continue
+            missing = sorted(set(train.labels.tolist()) - set(part.labels.tolist()))
+            names = [self.classes[label] for label in missing if 0 <= label < len(self.classes)]
+            if names:
+                listed = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+                remarks.append(
+                    f"the {name} part of {type(self).__name__} has no image of {len(names)} of "
+                    f"{len(self.classes)} classes ({listed}), so its figures say nothing of them; "
+                    "add some, or leave the part out and let it be cut from the training images"
+                )
+        return remarks
 
     def transform(self) -> nn.Module | None:
         """Return the augmentation that the settings ask for."""

@@ -23,9 +23,11 @@ from tutelage.core.prediction import (
 from tutelage.core.taps import call
 from tutelage.data import Data
 from tutelage.data.image_input import ImageInput, as_pixels
+from tutelage.deploy.trust import check_trusted
 from tutelage.engine.calibration import Calibrates
 from tutelage.engine.checks.student_facts import FIX, StudentFacts, read_student_facts
 from tutelage.engine.finished_run import shipped_student
+from tutelage.engine.hub import is_hub
 from tutelage.engine.weights import weights_file
 from tutelage.errors import UserError
 from tutelage.recipes import Recipe, parse_recipe
@@ -168,7 +170,7 @@ class Predictor:
         return f"Predictor({str(self.folder)!r}, {type(self._network).__name__}, {classes} classes)"
 
 
-def load(run: str | Path, recipe: Recipe | None = None) -> Predictor:
+def load(run: str | Path, recipe: Recipe | None = None, *, trust_code: bool = False) -> Predictor:
     """Return the student of a finished run in eval mode, with its preprocessing and its classes.
 
     Neither the data nor the teacher of the run is needed, only `student.safetensors` and
@@ -180,19 +182,23 @@ def load(run: str | Path, recipe: Recipe | None = None) -> Predictor:
         model.network, model.transform, model.classes
 
     Args:
-        run: folder of a finished run.
+        run: folder of a finished run, or of one that was pushed; `hf://owner/name` or
+            `hf://owner/name@revision` for one on the Hugging Face Hub.
         recipe: of a run that was made in Python, whose network has no class path.
+        trust_code: let a run from the Hub name code outside of the libraries that build networks.
 
     Raises:
-        UserError: If there is no finished run, its files are damaged, or its network cannot be
-            built.
+        UserError: If there is no finished run, its files are damaged, its network cannot be built,
+            or it is from the Hub and names code of unknown origin.
     """
-    folder = Path(run).expanduser()
+    folder = weights_file(run).parent if is_hub(run) else Path(run).expanduser()
     weights_file(folder)
     facts = read_student_facts(folder)
     if facts is None:
         raise UserError(f"{folder / 'student.json'} is missing; {FIX}")
     if recipe is None:
+        if is_hub(run) and not trust_code:
+            check_trusted(facts.entries.get("recipe"), str(run))
         recipe = _recipe_of(folder, facts)
     else:
         recipe = replace(recipe, teacher=None, teachers=None)

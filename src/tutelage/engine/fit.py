@@ -23,6 +23,7 @@ from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
 from tutelage.engine.teacher_metrics import checked_metrics, teacher_record
 from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teachers
+from tutelage.engine.trackers import Trackers
 from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
 from tutelage.io import write_json, write_tensors
@@ -138,9 +139,10 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
     accelerator.wait_for_everyone()
     folder.create(text)
     accelerator.wait_for_everyone()
-    accelerator.init_trackers("tutelage")
+    trackers = Trackers(accelerator, folder)
+    trackers.start(recipe.train.log_with, text)
     hashes = _teacher_hashes(setup)
-    trainer = Trainer(ready, accelerator, folder)
+    trainer = Trainer(ready, accelerator, folder, trackers)
     if not (resume and trainer.restore()):
         folder.rewind(-1)
         _check_terms(ready, folder)
@@ -153,8 +155,10 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
                 "the teacher changed during training; its weights and buffers must stay as they are"
             )
         metrics = _finish_or_stop(ready, trainer, folder, teacher_metrics)
+        if metrics is not None:
+            trackers.finish(metrics["test"], trainer.step)
     accelerator.wait_for_everyone()  # the first rank still writes
-    accelerator.end_training()
+    trackers.close()
     return metrics
 
 

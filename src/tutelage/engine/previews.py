@@ -7,6 +7,8 @@
 
 Boxes and points are in pixels of the stored image. The images are the same for every method and
 seed. A task that draws no overlays (classification) leaves no pictures.
+
+The map of the layers of student and teacher as a picture for trackers is here, too.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import math
 import os
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,6 +39,10 @@ FOLDER = "pictures"
 COUNT = 4
 LONGEST_SIDE = 512
 NO_CLASS = 255  # the byte of a pixel without a class
+CELL = 12  # pixels of a cell of a map
+# CKA of 0, 0.5 and 1: dark blue, green, yellow, as most maps of it are colored.
+COLORS = np.array([[68, 1, 84], [33, 145, 140], [253, 231, 37]], dtype=np.float64)
+UNDEFINED = (160, 160, 160)
 
 
 def save_previews(ready: TrainingSetup, folder: Path) -> None:
@@ -203,3 +211,43 @@ def _rounded(values: Tensor, digits: int) -> Any:
     if values.ndim > 1:
         return [_rounded(row, digits) for row in values]
     return [round(value, digits) if math.isfinite(value) else None for value in values.tolist()]
+
+
+def map_picture(value: Sequence[Sequence[float | None]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a map as a picture (rows · 12, columns · 12, 3); gray is undefined.
+
+    >>> map_picture([[0.0, 1.0, None]]).shape
+    (12, 36, 3)
+    """
+    rows = []
+    for row in value:
+        rows.append([UNDEFINED if cell is None else _color(cell) for cell in row])
+    colors = np.array(rows, dtype=np.uint8)
+    return colors.repeat(CELL, axis=0).repeat(CELL, axis=1)
+
+
+def _color(value: float) -> tuple[int, int, int]:
+    place = min(max(value, 0.0), 1.0) * (len(COLORS) - 1)
+    red, green, blue = (
+        round(float(np.interp(place, np.arange(len(COLORS)), channel))) for channel in COLORS.T
+    )
+    return red, green, blue
+
+
+def picture_action(
+    tracker: Any, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]], step: int
+) -> Callable[[], Any] | None:
+    """Return what logs a picture (H, W, 3), or None for a tracker that is not known to take it."""
+    if tracker.name == "tensorboard":
+        return lambda: tracker.writer.add_image(name, picture, step, dataformats="HWC")
+    if tracker.name == "wandb":
+        return lambda: tracker.log_images({name: [picture]}, step=step)
+    if tracker.name == "mlflow":
+        import mlflow
+
+        return lambda: mlflow.log_image(picture, key=name, step=step)
+    if tracker.name == "trackio":
+        import trackio
+
+        return lambda: tracker.log({name: trackio.Image(picture)}, step=step)
+    return None

@@ -40,6 +40,7 @@ WRITTEN_BEFORE_TRAINING = {
     LOG,
     LAYER_MAPS,
     TRACKERS,
+    "wandb",  # a tracker's own folder
 }
 
 

@@ -29,6 +29,7 @@ from tutelage.core import (
 from tutelage.data import Data
 from tutelage.data.samples import Samples
 from tutelage.engine.calibration import check_calibrates
+from tutelage.engine.checks.notes import warn
 from tutelage.engine.checks.parts import (
     blame_network,
     check_layers,
@@ -187,6 +188,8 @@ class TrainingSetup:
         train = recipe.train
         device = accelerator.device
         check_calibrates(recipe)
+        for remark in recipe.data.remarks(setup.parts):
+            warn(remark)
         rank, world = accelerator.process_index, accelerator.num_processes
         recipe.task.check_method(recipe.method)
         recipe.task.prepare(setup.parts["train"])

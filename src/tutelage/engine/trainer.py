@@ -12,25 +12,25 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tutelage.analysis import LayerTracker
 from tutelage.core import Batch
 from tutelage.engine import checkpoint, ranks
 from tutelage.engine.checks.terms import check_after_last_step, refuse_non_finite
 from tutelage.engine.epoch_sums import EpochSums, sum_terms
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.interrupt import Interrupt
+from tutelage.engine.layer_maps import layer_tracker
 from tutelage.engine.moving_average import MovingAverage
 from tutelage.engine.optim import lr_factor
 from tutelage.engine.patience import is_out_of_patience
-from tutelage.engine.progress import Progress
+from tutelage.engine.progress import Progress, device_line
 from tutelage.engine.run_folder import LAYER_MAPS, RunFolder
 from tutelage.engine.setup import TrainingSetup
+from tutelage.engine.trackers import Trackers
 from tutelage.engine.training_state import pack, unpack
-from tutelage.errors import NonFiniteError, UserError
+from tutelage.errors import NonFiniteError
 
 GPU_CHECK_STEPS = 16
 STOP_CHECK_STEPS = 16  # several ranks ask each other that often whether one was told to stop
-PROBE_SIZE = 256
 
 
 class Trainer:
@@ -40,12 +40,20 @@ class Trainer:
         ready: distiller, optimizer and data.
         accelerator: devices, precision, ranks.
         folder: where the log and the checkpoints go.
+        trackers: where the figures go besides; None is nowhere.
     """
 
-    def __init__(self, ready: TrainingSetup, accelerator: Accelerator, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        ready: TrainingSetup,
+        accelerator: Accelerator,
+        folder: RunFolder,
+        trackers: Trackers | None = None,
+    ) -> None:
         self.ready = ready
         self.accelerator = accelerator
         self.folder = folder
+        self.trackers = Trackers(accelerator, folder) if trackers is None else trackers
         self.train = ready.setup.recipe.train
         self.task = ready.setup.recipe.task
         self.distiller = ready.distiller
@@ -63,7 +71,7 @@ class Trainer:
         self.seconds = 0.0
         self.cap = ready.cap
         self.sums = EpochSums()
-        self.layer_tracker = _layer_tracker(ready) if folder.writes else None
+        self.layer_tracker = layer_tracker(ready) if folder.writes else None
         self.best: dict[str, Any] = {}
         self.best_weights: dict[str, Tensor] = {}
         # Buffers may hold -inf by design, such as the mask of a causal attention.
@@ -79,7 +87,13 @@ class Trainer:
         """Train to the end; return False if interrupted, after writing a checkpoint."""
         if self.step == 0:
             self._log_layer_map(0)
-        progress = Progress(self.total, self.step, self.accelerator.is_main_process)
+        progress = Progress(
+            self.total,
+            self.step,
+            self.accelerator.is_main_process,
+            self.train.epochs,
+            device_line(self.accelerator),
+        )
         try:
             while self.step < self.total:
                 if is_out_of_patience(self.best, self.step / self.steps_per_epoch, self.train):
@@ -166,9 +180,9 @@ class Trainer:
         )
         named = {f"validation/{name}": value for name, value in metrics.items()}
         named |= {f"gradient_cap/{name}": value for name, value in cap.items()}
-        self.accelerator.log({**terms, **named, "lr": lr}, step=self.step)
+        self.trackers.log({**terms, **named, "lr": lr}, self.step)
         monitored = {name: v for name, v in metrics.items() if name == self.task.monitor}
-        progress.epoch(epoch, {**terms, **monitored})
+        progress.epoch(epoch, monitored, terms)
         self._log_layer_map(epoch)
         # The last one is for the evaluation on test data, which may be long, and what follows.
         if epoch % self.train.save_every == 0 or epoch == self.train.epochs:
@@ -189,6 +203,7 @@ class Trainer:
         if epoch % self.train.cka_every == 0 or epoch == self.train.epochs:
             record = self.layer_tracker.record(self.averaged_student)
             self.folder.log({"epoch": epoch, "step": self.step, **record}, LAYER_MAPS)
+            self.trackers.layer_map(record, self.step)
 
     def mean_over_ranks(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over all ranks; each has an equal share of every batch."""
@@ -277,20 +292,3 @@ class Trainer:
                 f"the weight '{wrong[0]}' is not finite after step {self.step}; lower the learning "
                 "rate or check the data (checkpoints from before that are kept)",
             )
-
-
-def _layer_tracker(ready: TrainingSetup) -> LayerTracker | None:
-    """Return what compares layers during training, or None if the recipe does not ask for it."""
-    setup = ready.setup
-    if not setup.recipe.train.cka_every:
-        return None
-    models = list(setup.teacher.models().values())
-    if len(models) != 1:
-        raise UserError(
-            "train.cka_every compares the student's layers with a teacher's; "
-            "give the recipe a teacher"
-        )
-    validation = setup.parts["validation"]
-    keys = [(0, position) for position in range(min(PROBE_SIZE, len(validation)))]
-    batch = Batch.of(validation.batch(keys)).to(ready.loading.device)
-    return LayerTracker(models[0], setup.recipe.task.inputs(batch))

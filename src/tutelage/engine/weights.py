@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from tutelage.engine.hub import hub_file, is_hub
 from tutelage.errors import UserError
 
 STUDENT = "student.safetensors"
@@ -41,7 +42,8 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
         source: a run folder (its shipped student), a `.safetensors` file, or a torch checkpoint
             with a state dict (alone or under `state_dict`, `model`, `model_state_dict` or `net`,
             the first of these, which a warning says where the file has another network's, too);
-            `~` is the home folder. Pickled objects are refused.
+            `~` is the home folder, `hf://owner/name` or `hf://owner/name/file` is on the Hugging
+            Face Hub. Pickled objects are refused.
 
     Raises:
         UserError: If the file is missing, unreadable or truncated, or if a key, a shape or a type
@@ -79,9 +81,13 @@ def load_weights(network: nn.Module, source: str | Path) -> None:
 def weights_file(source: str | Path) -> Path:
     """Return the weights file that `source` means; a run folder means its shipped student.
 
+    What begins with `hf://` is downloaded, see `engine.hub`.
+
     Raises:
-        UserError: If it does not exist.
+        UserError: If it does not exist, or cannot be downloaded.
     """
+    if is_hub(source):
+        return hub_file(str(source))
     try:
         path = Path(source).expanduser()
     except RuntimeError as error:

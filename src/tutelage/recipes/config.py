@@ -37,7 +37,7 @@ TRACKERS = {
     "trackio": ("trackio",),
     "wandb": ("wandb",),
 }
-
+TRACKER_EXTRAS = ("mlflow", "tensorboard", "trackio", "wandb")
 
 MAX_NUMBER = 2**31 - 1  # of epochs, samples, processes
 
@@ -48,7 +48,8 @@ class StudentConfig:
 
     Args:
         model: any module; the data set's input normalization is applied to it.
-        weights: a safetensors or torch checkpoint file, or a run folder, to start from.
+        weights: a safetensors or torch checkpoint file, a run folder, or `hf://owner/name`,
+            to start from.
         mean: input normalization of its own; None takes the data set's.
         std: as mean.
     """
@@ -68,7 +69,7 @@ class TeacherConfig:
 
     Args:
         model: any module; None with `recipe`, whose student it then is.
-        weights: a safetensors or torch checkpoint file, or a run folder.
+        weights: a safetensors or torch checkpoint file, a run folder, or `hf://owner/name`.
         recipe: the recipe that trains the teacher: a file, relative to the recipe that names it, or
             the name of a shipped recipe. The teacher is trained once, on the data of the student's
             recipe, and reused by every run that names it.
@@ -278,6 +279,7 @@ def _check_trackers(names: Sequence[str]) -> None:
                 f"train.log_with: there is no tracker {name!r}{near_misses(name, TRACKERS)}"
             )
         if not any(find_spec(module) for module in TRACKERS[name]):
+            package = f"'tutelage[{name}]'" if name in TRACKER_EXTRAS else name
             raise UserError(
-                f"train.log_with: {name!r} is not installed; pip install {name}, or leave it out"
+                f"train.log_with: {name!r} is not installed; pip install {package}, or leave it out"
             )

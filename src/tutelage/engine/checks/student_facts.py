@@ -19,6 +19,7 @@ from torch import nn
 from tutelage.core.task import HasClasses
 from tutelage.data import Data
 from tutelage.engine.checks.notes import warn
+from tutelage.engine.hub import hub_file, is_hub
 from tutelage.errors import UserError
 from tutelage.io import read_json
 from tutelage.recipes.config import StudentConfig, TeacherConfig
@@ -54,7 +55,8 @@ def read_student_facts(source: str | Path) -> StudentFacts | None:
     """Return what the student.json of a run says.
 
     Args:
-        source: a run folder, its student.safetensors, or any other weights file.
+        source: a run folder, its student.safetensors, or any other weights file, here or on the
+            Hub.
 
     Returns:
         The facts; None for weights that are of no run folder.
@@ -63,6 +65,8 @@ def read_student_facts(source: str | Path) -> StudentFacts | None:
         UserError: If the file is damaged.
     """
     weights, facts = STUDENT
+    if is_hub(source):
+        source = hub_file(str(source))
     folder = Path(os.path.expanduser(source))
     if folder.name == weights:
         folder = folder.parent
