@@ -24,6 +24,7 @@ COMMANDS = [
     "recipes",
     "methods",
     "prepare",
+    "init",
     "cache",
 ]
 

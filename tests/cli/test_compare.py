@@ -37,7 +37,7 @@ def test_a_run_and_a_recipe_are_compared_and_the_folder_tells_all(run: Run, trai
     assert content["rows"][:3] == ["stage1", "stage2", "stage3"]
     assert (content["samples"], content["batches"], content["estimator"]) == (
         200,
-        2,
+        8,
         "linear CKA, centered, debiased",
     )
     shape = (len(content["rows"]), len(content["columns"]))
@@ -51,6 +51,9 @@ def test_a_run_and_a_recipe_are_compared_and_the_folder_tells_all(run: Run, trai
     assert float(lines[1]["value"]) == content["value"][0][1]
     assert {line["verdict"] for line in lines} <= {"trust", "caution", "do not trust"}
     assert all(line["reason"] for line in lines)
+    wide = [line for line in lines if float(line["high"]) - float(line["low"]) > 0.2]
+    assert wide, "an untrained network's layers should differ between batches"
+    assert "trust" not in {line["verdict"] for line in wide}
     again = CKAMatrix.load("out/sums.safetensors").compute()
     assert np.allclose(again.value.numpy(), np.array(content["value"], dtype=float))
     assert Path("out/report.html").read_text().startswith("<!doctype html>")

@@ -10,7 +10,7 @@ from tests.helpers.ranks import run_ranks
 
 SCRIPT = """
 import torch, torch.distributed as dist
-from tutelage.tasks import Classification, Segmentation
+from tutelage.tasks import Classification, MultiLabelClassification, Segmentation
 from tutelage.core import Batch
 from tutelage.methods import dkd_loss, ofa_loss, srd_loss
 dist.init_process_group("gloo")
@@ -26,6 +26,11 @@ LOSSES = {
         x, Batch.of((None, labels[rows])))),
     "smoothed": (logits, lambda x, rows: Classification(3, label_smoothing=0.1).loss(
         x, Batch.of((None, labels[rows])))),
+    "weighted": (logits, lambda x, rows: Classification(3, class_weights=[1.0, 2.0, 5.0]).loss(
+        x, Batch.of((None, labels[rows])))),
+    "several labels": (logits, lambda x, rows: MultiLabelClassification(3).loss(
+        x, Batch.of((None, (labels[rows, None] == torch.arange(3)).long()
+                     - (labels[rows, None] < 0).long())))),
     "segmentation": (maps, lambda x, rows: Segmentation(3).loss(
         {"out": x, "aux": 2 * x}, Batch.of((None, masks[rows])))),
     "dkd": (logits, lambda x, rows: sum(dkd_loss(x, teacher[rows], labels[rows]).values())),

@@ -26,6 +26,9 @@ _PERCENT = {
     "fpr95_near": "FPR95 near",
     "auroc_far": "AUROC far",
     "fpr95_far": "FPR95 far",
+    "map": "mAP",
+    "f1": "F1",
+    "f1_macro": "F1 over classes",
     "miou": "mIoU",
     "accuracy": "accuracy",
     "ar": "AR",
@@ -38,6 +41,7 @@ _PERCENT = {
 }
 _PLAIN = {
     "ece": "ECE",
+    "bce": "BCE",
     "nll": "NLL",
     "teacher_kl": "KL to teacher",
     "retention_ndcg@10": "retention",

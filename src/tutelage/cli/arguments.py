@@ -14,6 +14,7 @@ from tutelage.cli import (
     compare,
     evaluate,
     export,
+    init,
     methods,
     plan,
     predict,
@@ -29,6 +30,7 @@ from tutelage.errors import UserError
 # Each module has register(commands) and run(arguments, overrides). They import what takes long,
 # such as torch, in run only.
 COMMANDS = (
+    init,
     train,
     evaluate,
     predict,

@@ -31,9 +31,12 @@ from tutelage.errors import UserError
 from tutelage.recipes import Recipe, load_recipe
 from tutelage.report import write_picture, write_report
 from tutelage.similarity import CKAResult, ReliabilityReport, SimilarityWarning
+from tutelage.similarity._interval_verdict import heed_interval
 
 BATCH_SIZE = 128
 MIN_BATCH = 4  # items that debiased CKA needs
+MIN_ITEMS = 8  # of a batch, if there are so many
+NUM_BATCHES = 8  # at least, if there are so many samples
 LAYER_ITEMS = 4  # items with which the layers of a network are found
 RELIABILITY_ITEMS = 256  # items that the verdicts are based on
 
@@ -81,6 +84,13 @@ def compare_networks(arguments: argparse.Namespace, out: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SimilarityWarning)  # the verdicts say it
         result = matrix.compute()
+    reports = [
+        [
+            heed_interval(report, float(result.low[i, j]), float(result.high[i, j]), result.batches)
+            for j, report in enumerate(row)
+        ]
+        for i, row in enumerate(reports)
+    ]
     titles = (arguments.left, arguments.right)
     write_comparison(out, result, reports, titles, permutations=arguments.permutations)
     matrix.save(out / "sums.safetensors")
@@ -112,19 +122,20 @@ def _reliability(
 def batch_size(count: int) -> int:
     """Return the size of the batches that leaves no sample out and allows for intervals.
 
-    An interval comes from leaving out one batch after the other, so there are two at least. A batch
-    of fewer than 4 items has no debiased CKA, so none is left over at the end.
+    An interval comes from leaving out one batch after the other: from two it is 12.7 standard
+    deviations to each side, from eight 2.4. So there are eight batches, as long as each has 8 items
+    or more: the debiased CKA of fewer is nearly noise.
 
-    >>> [batch_size(count) for count in (6, 64, 129, 200, 257, 512)]
-    [6, 16, 33, 128, 129, 128]
+    >>> [batch_size(count) for count in (6, 20, 64, 129, 200, 512, 2000)]
+    [6, 8, 8, 17, 25, 64, 128]
     """
-    full, rest = divmod(count, BATCH_SIZE)
-    if count < 2 * MIN_BATCH:
-        return count
-    if full < 2 and not (full == 1 and rest >= MIN_BATCH):
-        num_batches = min(4, max(2, count // 8))
-        return math.ceil(count / num_batches)
-    return BATCH_SIZE if rest == 0 or rest >= MIN_BATCH else math.ceil(count / full)
+    if count < 2 * MIN_ITEMS:
+        return count if count < 2 * MIN_BATCH else math.ceil(count / 2)
+    size = min(BATCH_SIZE, max(MIN_ITEMS, math.ceil(count / NUM_BATCHES)))
+    # A batch of fewer than 4 items has no debiased CKA, so none is left over at the end.
+    while 0 < count % size < MIN_BATCH:
+        size += 1
+    return size
 
 
 def closest_layers(result: CKAResult, verdicts: Sequence[Sequence[str]]) -> str:

@@ -18,7 +18,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "plan",
-        "dry run: layers with shapes, connectors, parameters, predicted step time; trains nothing",
+        "dry run: layers, shapes, loss scales, time; trains nothing",
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )

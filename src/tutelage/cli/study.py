@@ -22,7 +22,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "study",
-        "compare methods: the recipes of one folder, several seeds, each run in a fresh process",
+        "compare methods: the recipes of a folder, with several seeds",
         examples=EXAMPLES,
         overrides=STUDY_OVERRIDES,
     )

@@ -33,7 +33,7 @@ def register(commands: Commands) -> None:
     command = add_command(
         commands,
         "train",
-        "train the student of a recipe (and its teacher first, if the recipe says how)",
+        "train the student of a recipe, after its teacher if it has one",
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )

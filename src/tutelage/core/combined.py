@@ -45,6 +45,7 @@ class CombinedMethod(Method):
         self.task_weight = task_weight
         check_task_weight(self)
         self.uses_teacher = any(method.uses_teacher for method in methods)
+        self.needs_one_class = any(method.needs_one_class for method in methods)
         self.student_layers = _unique(layer for m in methods for layer in m.student_layers)
         self.teacher_layers = _unique(layer for m in methods for layer in m.teacher_layers)
 

@@ -44,6 +44,8 @@ class Method(nn.Module, ABC):
         task_weight: factor of the supervised loss.
         uses_teacher: False for a method that trains without a teacher; one that is given is then
             only compared with at the end.
+        needs_one_class: True for a method that reads the logits as those of one class an item, such
+            as by a softmax; a task in which items have several classes refuses it.
         student_layers: addresses of the student's layers that `forward` reads.
         teacher_layers: addresses of the teacher's layers that `forward` reads.
     """
@@ -51,6 +53,7 @@ class Method(nn.Module, ABC):
     info: ClassVar[MethodInfo]
     task_weight: float = 1.0
     uses_teacher: bool = True
+    needs_one_class: bool = False
     student_layers: Sequence[str] = ()
     teacher_layers: Sequence[str] = ()
 

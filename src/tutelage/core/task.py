@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tutelage.core._configuration import configuration
 from tutelage.core.batch import Batch
+from tutelage.core.method import Method
 from tutelage.core.taps import call
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
@@ -88,6 +89,24 @@ class Task(ABC):
         """
         self.loss(output, batch)
 
+    def check_method(self, method: Method) -> None:
+        """Raise if a method means nothing for this task; default: never.
+
+        Raises:
+            UserError: If it does.
+        """
+        return None
+
+    def prepare(self, train: Any) -> None:
+        """Read from the training samples what the loss needs, such as class counts; default: none.
+
+        Called once before training.
+
+        Args:
+            train: the training part, before a method adds samples to it.
+        """
+        return None
+
     def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
         """Return the teacher for training, e.g. one that runs only its backbone; default: as is."""
         return teacher
@@ -132,6 +151,16 @@ class HasClasses(Protocol):
     @property
     def classes(self) -> list[str]:
         """Names of the classes in the order of their labels."""
+        ...
+
+
+@runtime_checkable
+class HasLabels(Protocol):
+    """Samples whose labels are known without reading the samples."""
+
+    @property
+    def labels(self) -> Tensor:
+        """One label an item (N,), or (N, num_classes) of 0 and 1; below 0 is none."""
         ...
 
 

@@ -39,17 +39,22 @@ if TYPE_CHECKING:
     from tutelage.data.sets.deepforest import DeepForest
     from tutelage.data.sets.deeplabcut import DeepLabCut
     from tutelage.data.sets.digits import Digits
+    from tutelage.data.sets.hugging_face import HuggingFaceImages
     from tutelage.data.sets.image_folder import ImageFolder
+    from tutelage.data.sets.image_table import ImageTable
+    from tutelage.data.sets.mask_folder import MaskFolder
     from tutelage.data.sets.mni152 import MNI152
     from tutelage.data.sets.mnist import MNIST, FashionMNIST
     from tutelage.data.sets.mpii import Mpii
     from tutelage.data.sets.pen_digits import PenDigits
+    from tutelage.data.sets.tar_images import TarImages
     from tutelage.data.sets.text_pairs import TextPairs
     from tutelage.data.sets.trec import Trec
     from tutelage.data.sets.tuxpaint import TuxPaint
     from tutelage.data.sets.vector_files import VectorFiles
     from tutelage.data.sets.voc import VOCSegmentation
     from tutelage.data.sets.wordnet import WordNet
+    from tutelage.data.stored_set import ImageStore, StoredImages
 else:
     __getattr__, __dir__ = lazy_names(__name__)
 
@@ -75,15 +80,19 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "HeldOutUsers",
+    "HuggingFaceImages",
     "ImageData",
     "ImageFolder",
     "ImageSet",
+    "ImageStore",
+    "ImageTable",
     "InteractionFiles",
     "InteractionSamples",
     "Joints",
     "Key",
     "LabeledWithPools",
     "MaskArray",
+    "MaskFolder",
     "MaskFormat",
     "MaskSet",
     "Mpii",
@@ -98,7 +107,9 @@ __all__ = [
     "RetrievalContents",
     "RetrievalData",
     "Samples",
+    "StoredImages",
     "Stream",
+    "TarImages",
     "TextPairs",
     "Trec",
     "TuxPaint",

@@ -180,7 +180,7 @@ def num_left_as_stored(paths: Sequence[Path], sizes: Sequence[tuple[int, int]]) 
         return sum(pool.map(count, range(0, len(paths), CHUNK)))
 
 
-def _to_rgb(file: Any, path: Path) -> Any:
+def _to_rgb(file: Any, path: Path | str) -> Any:
     """Return an open PIL image in RGB on white."""
     from PIL import Image
 
@@ -200,7 +200,7 @@ def _to_rgb(file: Any, path: Path) -> Any:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _deep_gray(file: Any, path: Path) -> Any:
+def _deep_gray(file: Any, path: Path | str) -> Any:
     """Return an open gray PIL image of more than 8 bits in RGB.
 
     Pillow's own conversion would cut every value above 255 to white.

@@ -22,6 +22,7 @@ from tutelage.data._files import decode_image
 from tutelage.data.image_input import ImageInput
 from tutelage.data.image_set import ImageSet, view_number
 from tutelage.data.samples import Key
+from tutelage.data.stored_set import StoredImages
 from tutelage.data.transforms.base import BatchTransform, Compose
 from tutelage.data.transforms.draws import Draws
 from tutelage.data.transforms.geometry import RandomResizedCrop
@@ -48,6 +49,14 @@ class ImageFiles:
         self.decode = decode
         self.digest = _digest(paths, states)
         self._squares: dict[int, MemorySquares | DiskSquares] = {}
+
+    def names(self) -> list[str]:
+        """Return what the images are called: their paths."""
+        return self.paths
+
+    def decode_row(self, row: int) -> Tensor:
+        """Return an image, uint8 (3, H, W)."""
+        return decode_image(Path(self.paths[row]))
 
     def squares(self, side: int, *, is_final: bool) -> MemorySquares | DiskSquares | None:
         """Return what is kept in this size, or None if nothing is.
@@ -77,7 +86,7 @@ class FileSet(ImageSet):
     """Images in files.
 
     Args:
-        files: of a whole part.
+        files: of a whole part, or images inside of larger files.
         rows: (N,) int64, which of the files these samples are.
         size: side of the square that an image is resized and cropped to, unless an augmentation
             does that.
@@ -91,7 +100,7 @@ class FileSet(ImageSet):
 
     def __init__(
         self,
-        files: ImageFiles,
+        files: ImageFiles | StoredImages,
         rows: Tensor,
         size: int,
         labels: Tensor,
@@ -176,7 +185,7 @@ class FileSet(ImageSet):
         )
 
     def _decoded(self, position: int) -> Tensor:
-        return decode_image(Path(self.files.paths[int(self.rows[position])]))
+        return self.files.decode_row(int(self.rows[position]))
 
     def _crops(self, crop: RandomResizedCrop, keys: Sequence[Key]) -> Tensor:
         """Return the first step of the augmentation; it makes images of one size out of any."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tutelage.core.normalization import normalization, normalize_inputs
+from tutelage.data._label_sets import random_subset, stratified_sets
 from tutelage.data._settings import check_share
 from tutelage.data.base import Data
 from tutelage.data.image_set import ImageSet
@@ -78,6 +79,8 @@ class ImageData(Data):
             self._check_not_empty(name, part)
         if num_labels is None:
             labeled = torch.arange(len(train))
+        elif train.labels.ndim == 2:
+            labeled = random_subset(len(train), num_labels, seed)
         else:
             labeled = label_subset(train.labels, num_labels, seed)
         return {
@@ -169,5 +172,6 @@ class ImageData(Data):
 
 def _cut(images: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
     """Return the larger rest and this share of the images, with the same balance of classes."""
-    rest, held_out = stratified(images.labels, [1 - share, share])
+    cut = stratified_sets if images.labels.ndim == 2 else stratified
+    rest, held_out = cut(images.labels, [1 - share, share])
     return images.subset_with(rest, None, 0), images.subset_with(held_out, None, 0)

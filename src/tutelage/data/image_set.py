@@ -29,10 +29,11 @@ class ImageSet(Samples, ABC):
     """A part of an image data set.
 
     A batch has the fields `inputs` (N, C, H, W) float32 in [0, 1], `labels` (N,) int64, `ids` (N,)
-    int64 and `views` (N,) int64, see `view_number`.
+    int64 and `views` (N,) int64, see `view_number`. Where an item has several labels they are
+    (N, num_classes) float32 of 0 and 1.
 
     Args:
-        labels: (N,) int64.
+        labels: (N,) int64, or (N, num_classes) float32 of 0 and 1.
         ids: (N,) int64, the number of each sample in its original part.
         augment: a `BatchTransform`, a torchvision v2 transform, or None.
         seed: of the augmentation.

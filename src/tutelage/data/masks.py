@@ -51,7 +51,7 @@ class MaskFormat:
         Raises:
             UserError: If it is no image of class numbers, or has a number without a meaning.
         """
-        numbers = _read_numbers(path)
+        numbers = read_numbers(path)
         if self.table is None:
             classes = numbers.clone()
             wrong = ((numbers < 0) | (numbers >= self.num_classes)) & (numbers != VOID)
@@ -244,7 +244,7 @@ def scaled_crop(shortest: tuple[int, int], size: tuple[int, int]) -> nn.Module:
     return compose
 
 
-def _read_numbers(path: Path) -> Tensor:
+def read_numbers(path: Path) -> Tensor:
     """Return the numbers in a mask file, int32 (H, W)."""
     import numpy as np
     from PIL import Image

@@ -193,6 +193,8 @@ class TrainingSetup:
         device = accelerator.device
         check_calibrates(recipe)
         rank, world = accelerator.process_index, accelerator.num_processes
+        recipe.task.check_method(recipe.method)
+        recipe.task.prepare(setup.parts["train"])
         samples = recipe.method.build_data(setup.parts["train"], setup.teacher)
         samples = with_repeated_views(recipe, samples)
         sampler = EpochSampler.over(samples, train.batch_size, recipe.seed, rank=rank, world=world)

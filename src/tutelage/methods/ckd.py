@@ -149,6 +149,7 @@ task_weight=1.0, logits_layer=None)
         UserError: If the temperature or ε is not positive.
     """
 
+    needs_one_class = True
     info = MethodInfo(
         paper="W. Zhu et al., CKD: Contrastive Knowledge Distillation from A Sample-Wise "
         "Perspective, arXiv 2404.14109",

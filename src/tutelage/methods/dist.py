@@ -116,6 +116,7 @@ class DIST(Method):
         UserError: If the temperature or ε is not positive.
     """
 
+    needs_one_class = True
     info = MethodInfo(
         paper="T. Huang et al., Knowledge Distillation from A Stronger Teacher, NeurIPS 2022, "
         "arXiv 2205.10536",

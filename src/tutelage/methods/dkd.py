@@ -121,6 +121,7 @@ class DKD(Method):
         UserError: If the temperature is not positive or the ramp is not within the run.
     """
 
+    needs_one_class = True
     info = MethodInfo(
         paper="B. Zhao et al., Decoupled Knowledge Distillation, CVPR 2022, arXiv 2203.08679",
         tasks="classification",

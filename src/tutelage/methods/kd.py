@@ -107,6 +107,7 @@ class KD(Method):
         UserError: If the temperature is not positive.
     """
 
+    needs_one_class = True
     info = MethodInfo(
         paper="G. Hinton, O. Vinyals, J. Dean, Distilling the Knowledge in a Neural Network, 2015, "
         "arXiv 1503.02531",

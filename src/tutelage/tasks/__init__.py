@@ -9,6 +9,7 @@ from tutelage._lazy import lazy_names
 if TYPE_CHECKING:
     from tutelage.tasks.classification import (
         Classification,
+        MultiLabelClassification,
         fit_temperature,
         fold_temperature,
     )
@@ -24,6 +25,7 @@ else:
 __all__ = [
     "Classification",
     "Detection",
+    "MultiLabelClassification",
     "OpenSetClassification",
     "Pose",
     "Recommendation",

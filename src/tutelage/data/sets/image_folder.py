@@ -99,7 +99,11 @@ class ImageFolder(ImageData):
         test = self._part(tree, "test", classes) if "test" in tree.parts else None
         tree.warn()
         parts = {"train": train, "validation": validation, "test": test}
-        given = {name: part.files for name, part in parts.items() if part is not None}
+        given = {
+            name: part.files
+            for name, part in parts.items()
+            if part is not None and isinstance(part.files, ImageFiles)
+        }
         state = " ".join(f"{name}={files.digest}" for name, files in given.items())
         check_once(state, lambda: _check(tree, given))
         return train, validation, test

@@ -121,6 +121,7 @@ class OFA(Method):
         task_weight: factor of the supervised loss.
     """
 
+    needs_one_class = True
     info = MethodInfo(
         paper="Z. Hao et al., One-for-All: Bridge the Gap Between Heterogeneous Architectures in "
         "KD, NeurIPS 2023, arXiv 2310.19444",

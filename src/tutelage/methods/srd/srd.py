@@ -164,6 +164,7 @@ class SRD(Method):
         UserError: If the distance is unknown or the temperature is not positive.
     """
 
+    needs_one_class = True
     info = MethodInfo(
         paper="J. Yang et al., Knowledge Distillation Meets Open-Set Semi-Supervised Learning, "
         "IJCV 2024, arXiv 2205.06701",

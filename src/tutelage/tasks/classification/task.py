@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from tutelage.core.taps import call
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks.classification.calibration import at_temperature, fit_temperature
+from tutelage.tasks.classification.class_weights import balanced_weights, checked_weights
 from tutelage.tasks.classification.metrics import ClassificationMetrics
 
 TOP = 5  # classes that a prediction names, if nobody says how many
@@ -40,6 +41,9 @@ class Classification(Task):
     Args:
         num_classes: at least 2.
         label_smoothing: share of the target spread evenly over the classes, in [0, 1).
+        class_weights: how much items of each class count in the loss, a mean with these weights;
+            `balanced` takes 1 / (number of its training items), so that all classes count alike.
+            Methods and metrics know no weights.
 
     Raises:
         UserError: If an argument is out of range.
@@ -47,13 +51,31 @@ class Classification(Task):
 
     monitor = "top1"
 
-    def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | list[float] | None = None,
+    ) -> None:
         if not isinstance(num_classes, int) or num_classes < 2:
             raise UserError(f"num_classes must be at least 2, got {num_classes!r}")
         if not 0 <= label_smoothing < 1:
             raise UserError(f"label_smoothing is a share in [0, 1), got {label_smoothing}")
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self._weights: Tensor | None = None
+        if class_weights is not None and class_weights != "balanced":
+            self._weights = checked_weights(class_weights, num_classes)
+
+    def prepare(self, train: Any) -> None:
+        """Count the items of every class for balanced weights.
+
+        Raises:
+            UserError: If the labels are not known before the samples are read, or a class has none.
+        """
+        if self.class_weights == "balanced":
+            self._weights = balanced_weights(train, self.num_classes)
 
     def inputs(self, batch: Batch) -> tuple[Any, ...]:
         """Return the inputs of the batch as the only argument."""
@@ -77,10 +99,12 @@ class Classification(Task):
             )
         if not len(labels):
             raise UserError("the batch is empty; give at least one item")
+        weights = self._weights_on(logits.device)
         try:
             total = cross_entropy(
                 logits.float(),
                 labels,
+                weight=weights,
                 ignore_index=IGNORE_INDEX,
                 label_smoothing=self.label_smoothing,
                 reduction="sum",
@@ -93,7 +117,11 @@ class Classification(Task):
             # The CPU says at once that a label is out of range, an accelerator only later.
             self._check_range(labels)
             raise
-        return mean_over_ranks(total, (labels != IGNORE_INDEX).sum())
+        labeled = labels != IGNORE_INDEX
+        if weights is None:
+            return mean_over_ranks(total, labeled.sum())
+        # Each is 1 or more, so that their sum is that of a count: below 1 only without any label.
+        return mean_over_ranks(total, weights[labels.clamp(min=0).long()][labeled].sum())
 
     def logits(self, output: Any) -> Tensor:
         """Return the logits (N, num_classes) in a network's output.
@@ -170,6 +198,16 @@ class Classification(Task):
     def chance_level(self) -> float:
         """Return the accuracy of a guess."""
         return 1 / self.num_classes
+
+    def _weights_on(self, device: torch.device) -> Tensor | None:
+        if self.class_weights == "balanced" and self._weights is None:
+            raise UserError(
+                "task.class_weights is balanced, but the number of items of each class is not "
+                "known yet; call task.prepare(samples) with the training samples, or give a list"
+            )
+        if self._weights is not None and self._weights.device != device:
+            self._weights = self._weights.to(device)
+        return self._weights
 
     def _check_range(self, labels: Tensor) -> None:
         lowest, highest = labels.aminmax()
