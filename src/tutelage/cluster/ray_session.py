@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from tutelage.errors import UserError, reason
 
@@ -51,7 +52,8 @@ def ray_session(address: str) -> Iterator[ModuleType]:
     if address:
         _check_answer(address)
     if ray.is_initialized():
-        yield ray
+        with _to_stderr():
+            yield ray
         return
     # Commands send nobody figures about their use; a cluster of one's own decides for itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -63,9 +65,15 @@ def ray_session(address: str) -> Iterator[ModuleType]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
     try:
-        yield ray
+        with _to_stderr():
+            yield ray
     finally:
         ray.shutdown()
+
+
+def _to_stderr() -> redirect_stdout[TextIO]:
+    """Print to stderr: Ray says on stdout which tasks it repeats, amid a command's results."""
+    return redirect_stdout(sys.stderr)
 
 
 def _connect(ray: ModuleType, address: str) -> None:
