@@ -99,6 +99,5 @@ def add_ray(command: Parser) -> None:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="use the machines of the Ray cluster at this address, or without one of the cluster "
-        "that this machine is part of, or else this machine",
+        help="use a Ray cluster; without an address, this machine's",
     )

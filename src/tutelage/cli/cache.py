@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from tutelage.recipes import ParsedRecipe, Recipe
 
 EXAMPLES = """
-tutelage cache classification/fashion-mnist/kd --out cache/
+tutelage cache classification/fashion-mnist/kd --out cache/ --ray
 tutelage cache own/rcka.yaml --out cache/ --views 4 --dtype float16 --top-k 20
 tutelage cache retrieval/cranfield/embed_distill --out cache/
 tutelage cache own/embed_distill.yaml --data.root DIR
-tutelage cache own/rcka.yaml --out cache/ --ray
 """
 
 
@@ -58,8 +57,7 @@ def register(commands: Commands) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="with --ray: how many run the teacher (default: one for each GPU, or where there is "
-        "none, for each CPU)",
+        help="for --ray (default: one a GPU, or else a CPU)",
     )
     add_teacher_dir(command)
     command.set_defaults(run=run)

@@ -12,8 +12,7 @@ from tutelage.errors import UserError
 EXAMPLES = """
 tutelage study classification/digits --methods baseline,kd --out runs/a
 tutelage study classification/digits --seeds 5 --jobs 2 --out runs/b
-tutelage study classification/fashion-mnist --num_labels 4000 --out runs/c
-tutelage study classification/digits --out runs/d --ray --cpus-per-run 2
+tutelage study own --num_labels 4000 --out runs/c --ray 10.0.0.1:6379
 """
 
 
@@ -41,13 +40,13 @@ def register(commands: Commands) -> None:
     command.add_argument("--jobs", type=int, help="runs at the same time (default 1)")
     add_ray(command)
     command.add_argument(
-        "--cpus-per-run", type=int, metavar="N", help="with --ray: CPUs of each run (default 1)"
+        "--cpus-per-run", type=int, metavar="N", help="of a run with --ray (default 1)"
     )
     command.add_argument(
         "--gpus-per-run",
         type=float,
         metavar="N",
-        help="with --ray: GPUs of each run, such as 0.5 (default: 1 where the cluster has GPUs)",
+        help="of a run with --ray (default: 1 if there are any)",
     )
     add_teacher_dir(command)
     command.set_defaults(run=run)
