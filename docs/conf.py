@@ -73,6 +73,7 @@ NAVIGATION = {
         "similarity",
         "report",
         "serve",
+        "machines",
         "reproducibility",
         "add-a-method",
     ],

@@ -135,6 +135,8 @@ def write_tensors(
 ) -> None:
     """Write tensors as safetensors atomically; tied tensors are stored one by one.
 
+    Equal tensors and texts give equal bytes.
+
     Args:
         path: of the file.
         tensors: by name.
@@ -143,6 +145,21 @@ def write_tensors(
     separate = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic(path) as temporary:
         save_file(separate, temporary, metadata)
+        if metadata:
+            _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the texts in a header, which safetensors writes in another order each time."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > size:
+            raise ValueError(f"the header of {path} takes {len(text)} bytes and not {size}")
+        file.seek(8)
+        file.write(text.ljust(size))  # as safetensors fills up a header
 
 
 def _umask() -> int:

@@ -128,6 +128,27 @@ def test_an_interrupted_pass_goes_on_where_it_was(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+class OfTheBatch(nn.Module):
+    """Gives each sample a little of its batch, as kernels for other sizes of matrices do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1e-4 * x.mean(0)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_an_interrupted_pass_leaves_the_bytes_of_a_whole_one(tmp_path: Path) -> None:
+    net = nn.Sequential(OfTheBatch(), *network())
+    stored(tmp_path / "whole", net, batch_size=3).with_taps(["1"])
+    with pytest.raises(KeyboardInterrupt):
+        stored(tmp_path / "cut", net, Source(stop_after=1), batch_size=3).with_taps(["1"])
+    left = files_of(tmp_path / "cut")
+    # Rows 0 to 2 of the logits, and 0 and 1 of the layer: the third was in no whole file.
+    assert [path.name[:6] for path in left] == ["layer-", "output"]
+    stored(tmp_path / "cut", net, batch_size=3).with_taps(["1"])
+    whole = {path.name: path.read_bytes() for path in files_of(tmp_path / "whole")}
+    assert {path.name: path.read_bytes() for path in files_of(tmp_path / "cut")} == whole
+
+
 def test_other_teachers_and_data_have_other_folders(tmp_path: Path) -> None:
     for options in ({}, {"facts": {"data": "other"}}, {"dtype": "float16"}, {"top_k": 2}):
         stored(tmp_path, **options).with_taps([])

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.cli.conftest import Run
 from tests.helpers.commands import TEACHER, TRAIN, part, tree, write_recipe
+from tests.helpers.patience import Patience, exit_code
 from tests.helpers.terminal import Terminal
 
 LONG = {**TRAIN, "epochs": 400, "eval_every": 200, "save_every": 200}
@@ -95,3 +102,26 @@ def test_study_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(
         "choose another --out",
     )
     refuse(*argv, "--num_labels", 200, says=says)
+
+
+@pytest.mark.slow
+def test_torchrun_hands_sigterm_to_its_processes_which_save() -> None:
+    """As Slurm sends it before a time limit."""
+    recipe = write_recipe("mine.yaml", train={**LONG, "epochs": 20_000})
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--rdzv-conf=read_timeout=1800"]
+    argv = [*launcher, "--nproc_per_node=2", "-m", "tutelage", "train", recipe, "--out", "run"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    with open("printed.txt", "w") as printed:
+        process = subprocess.Popen(
+            [sys.executable, *argv], env=environment, stdout=printed, stderr=subprocess.STDOUT
+        )
+    log = Path("run/log.jsonl")
+    Patience().wait_until(
+        lambda: (log.exists() and log.read_text()) or process.poll() is not None,
+        "the run does not begin",
+    )
+    process.send_signal(signal.SIGTERM)
+    exit_code(process)
+    text = Path("printed.txt").read_text()
+    assert "tutelage: interrupted; run is saved: add --resume to go on" in text, text
+    assert len(list(Path("run/checkpoints").iterdir())) == 1

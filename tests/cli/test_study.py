@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -20,13 +21,16 @@ from tutelage.cli import jobs
 from tutelage.cli.jobs import Job, run_jobs
 from tutelage.cli.runs import write_memory
 from tutelage.cli.study_files import with_earlier_runs, write_study
+from tutelage.cluster import runner
+from tutelage.cluster.runner import LocalRunner
 from tutelage.recipes.read import parse_recipe
 
 # Stands for `tutelage train`: writes its log, and saves when it is asked to end.
 CHILD = """
 import signal, sys, time
 from pathlib import Path
-out, epochs, end = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+end, name, out = sys.argv[1], Path(sys.argv[3]).stem, Path(sys.argv[5])
+epochs = int(name) if name.isdecimal() else 20_000
 def save(number, frame):
     (out / "saved").write_text("x")
     sys.exit(130)
@@ -59,22 +63,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replace runs by quick processes; return the names of the methods that shall fail."""
     failing: list[str] = []
 
-    def start(job: Job, options: object, parallel: int) -> subprocess.Popen[bytes]:
-        job.out.parent.mkdir(parents=True, exist_ok=True)
-        end = "fails" if job.method in failing else "ends"
-        command = [sys.executable, "-c", CHILD, str(job.out), str(job.epochs), end]
-        with job.output.open("wb") as output:
-            return subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-            )
+    def start(arguments: Sequence[str], output: IO[bytes], threads: int) -> subprocess.Popen[bytes]:
+        end = "fails" if Path(output.name).parent.name in failing else "ends"
+        command = [sys.executable, "-c", CHILD, end, *arguments]
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
 
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(runner, "start_process", start)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.02)
     return failing
 
 
 def job(method: str, epochs: int, seed: int = 0) -> Job:
-    return Job(method, seed, Path("x.yaml"), Path("out") / method / f"seed{seed}", epochs)
+    return Job(method, seed, Path(f"{epochs}.yaml"), Path("out") / method / f"seed{seed}", epochs)
 
 
 def test_without_a_terminal_it_prints_a_line_now_and_then(
@@ -82,7 +84,7 @@ def test_without_a_terminal_it_prints_a_line_now_and_then(
 ) -> None:
     monkeypatch.setattr(jobs, "LINE_EVERY_SECONDS", 0.4)
     started = time.monotonic()
-    run_jobs([job("baseline", 10), job("kd", 10)], [], 2)
+    run_jobs([job("baseline", 10), job("kd", 10)], [], LocalRunner(2))
     text = capsys.readouterr().err
     assert "\r" not in text
     lines = text.splitlines()
@@ -99,20 +101,18 @@ def test_a_run_that_fails_is_told_and_the_others_save(
     with pytest.raises(
         UserError, match=r"^kd seed 0 failed: the disk is full \(see out/kd/seed0\.txt\)$"
     ):
-        run_jobs([job("baseline", 20_000), job("kd", 2), job("rcka", 1)], [], 2)
+        run_jobs([job("baseline", 20_000), job("kd", 2), job("rcka", 1)], [], LocalRunner(2))
     assert Path("out/baseline/seed0/saved").exists()
     assert not Path("out/rcka").exists()
 
 
 def test_a_run_that_is_killed_is_told(quick: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(job: Job, options: object, parallel: int) -> subprocess.Popen[bytes]:
-        job.output.parent.mkdir(parents=True)
-        job.output.touch()
+    def start(*_: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
 
-    monkeypatch.setattr(jobs, "_start", start)
+    monkeypatch.setattr(runner, "start_process", start)
     with pytest.raises(UserError, match="baseline seed 0 failed: it was ended by signal 9"):
-        run_jobs([job("baseline", 2)], [], 1)
+        run_jobs([job("baseline", 2)], [], LocalRunner(1))
 
 
 def test_a_polite_kill_of_the_study_lets_its_runs_save(quick: list[str], run: Run) -> None:
@@ -137,7 +137,7 @@ os.kill(os.getpid(), 9)
 ORPHAN = """
 import os, signal, sys, time
 from pathlib import Path
-from tutelage.cli.jobs import end_with_study
+from tutelage.cluster.processes import end_with_study
 def save(number, frame):
     Path(sys.argv[1]).write_text(signal.Signals(number).name)
     os._exit(130)
@@ -172,10 +172,10 @@ def test_one_of_several_processes_leaves_the_signals_to_the_launcher(
 
 
 def test_finished_runs_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_start", None)
+    monkeypatch.setattr(runner, "start_process", None)
     Path("out/baseline/seed0").mkdir(parents=True)
     Path("out/baseline/seed0/metrics.json").write_text("{}")
-    run_jobs([job("baseline", 3)], [], 1)
+    run_jobs([job("baseline", 3)], [], LocalRunner(1))
 
 
 def test_a_wrong_study_is_one_sentence_before_anything_runs(refuse: Run) -> None:
@@ -208,6 +208,11 @@ def test_a_wrong_study_is_one_sentence_before_anything_runs(refuse: Run) -> None
         )
     refuse(*study, "--seeds", 0, says=("--seeds must be at least 1, got 0",))
     refuse(*study, "--jobs", 0, says=("--jobs must be at least 1, got 0",))
+    refuse(
+        *study, "--cpus-per-run", 2, says=("--cpus-per-run is for runs on a cluster; add --ray",)
+    )
+    refuse(*study, "--jobs", 2, "--ray", says=("leave --jobs out",))
+    refuse(*study, "--ray", "--gpus-per-run", 1.5, says=("0 to 1 or a whole number, got 1.5",))
     refuse(*study, "--seed", 3, says=("study gives every run its seed", "--seeds"))
     refuse(*study, "--resume", says=("--resume is no option and no key of the recipe",))
     refuse(*study, "--train.epochz", 3, says=("on the command line: --train.epochz",))
@@ -242,7 +247,7 @@ def test_methods_that_are_named_twice_run_once(
     seen: list[list[str]] = []
     monkeypatch.setattr(
         "tutelage.cli.study_runs.run_jobs",
-        lambda jobs, options, parallel: seen.append([str(j) for j in jobs]),
+        lambda jobs, options, runner: seen.append([str(j) for j in jobs]),
     )
     monkeypatch.setattr(
         "tutelage.cli.study_files.write_study",

@@ -566,3 +566,19 @@ def test_wrong_files_of_known_data_sets_are_one_sentence(refuse: Run, here: Path
         clothes,
         says=("FashionMNIST at cifar lacks train-images-idx3-ubyte", "dataset-fashion-mnist"),
     )
+
+
+def test_the_teachers_alone_can_be_trained(run: Run, refuse: Run) -> None:
+    write_recipe("teacher.yaml", **TEACHER)
+    recipe = write_recipe(
+        "mine.yaml", method=part("methods.KD"), teacher={"recipe": "teacher.yaml"}
+    )
+    answer = run("train", recipe, "--teachers-only", "--teacher-dir", "teachers")
+    assert answer.code == 0
+    folder = Path(answer.out.strip())
+    assert folder.parent == Path("teachers")
+    assert (folder / "metrics.json").exists()
+    assert not Path("runs").exists()
+    refuse("train", recipe, "--teachers-only", "--resume", says=("leave --out and --resume out",))
+    says = ("names no recipe of a teacher",)
+    refuse("train", write_recipe("alone.yaml"), "--teachers-only", says=says)

@@ -11,17 +11,17 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, distributed, nn
 
 from tutelage.cache.compression import Compression, Dtype
-from tutelage.cache.fill import Filling, KeyedBatches
+from tutelage.cache.fill import Answer, Filling, KeyedBatches, answers
 from tutelage.cache.memory import OUTPUT, outputs_of
 from tutelage.cache.shards import SHARD_BYTES, Shards
 from tutelage.cache.stored_rows import locked
@@ -34,6 +34,13 @@ from tutelage.io import write_json
 
 PROBES = 8  # samples that the teacher answers in every run, to be compared with what is stored
 TOLERANCE = 2e-2  # of the largest value: half precision, or another machine than that of the files
+
+
+Elsewhere: TypeAlias = (
+    "Callable[[StoredTeacher, Sequence[str], Sequence[str], Sequence[tuple[int, int]]],"
+    " Iterable[Answer]]"
+)
+"""Runs a teacher with some layers, and gives some of its outputs for some keys, in their order."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class StoredTeacher(Teacher):
         views: how many views of each sample are stored; with 1, samples are not augmented.
         dtype: of stored values.
         top_k: how many logits of a sample are stored; None stores all.
+        batch_size: of `batches`; the teacher is run on whole ones.
+        elsewhere: runs the teacher in place of this process, if given.
 
     Attributes:
         folder: of the files.
@@ -84,6 +93,8 @@ class StoredTeacher(Teacher):
         views: int = 1,
         dtype: Dtype = "float32",
         top_k: int | None = None,
+        batch_size: int = 1,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.teacher = teacher
         self.task = task
@@ -93,6 +104,8 @@ class StoredTeacher(Teacher):
         self.views = views
         self.dtype = dtype
         self.top_k = top_k
+        self.batch_size = batch_size
+        self.elsewhere = elsewhere
         described = json.dumps(self.facts, sort_keys=True)
         self.digest = hashlib.sha256(described.encode()).hexdigest()[:16]
         self.root = folder
@@ -119,9 +132,27 @@ class StoredTeacher(Teacher):
             views=self.views,
             dtype=self.dtype,
             top_k=self.top_k,
+            batch_size=self.batch_size,
+            elsewhere=self.elsewhere,
         )
-        stored._open(self.teacher.with_taps(layers))
+        stored._open(self.teacher.with_taps(layers), layers)
         return stored
+
+    def answers(
+        self, teacher: Teacher, names: Collection[str], keys: Sequence[tuple[int, int]]
+    ) -> Iterator[Answer]:
+        """Run the teacher on some samples.
+
+        Args:
+            teacher: this one's, with the layers.
+            names: of the outputs to give.
+            keys: (view, position) of the samples.
+
+        Raises:
+            UserError: If it gives NaN or infinity, or samples are augmented and there is one view.
+        """
+        batches = self.batches(keys)
+        return answers(teacher, self.task, batches, names, is_augmented=self.views > 1)
 
     def __call__(
         self, batch: Batch, inputs: tuple[Any, ...], student: Output | None = None
@@ -148,7 +179,7 @@ class StoredTeacher(Teacher):
     def __repr__(self) -> str:
         return f"StoredTeacher({self.teacher}, {self.folder})"
 
-    def _open(self, teacher: Teacher) -> None:
+    def _open(self, teacher: Teacher, layers: Sequence[str]) -> None:
         rows = torch.linspace(0, self.views * self.num_samples - 1, PROBES).round().long()
         keys = [divmod(row, self.num_samples) for row in sorted(set(rows.tolist()))]
         probe = Batch.of(next(iter(self.batches(keys))))
@@ -159,7 +190,7 @@ class StoredTeacher(Teacher):
         outputs = {name: self._stored(name, values) for name, values in live.items()}
         self._stored_outputs = outputs
         if self._count_missing(outputs):
-            self._fill(teacher, outputs)
+            self._fill(teacher, layers, outputs)
         self._table, self.errors = load_table(
             {name: (output.shards, output.compression) for name, output in outputs.items()},
             self.views,
@@ -183,7 +214,9 @@ class StoredTeacher(Teacher):
         # Another process may be writing: all ranks do the same.
         return max(row[0] for row in gather_numbers([count])) if is_distributed() else count
 
-    def _fill(self, teacher: Teacher, outputs: Mapping[str, StoredOutput]) -> None:
+    def _fill(
+        self, teacher: Teacher, layers: Sequence[str], outputs: Mapping[str, StoredOutput]
+    ) -> None:
         rank = distributed.get_rank() if is_distributed() else 0
         world = distributed.get_world_size() if is_distributed() else 1
         if rank == 0:
@@ -199,8 +232,14 @@ class StoredTeacher(Teacher):
                 for name, output in outputs.items()
                 if missing[name]
             }
-            filling = Filling(teacher, self.task, self.num_samples, self.views)
-            filling.run(self.batches, own, is_shown=rank == 0)
+
+            def ask(keys: Sequence[tuple[int, int]]) -> Iterable[Answer]:
+                if self.elsewhere is None:
+                    return self.answers(teacher, list(own), keys)
+                return self.elsewhere(self, layers, list(own), keys)
+
+            filling = Filling(self.num_samples, self.batch_size, self.views * self.num_samples)
+            filling.run(ask, own, is_shown=rank == 0)
             if rank == 0:
                 write_json(self.folder / "cache.json", self.facts)
             _wait()

@@ -90,3 +90,14 @@ def add_teacher_dir(command: Parser) -> None:
         metavar="DIR",
         help="folder of the runs of teachers that are trained by a recipe (default: runs/teachers)",
     )
+
+
+def add_ray(command: Parser) -> None:
+    """Add the option for a Ray cluster; without an address it is the empty string."""
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="use a Ray cluster; without an address, this machine's",
+    )

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_ray, add_teacher_dir
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
     from tutelage.cache import CachedEncoder
-    from tutelage.recipes import Recipe
+    from tutelage.cache.disk import Elsewhere
+    from tutelage.engine import Setup
+    from tutelage.recipes import ParsedRecipe, Recipe
 
 EXAMPLES = """
-tutelage cache classification/fashion-mnist/kd --out cache/
+tutelage cache classification/fashion-mnist/kd --out cache/ --ray
 tutelage cache own/rcka.yaml --out cache/ --views 4 --dtype float16 --top-k 20
 tutelage cache retrieval/cranfield/embed_distill --out cache/
 tutelage cache own/embed_distill.yaml --data.root DIR
@@ -49,6 +52,13 @@ def register(commands: Commands) -> None:
         help="with augmentation: how many views of each sample",
     )
     command.add_argument("--top-k", type=int, help="logits of a sample that are stored")
+    add_ray(command)
+    command.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="for --ray (default: one a GPU, or else a CPU)",
+    )
     add_teacher_dir(command)
     command.set_defaults(run=run)
 
@@ -59,6 +69,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.teachers import resolve_teachers
     from tutelage.recipes import parse_recipe
 
+    if arguments.workers is not None and arguments.ray is None:
+        raise UserError("--workers is for a cluster; add --ray, or leave it out")
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers must be at least 1, got {arguments.workers}")
     parsed, teachers = resolve_teachers(
         parse_recipe(arguments.source, overrides), Path(arguments.teacher_dir)
     )
@@ -67,14 +81,16 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
             raise KeyboardInterrupt
     recipe = parsed.build()
     if recipe.teacher is None or not isinstance(recipe.teacher.model, CachedEncoder):
-        return _store_outputs(arguments, recipe)
+        return _store_outputs(arguments, parsed, recipe)
+    if arguments.ray is not None:
+        raise UserError("--ray is for outputs of images; texts are encoded on this machine")
     for option in ("views", "top_k"):
         if getattr(arguments, option) is not None:
             raise UserError(f"--{option.replace('_', '-')} is for outputs of images, not of texts")
     return _store_vectors(arguments, recipe, recipe.teacher.model)
 
 
-def _store_outputs(arguments: argparse.Namespace, recipe: Recipe) -> int:
+def _store_outputs(arguments: argparse.Namespace, parsed: ParsedRecipe, recipe: Recipe) -> int:
     """Store the outputs and layers that the recipe's method reads, and print what they are."""
     from dataclasses import replace
 
@@ -105,7 +121,9 @@ def _store_outputs(arguments: argparse.Namespace, recipe: Recipe) -> int:
         teachers = {name: stored(config) for name, config in recipe.teachers.items()}
     recipe = replace(recipe, teacher=teacher, teachers=teachers)
     device = make_accelerator(recipe.train).device
-    filled = fill_cache(Setup.of(recipe), device)
+    setup = Setup.of(recipe)
+    with _elsewhere(arguments, parsed, setup) as elsewhere:
+        filled = fill_cache(setup, device, elsewhere)
     rows = f"{filled.num_samples} samples"
     if filled.views > 1:
         rows += f" × {filled.views} views"
@@ -124,6 +142,30 @@ def _store_outputs(arguments: argparse.Namespace, recipe: Recipe) -> int:
         keys += f" --teacher.cache_top_k {shown.cache_top_k}"
     print(f"{filled.folder}\ntrain with {keys}")
     return 0
+
+
+@contextmanager
+def _elsewhere(
+    arguments: argparse.Namespace, parsed: ParsedRecipe, setup: Setup
+) -> Iterator[Elsewhere | None]:
+    """Have the workers of a cluster within the block, or None without --ray."""
+    if arguments.ray is None:
+        yield None
+        return
+    from tutelage.cluster.ray_labeling import Labelers, RecipeText
+    from tutelage.cluster.ray_session import ray_session
+
+    recipe = setup.recipe
+    values: dict[str, Any] = {}
+    for key in parsed.teachers():
+        name = key.partition(".")[2]
+        config = (recipe.teachers or {})[name] if name else recipe.teacher
+        for field in ("cache", "cache_dir", "cache_dtype", "cache_views", "cache_top_k"):
+            values[f"{key}.{field}"] = getattr(config, field)
+    text = RecipeText(parsed.replace(values).text(), parsed.path.absolute(), Path.cwd())
+    batch_size = setup.eval_batch_size
+    with ray_session(arguments.ray) as ray:
+        yield Labelers(ray, text, batch_size, arguments.workers)
 
 
 def _in_words(errors: Mapping[str, float]) -> str:

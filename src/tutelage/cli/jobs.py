@@ -1,11 +1,8 @@
-"""Runs in fresh processes, some at a time, with one line of progress over all of them."""
+"""The runs of a study, some at a time, with one line of progress over all of them."""
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,28 +12,29 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tutelage.cluster.runner import Runner, StartedRun
 from tutelage.errors import UserError
+from tutelage.recipes.shipped import shipped_name
 
 POLL_SECONDS = 0.25
 LINE_EVERY_SECONDS = 10.0  # where no terminal shows a bar
-STUDY = "TUTELAGE_STUDY"  # tells a run the process that started it
-PR_SET_PDEATHSIG = 1  # of Linux's prctl: a signal to get when the parent ends
+MAX_NAMES = 4  # of runs under way that the line of progress has room for
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a study.
+    """One run of a study, or the teachers of its recipe.
 
     Attributes:
         method: name of its recipe.
-        seed: of the run.
+        seed: of the run; None trains the recipe's teachers only.
         recipe: file of the recipe.
         out: folder of the run.
         epochs: how many it will train.
     """
 
     method: str
-    seed: int
+    seed: int | None
     recipe: Path
     out: Path
     epochs: int
@@ -58,8 +56,22 @@ class Job:
         """File of what it prints."""
         return self.out.with_name(self.out.name + ".txt")
 
+    def arguments(self, options: Sequence[str]) -> list[str]:
+        """Return the command that it is, with further options.
+
+        A shipped recipe is named, since the package may lie elsewhere on another machine.
+        """
+        name = shipped_name(self.recipe)
+        source = str(self.recipe.absolute()) if name is None or os.path.exists(name) else name
+        if self.seed is None:
+            return ["train", source, "--teachers-only", *options]
+        where = ["--out", str(self.out), "--resume", "--seed", str(self.seed)]
+        return ["train", source, *where, *options]
+
     def __str__(self) -> str:
-        return f"{self.method} seed {self.seed}"
+        return (
+            f"teachers of {self.method}" if self.seed is None else f"{self.method} seed {self.seed}"
+        )
 
 
 class StudyProgress:
@@ -96,6 +108,10 @@ class StudyProgress:
         if not self._is_terminal and now - self._last_line > LINE_EVERY_SECONDS:
             self._print_line(running, now)
 
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        tqdm.write(text, file=sys.stderr)
+
     def close(self) -> None:
         """Leave the bar as it is, or print the last line."""
         self._bar.close()
@@ -110,13 +126,13 @@ class StudyProgress:
         self._last_line = now
 
 
-def run_jobs(jobs: Sequence[Job], options: Sequence[str], parallel: int) -> None:
+def run_jobs(jobs: Sequence[Job], options: Sequence[str], runner: Runner) -> None:
     """Run all jobs that are not done.
 
     Args:
         jobs: in the order to start them.
         options: for every `tutelage train`.
-        parallel: how many run at the same time.
+        runner: starts them.
 
     Raises:
         UserError: If a run failed; the others that were under way save where they are, and can be
@@ -126,86 +142,52 @@ def run_jobs(jobs: Sequence[Job], options: Sequence[str], parallel: int) -> None
     waiting = [job for job in jobs if not job.done]
     if not waiting:
         return
-    running: list[tuple[Job, subprocess.Popen[bytes]]] = []
+    running: list[tuple[Job, StartedRun]] = []
     progress = StudyProgress(sum(job.epochs for job in jobs), _epochs_done(jobs))
     try:
         while waiting or running:
-            while waiting and len(running) < parallel:
+            while waiting and (runner.parallel is None or len(running) < runner.parallel):
                 job = waiting.pop(0)
-                running.append((job, _start(job, options, parallel)))
-            progress.show(_epochs_done(jobs), ", ".join(str(job) for job, _ in running))
+                running.append((job, runner.start(job.arguments(options), job.output)))
+            progress.show(_epochs_done(jobs), _names(running))
             time.sleep(POLL_SECONDS)
-            for job, process in running:
-                if process.poll() not in (None, 0):
-                    raise UserError(
-                        f"{job} failed: {_last_line(job, process.returncode)} (see {job.output})"
-                    )
-            running = [(job, process) for job, process in running if process.poll() is None]
+            for job, run in running:
+                for text in run.news():
+                    progress.say(f"{job}: {text}")
+                code = run.poll()
+                if code not in (None, 0):
+                    raise UserError(f"{job} failed: {_last_line(job, code)} (see {job.output})")
+            running = [(job, run) for job, run in running if run.poll() is None]
         progress.show(_epochs_done(jobs), "")
     finally:
         progress.close()
-        _stop([process for _, process in running])
+        _stop([run for _, run in running])
 
 
 def _epochs_done(jobs: Sequence[Job]) -> int:
     return sum(job.epochs_done() for job in jobs)
 
 
-def _start(job: Job, options: Sequence[str], parallel: int) -> subprocess.Popen[bytes]:
-    job.out.parent.mkdir(parents=True, exist_ok=True)
-    threads = str(max(1, (os.cpu_count() or 1) // parallel))
-    command = [sys.executable, "-m", "tutelage", "train", str(job.recipe)]
-    command += ["--out", str(job.out), "--resume", "--seed", str(job.seed), *options]
-    with job.output.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads, STUDY: str(os.getpid())},
-            # A Ctrl-C reaches this process alone, which then asks each run once.
-            start_new_session=True,
-        )
+def _names(running: Sequence[tuple[Job, StartedRun]]) -> str:
+    names = [str(job) for job, run in running if run.is_running()]
+    more = [f"{len(names) - MAX_NAMES} more"] if len(names) > MAX_NAMES else []
+    return ", ".join(names[:MAX_NAMES] + more)
 
 
-def end_with_study() -> bool:
-    """Let this run save and end when the study that started it is killed.
-
-    Without that it would go on alone, and the same study, started again, would meet its lock. Only
-    Linux can tell a process of its parent's end.
-
-    Returns:
-        Whether a study started it.
-
-    Raises:
-        KeyboardInterrupt: If the study has ended already.
-    """
-    study = os.environ.pop(STUDY, None)  # what this run starts is no run of the study
-    if study is None:
-        return False
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if str(os.getppid()) != study:
-            raise KeyboardInterrupt
-    return True
-
-
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(runs: Sequence[StartedRun]) -> None:
     """Ask runs to save and end; Ctrl-C kills them if it is pressed twice more."""
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+    for run in runs:
+        if run.poll() is None:
+            run.stop()
     presses = 0
-    while any(process.poll() is None for process in processes):
+    while any(run.poll() is None for run in runs):
         try:
-            for process in processes:
-                process.wait()
+            time.sleep(POLL_SECONDS)
         except KeyboardInterrupt:
             presses += 1
             if presses > 1:
-                for process in processes:
-                    process.kill()
-                    process.wait()
+                for run in runs:
+                    run.kill()
                 raise
             print("tutelage: the runs are saving; Ctrl-C once more kills them", file=sys.stderr)
 

@@ -6,13 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from tutelage.cli._parser import STUDY_OVERRIDES, Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import STUDY_OVERRIDES, Commands, add_command, add_ray, add_teacher_dir
 from tutelage.errors import UserError
 
 EXAMPLES = """
 tutelage study classification/digits --methods baseline,kd --out runs/a
 tutelage study classification/digits --seeds 5 --jobs 2 --out runs/b
-tutelage study classification/fashion-mnist --num_labels 4000 --out runs/c
+tutelage study own --num_labels 4000 --out runs/c --ray 10.0.0.1:6379
 """
 
 
@@ -37,7 +37,17 @@ def register(commands: Commands) -> None:
     command.add_argument(
         "--out", required=True, help="folder of the study; finished runs in it are kept"
     )
-    command.add_argument("--jobs", type=int, default=1, help="runs at the same time (default 1)")
+    command.add_argument("--jobs", type=int, help="runs at the same time (default 1)")
+    add_ray(command)
+    command.add_argument(
+        "--cpus-per-run", type=int, metavar="N", help="of a run with --ray (default 1)"
+    )
+    command.add_argument(
+        "--gpus-per-run",
+        type=float,
+        metavar="N",
+        help="of a run with --ray (default: 1 if there are any)",
+    )
     add_teacher_dir(command)
     command.set_defaults(run=run)
 
@@ -48,9 +58,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.study_runs import common_monitor, method_runs, run_missing
     from tutelage.recipes.shipped import find_folder
 
-    for name, value in (("--seeds", arguments.seeds), ("--jobs", arguments.jobs)):
-        if value < 1:
-            raise UserError(f"{name} must be at least 1, got {value}")
+    _check_numbers(arguments)
     if any(option.partition("=")[0] == "--seed" for option in overrides):
         raise UserError("study gives every run its seed; say how many with --seeds")
     folder = find_folder(arguments.source)
@@ -72,6 +80,27 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     print(write_study(out, methods, seeds, monitor), flush=True)
     print("\n" + "  ".join(str(path) for path in (out / "results.json", *draw_study(out, methods))))
     return 0
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    numbers = {
+        "--seeds": arguments.seeds,
+        "--jobs": arguments.jobs,
+        "--cpus-per-run": arguments.cpus_per_run,
+    }
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, got {value}")
+    gpus = arguments.gpus_per_run
+    # Ray shares one GPU among runs, but gives a run no part of a second one.
+    if gpus is not None and not (0 <= gpus <= 1 or gpus.is_integer()):
+        raise UserError(f"--gpus-per-run must be 0 to 1 or a whole number, got {gpus:g}")
+    if arguments.ray is None:
+        for name in ("--cpus-per-run", "--gpus-per-run"):
+            if getattr(arguments, name[2:].replace("-", "_")) is not None:
+                raise UserError(f"{name} is for runs on a cluster; add --ray, or leave it out")
+    elif arguments.jobs is not None:
+        raise UserError("--ray starts as many runs as there is room for; leave --jobs out")
 
 
 def _methods(folder: Path, arguments: argparse.Namespace) -> list[str]:

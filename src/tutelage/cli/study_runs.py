@@ -9,6 +9,10 @@ from pathlib import Path
 
 from tutelage.cli.jobs import Job, run_jobs
 from tutelage.cli.teachers import check_before_training, resolve_teachers
+from tutelage.cluster.ray_runner import RayRunner
+from tutelage.cluster.ray_session import ray_session
+from tutelage.cluster.runner import LocalRunner
+from tutelage.cluster.shared_folders import shared_folders
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.teacher_run import TeacherRun
 from tutelage.errors import UserError
@@ -72,11 +76,34 @@ def run_missing(
     waiting = [part for part in parts if not part.done]
     for part in waiting:
         check_before_training(part.recipe, part.teachers)
-    for part in waiting:
-        for teacher in part.teachers:
-            if not teacher.train():
-                return False
     # All methods with one seed after the other, so that an interrupted study has pairs.
-    jobs = sorted((job for part in parts for job in part.jobs), key=lambda job: job.seed)
-    run_jobs(jobs, ["--teacher-dir", str(arguments.teacher_dir), *overrides], arguments.jobs)
+    jobs = sorted((job for part in parts for job in part.jobs), key=lambda job: job.seed or 0)
+    options = ["--teacher-dir", str(arguments.teacher_dir), *overrides]
+    if arguments.ray is None:
+        for part in waiting:
+            for teacher in part.teachers:
+                if not teacher.train():
+                    return False
+        run_jobs(jobs, options, LocalRunner(arguments.jobs or 1))
+    elif waiting:
+        folders = [Path(arguments.out), Path(arguments.teacher_dir)]
+        with ray_session(arguments.ray) as ray, shared_folders(folders) as shared:
+            runner = RayRunner(ray, shared, arguments.cpus_per_run or 1, arguments.gpus_per_run)
+            run_jobs(_teacher_jobs(waiting), options, runner)
+            run_jobs(jobs, options, runner)
     return True
+
+
+def _teacher_jobs(parts: Sequence[MethodRuns]) -> list[Job]:
+    """Return jobs that train what is missing, each teacher in one of them."""
+    jobs: list[Job] = []
+    planned: set[Path] = set()
+    for part in parts:
+        missing = [run for run in part.teachers if not run.ready and run.out not in planned]
+        planned.update(run.out for run in missing)
+        if missing:
+            # Of several, the last one's folder tells when all are trained.
+            recipe = part.recipe.path
+            epochs = missing[-1].build().train.epochs
+            jobs.append(Job(recipe.stem, None, recipe, missing[-1].out, epochs))
+    return jobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_d
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
+    from tutelage.engine.teacher_run import TeacherRun
     from tutelage.recipes import ParsedRecipe
 
 EXAMPLES = """
@@ -23,6 +25,7 @@ accelerate launch --num_processes 2 -m tutelage train RECIPE --out runs/two
 
 # The runs of a study that was killed end as soon as they are saved; then it can be started again.
 STUDY_WAITS_SECONDS = 60.0
+TEACHER_INTERRUPTED = "interrupted in the teacher's run; give the same command to go on"
 
 
 def register(commands: Commands) -> None:
@@ -43,16 +46,21 @@ def register(commands: Commands) -> None:
     command.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in --out"
     )
+    command.add_argument(
+        "--teachers-only",
+        action="store_true",
+        help="train the teachers that the recipe names by their recipes, and end",
+    )
     add_teacher_dir(command)
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Train; print where the run lies and its metrics on test data."""
-    from tutelage.cli.jobs import end_with_study
     from tutelage.cli.metrics_line import metrics_line
     from tutelage.cli.runs import is_main_process, train_run, write_memory
     from tutelage.cli.teachers import resolve_teachers
+    from tutelage.cluster.processes import end_with_study
     from tutelage.engine.run_folder import RunFolder
     from tutelage.recipes import parse_recipe
 
@@ -60,6 +68,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     parsed = parse_recipe(arguments.source, overrides)
     out = Path(arguments.out or default_out(parsed))
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
+    if arguments.teachers_only:
+        return _train_teachers(arguments, teachers)
     # A study starts all runs so, and one that was interrupted in its teacher's run has no folder.
     may_be_new = in_study or any(not teacher.ready for teacher in teachers)
     if arguments.resume and not may_be_new and not out.exists():
@@ -75,6 +85,26 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if is_only_run:
             write_memory(out)
         print(f"{out}: test {metrics_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
+    return 0
+
+
+def _train_teachers(arguments: argparse.Namespace, teachers: Sequence[TeacherRun]) -> int:
+    """Train the teachers that are not trained, and print where they lie."""
+    if arguments.out is not None or arguments.resume:
+        raise UserError(
+            "--teachers-only trains into --teacher-dir and always goes on where it was; leave "
+            "--out and --resume out"
+        )
+    if not teachers:
+        raise UserError(
+            f"{arguments.source} names no recipe of a teacher, so there is none to train"
+        )
+    for teacher in teachers:
+        teacher.check_processes()
+        if not teacher.train():
+            print(f"tutelage: {TEACHER_INTERRUPTED}", file=sys.stderr)
+            return 130
+        print(teacher.out)
     return 0
 
 
@@ -97,4 +127,4 @@ def default_out(parsed: ParsedRecipe) -> str:
 def _how_to_go_on(out: Path) -> str:
     if out.exists():
         return f"interrupted; {out} is saved: add --resume to go on"
-    return "interrupted in the teacher's run; give the same command to go on"
+    return TEACHER_INTERRUPTED

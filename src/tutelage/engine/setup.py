@@ -90,9 +90,14 @@ class Setup:
 
     def eval_loading(self, device: torch.device, rank: int = 0, world: int = 1) -> EvalLoading:
         """Return how evaluation batches are loaded."""
+        num_workers = self.recipe.train.num_workers
+        return EvalLoading(self.eval_batch_size, num_workers, device, rank, world)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Items in a batch of an evaluation."""
         train = self.recipe.train
-        batch_size = train.batch_size if train.eval_batch_size is None else train.eval_batch_size
-        return EvalLoading(batch_size, train.num_workers, device, rank, world)
+        return train.batch_size if train.eval_batch_size is None else train.eval_batch_size
 
 
 def set_up_torch(train: TrainConfig) -> None:

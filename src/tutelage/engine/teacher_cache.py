@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tutelage.cache import CachedTeacher, StoredTeacher
+from tutelage.cache.disk import Elsewhere
 from tutelage.core import Batch, Teacher
 from tutelage.data.repeated_views import KeyedSamples, RepeatedViews
 from tutelage.data.samples import Key, Samples
@@ -39,13 +40,16 @@ def with_repeated_views(recipe: Recipe, samples: Samples) -> Samples:
     return RepeatedViews(samples, config.cache_views)
 
 
-def cached_teacher(setup: Setup, samples: Samples, device: torch.device) -> Teacher:
+def cached_teacher(
+    setup: Setup, samples: Samples, device: torch.device, elsewhere: Elsewhere | None = None
+) -> Teacher:
     """Return the teacher, or one that answers from a cache if the recipe asks for it.
 
     Args:
         setup: recipe and teacher.
         samples: the training data.
         device: of the teacher.
+        elsewhere: runs the teacher in place of this process, for a cache in files.
     """
     config = cache_of(setup.recipe)
     if config is None:
@@ -66,7 +70,9 @@ def cached_teacher(setup: Setup, samples: Samples, device: torch.device) -> Teac
         )
 
     is_drawn = setup.recipe.num_labels is not None or views > 1
-    return _stored(setup, config, samples, device, views, "train", is_drawn)
+    stored = _stored(setup, config, samples, device, views, "train", is_drawn)
+    stored.elsewhere = elsewhere
+    return stored
 
 
 def teacher_beside(setup: Setup, part: str, device: torch.device) -> Teacher:
@@ -82,8 +88,14 @@ def teacher_beside(setup: Setup, part: str, device: torch.device) -> Teacher:
     config = cache_of(setup.recipe)
     if config is None or config.cache != "disk" or not is_one_pass(setup.recipe.task):
         return RecordedTeacher(setup.teacher)
+    return _stored_beside(setup, config, part, device).with_taps([])
+
+
+def _stored_beside(
+    setup: Setup, config: TeacherConfig, part: str, device: torch.device
+) -> StoredTeacher:
     exact = replace(config, cache_dtype="float32", cache_top_k=None)
-    return _stored(setup, exact, setup.parts[part], device, 1, part, False).with_taps([])
+    return _stored(setup, exact, setup.parts[part], device, 1, part, False)
 
 
 def _stored(
@@ -121,10 +133,36 @@ def _stored(
         views=views,
         dtype=config.cache_dtype,
         top_k=config.cache_top_k,
+        batch_size=loading.batch_size,
     )
 
 
-def fill_cache(setup: Setup, device: torch.device) -> StoredTeacher:
+def stored_teacher(setup: Setup, part: str, device: torch.device) -> Teacher:
+    """Return the teacher of one part, not asked yet, as `fill_cache` stores it.
+
+    Args:
+        setup: of a recipe with `teacher.cache: disk`.
+        part: "train" or "test".
+        device: where the teacher runs.
+    """
+    for model in setup.teacher.models().values():
+        model.to(device)
+    if part == "train":
+        return cached_teacher(setup, training_samples(setup), device)
+    config = cache_of(setup.recipe)
+    assert config is not None
+    return _stored_beside(setup, config, part, device)
+
+
+def training_samples(setup: Setup) -> Samples:
+    """Return the training data as the method makes it, with repeated views if they are stored."""
+    train = setup.recipe.method.build_data(setup.parts["train"], setup.teacher)
+    return with_repeated_views(setup.recipe, train)
+
+
+def fill_cache(
+    setup: Setup, device: torch.device, elsewhere: Elsewhere | None = None
+) -> StoredTeacher:
     """Store what the recipe's method reads of its teacher, unless it is there.
 
     The teacher's outputs for test data, with which students are compared, are stored as well.
@@ -132,6 +170,7 @@ def fill_cache(setup: Setup, device: torch.device) -> StoredTeacher:
     Args:
         setup: of a recipe with `teacher.cache: disk`.
         device: where the teacher runs.
+        elsewhere: runs it in place of this process.
 
     Raises:
         UserError: If the method asks its teacher nothing in training, or a file cannot be used.
@@ -143,17 +182,21 @@ def fill_cache(setup: Setup, device: torch.device) -> StoredTeacher:
             f"cache stores the outputs of a teacher, but {type(method).__name__} in this recipe "
             "has none; give a recipe with a teacher"
         )
-    samples = with_repeated_views(recipe, method.build_data(setup.parts["train"], setup.teacher))
+    samples = training_samples(setup)
     for model in setup.teacher.models().values():
         model.to(device)
-    teacher = cached_teacher(setup, samples, device)
+    teacher = cached_teacher(setup, samples, device, elsewhere)
     filled = recipe.task.connect_teacher(teacher, setup.student).with_taps(method.teacher_layers)
     if not isinstance(filled, StoredTeacher):
         raise UserError(
             f"the task ({type(recipe.task).__name__}) asks the teacher otherwise than for the "
             "outputs of single samples, so that nothing can be stored"
         )
-    teacher_beside(setup, "test", device)
+    config = cache_of(recipe)
+    if config is not None and is_one_pass(recipe.task):
+        beside = _stored_beside(setup, config, "test", device)
+        beside.elsewhere = elsewhere
+        beside.with_taps([])
     return filled
 
 
