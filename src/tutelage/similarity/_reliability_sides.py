@@ -138,7 +138,8 @@ def _rbf_kernels(kernel: Tensor, noise: float) -> Tensor:
     for t, k in zip(BANDWIDTHS, kernels, strict=True):
         torch.mul(exponent, t**-2, out=k).exp_()
         h_center_(k)
-        k /= k.norm()
+        # In float64: summed in float32, the norm of n² numbers is off by 1e-6 on some processors.
+        k /= torch.linalg.vector_norm(k, dtype=torch.float64)
     return kernels.flatten(1)
 
 
