@@ -91,7 +91,7 @@ def test_settings_that_do_not_fit_are_named() -> None:
         ResidualKD(LAST, schedule="progressive")
     with pytest.raises(UserError, match=r"distance is 'mse' or 'attention', got 'l1'"):
         ResidualKD(LAST, distance="l1")
-    with pytest.raises(UserError, match="the assistants learn nothing: give assistant_weight or"):
+    with pytest.raises(UserError, match="the assistants learn nothing: raise assistant_weight or"):
         ResidualKD(LAST, assistant_weight=0.0, task_weight=0.0)
     with pytest.raises(
         UserError,
