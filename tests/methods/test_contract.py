@@ -217,7 +217,7 @@ def weights_after_training(name: str, accumulate: int) -> Tensor:
 @every_example
 def test_a_batch_in_pieces_trains_as_the_whole(name: str) -> None:
     # Twenty steps magnify rounding: weights that begin 1e-16 of themselves apart end, with DIST,
-    # 1e-10 apart, and pieces 1e-9 apart. A term that saw a piece alone would be off by 1e-3.
+    # 1e-10 apart, and pieces 1e-9 apart.
     assert_close(weights_after_training(name, 3), weights_after_training(name, 1), 1e-7)
 
 
