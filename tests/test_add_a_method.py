@@ -72,6 +72,7 @@ def test_it_takes_six_files(tree: Path) -> None:
         assert (tree / path).exists()
 
 
+@pytest.mark.slow
 def test_the_method_is_green(tree: Path) -> None:
     pytest_command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     run(tree, *pytest_command, "tests/methods/test_sp.py", "src/tutelage/methods/sp.py")

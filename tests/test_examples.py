@@ -14,10 +14,21 @@ from tutelage.recipes.shipped import find_folder, find_recipe, methods_in
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SLOW = ["huggingface_trainer"]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=[pytest.mark.slow] if path.stem in SLOW else [],
+        )
+        for path in EXAMPLES
+    ],
+)
 def test_an_example_runs(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"transformers|accelerate|torch\.utils\.data")

@@ -13,6 +13,7 @@ from benchmarks.side_by_side import DeviceImages
 from tests.helpers.commands import write_cifar10
 
 
+@pytest.mark.slow
 def test_students_learn_side_by_side_from_one_teacher(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

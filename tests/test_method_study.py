@@ -20,6 +20,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_the_full_profile_runs_every_method_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,8 @@ from tutelage.cli import main
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = sorted((ROOT / "docs/tutorials").glob("*.md"))
-SLOW = ["classifier"]  # a study, each run in a process of its own, and an export: minutes
+# A study, each run in a process of its own, and an export; a text encoder; a detector.
+SLOW = ["classifier", "query-encoder", "detector"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# file: (\S+)\n")
 # Packages that a page tells the reader to install, and that not every test machine has.

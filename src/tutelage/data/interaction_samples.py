@@ -128,11 +128,12 @@ def draw_negatives(interactions: Interactions, seed: int, epoch: int) -> Tensor:
         drawn = torch.randint(interactions.num_items, (len(wrong),), generator=generator)
         items[wrong] = drawn
         wrong = wrong[interactions.contains(users[wrong], drawn)]
-    for place in wrong.tolist():  # users with nearly all items of a large catalog
+    for user in users[wrong].unique():  # those with nearly all items of a large catalog
+        places = wrong[users[wrong] == user]
         free = torch.ones(interactions.num_items, dtype=torch.bool)
-        free[interactions.of_users(users[place : place + 1])[1]] = False
+        free[interactions.of_users(user[None])[1]] = False
         choices = free.nonzero().flatten()
-        items[place] = choices[torch.randint(len(choices), (1,), generator=generator)]
+        items[places] = choices[torch.randint(len(choices), (len(places),), generator=generator)]
     return items
 
 
