@@ -128,7 +128,7 @@ def draw_negatives(interactions: Interactions, seed: int, epoch: int) -> Tensor:
         drawn = torch.randint(interactions.num_items, (len(wrong),), generator=generator)
         items[wrong] = drawn
         wrong = wrong[interactions.contains(users[wrong], drawn)]
-    for user in users[wrong].unique():  # those with nearly all items of a large catalog
+    for user in torch.unique(users[wrong]):  # those with nearly all items of a large catalog
         places = wrong[users[wrong] == user]
         free = torch.ones(interactions.num_items, dtype=torch.bool)
         free[interactions.of_users(user[None])[1]] = False
