@@ -53,6 +53,7 @@ OPEN_TITLES = {
     "srd_same": "SRD, also on unlabeled clothes",
 }
 OUTLIER_METRICS = ("auroc_near", "fpr95_near", "auroc_far", "fpr95_far")
+MIN_SEEDS = 3  # of a study that is shown with intervals
 FACTOR = ", labels × "  # between the method and the factor, in the names of the balance study
 
 
@@ -133,10 +134,15 @@ def settings_tables() -> str:
 
 
 def cap_table() -> str:
-    """Return differences to the baseline with the recipes' weights and with the gradient cap."""
+    """Return differences to the baseline with the recipes' weights and with the gradient cap.
+
+    A setting is shown once all its variants have as many seeds as an interval needs.
+    """
     parts = []
     for setting, rows in settings().items():
         capped = summary(f"{setting}-capped")
+        if any(len(row["seeds"]) < MIN_SEEDS for row in capped.values()):
+            continue
         lines = []
         for name in by_gain(capped):
             cells = [make(of[name]) for make in (difference, ece) for of in (rows, capped)]
