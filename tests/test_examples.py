@@ -14,7 +14,7 @@ from tutelage.recipes.shipped import find_folder, find_recipe, methods_in
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-SLOW = ["huggingface_trainer"]
+SLOW = ["cka_map", "huggingface_trainer"]
 README = (ROOT / "README.md").read_text()
 
 

@@ -47,6 +47,7 @@ def test_train_shows_a_live_bar_saves_at_ctrl_c_and_goes_on(run: Run) -> None:
     assert not Path("runs/mine/checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_study_shows_a_live_bar_saves_at_ctrl_c_goes_on_and_keeps_what_is_done(
     run: Run, refuse: Run
 ) -> None:
