@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -69,26 +69,44 @@ def decode_image(path: Path, annotated_size: tuple[int, int] | None = None) -> T
     Raises:
         UserError: If the file is missing, truncated or no image, or its range is not known.
     """
-    import numpy as np
-    from PIL import Image
-
     if not is_file(path):
         problem = "it is no regular file" if os.path.lexists(path) else "No such file"
         raise UserError(f"{path} cannot be decoded as an image ({problem}); mend or remove it")
+    # From a path, Pillow would map some TIFF files into memory, and forget to turn them.
+    return decode_stream(lambda: path.open("rb"), path, "mend or remove the file", annotated_size)
+
+
+def decode_stream(
+    open_stream: Callable[[], BinaryIO],
+    name: str | Path,
+    advice: str,
+    annotated_size: tuple[int, int] | None = None,
+) -> Tensor:
+    """Return an encoded image as uint8 (3, H, W), as `decode_image` does.
+
+    Args:
+        open_stream: opens it; what that raises is a damage, too.
+        name: of the image, for messages.
+        advice: what to do about a damaged one, for messages.
+        annotated_size: as in `decode_image`.
+
+    Raises:
+        UserError: If it is truncated or no image, or its range is not known.
+    """
+    import numpy as np
+    from PIL import Image
+
     try:
-        # From a path, Pillow would map some TIFF files into memory, and forget to turn them.
-        with path.open("rb") as stream, Image.open(stream) as file:
+        with open_stream() as stream, Image.open(stream) as file:
             file.load()
-            image = _to_rgb(file, path)
+            image = _to_rgb(file, name)
             # Pillow puts TIFF files upright by itself.
             is_tiff = file.format == "TIFF"
             orientation = 1 if is_tiff else int(file.getexif().get(ORIENTATION, 1))
     except UserError:
         raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise UserError(
-            f"{path} cannot be decoded as an image ({error}); mend or remove the file"
-        ) from error
+        raise UserError(f"{name} cannot be decoded as an image ({error}); {advice}") from error
     if orientation in UPRIGHT and annotated_size != image.size:
         upright = image.transpose(Image.Transpose[UPRIGHT[orientation]])
         if annotated_size is None or annotated_size == upright.size:

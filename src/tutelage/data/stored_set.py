@@ -6,11 +6,9 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from tutelage.data._files import ORIENTATION, UPRIGHT, _to_rgb
-from tutelage.errors import UserError
+from tutelage.data._files import decode_stream
 
 
 class ImageStore(ABC):
@@ -58,25 +56,7 @@ def decode_stored(content: bytes, name: str) -> Tensor:
     Raises:
         UserError: If it is no image.
     """
-    import numpy as np
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as file:
-            file.load()
-            # The path is for messages only.
-            image = _to_rgb(file, name)
-            is_tiff = file.format == "TIFF"
-            orientation = 1 if is_tiff else int(file.getexif().get(ORIENTATION, 1))
-    except UserError:
-        raise
-    except Exception as error:  # a damaged image makes Pillow raise nearly anything
-        raise UserError(
-            f"{name} cannot be decoded as an image ({error}); mend it, or leave it out"
-        ) from error
-    if orientation in UPRIGHT:
-        image = image.transpose(Image.Transpose[UPRIGHT[orientation]])
-    return torch.from_numpy(np.array(np.asarray(image).transpose(2, 0, 1), order="C"))
+    return decode_stream(lambda: io.BytesIO(content), name, "mend it, or leave it out")
 
 
 def check_some(store: ImageStore, numbers: Sequence[int], count: int = 16) -> None:

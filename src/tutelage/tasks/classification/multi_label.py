@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from tutelage.core.distributed import gather_lists, mean_over_ranks
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._checks import refuse_undefined
+from tutelage.tasks.classification._logits import class_logits
 
 
 class MultiLabelClassification(Task):
@@ -95,19 +96,7 @@ class MultiLabelClassification(Task):
         Raises:
             UserError: If there are none of that shape.
         """
-        logits = output["logits"] if isinstance(output, Mapping) else output
-        if (
-            not isinstance(logits, Tensor)
-            or logits.ndim != 2
-            or logits.shape[1] != self.num_classes
-        ):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(
-                f"the network gives {got}, but the task has {self.num_classes} classes and needs "
-                f"logits (N, {self.num_classes}); check the network's num_classes and "
-                "task.num_classes"
-            )
-        return logits
+        return class_logits(output, self.num_classes)
 
     def check_method(self, method: Method) -> None:
         """Refuse a method that reads the logits as those of one class an item.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.taps import call
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
+from tutelage.tasks.classification._logits import class_logits
 from tutelage.tasks.classification.calibration import at_temperature, fit_temperature
 from tutelage.tasks.classification.class_weights import balanced_weights, checked_weights
 from tutelage.tasks.classification.metrics import ClassificationMetrics
@@ -129,19 +130,7 @@ class Classification(Task):
         Raises:
             UserError: If there are none of that shape.
         """
-        logits = output["logits"] if isinstance(output, Mapping) else output
-        if (
-            not isinstance(logits, Tensor)
-            or logits.ndim != 2
-            or logits.shape[1] != self.num_classes
-        ):
-            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(
-                f"the network gives {got}, but the task has {self.num_classes} classes and needs "
-                f"logits (N, {self.num_classes}); "
-                "check the network's num_classes and task.num_classes"
-            )
-        return logits
+        return class_logits(output, self.num_classes)
 
     def decisions(self, output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the most likely class of every item, and its label; both (N,)."""
