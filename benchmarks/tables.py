@@ -107,7 +107,7 @@ def gains_table() -> str:
     for variant in by_gain(next(iter(summaries.values()))):
         cells = [gain(rows[variant]) if variant in rows else MISSING for rows in summaries.values()]
         lines.append([title(variant), *cells])
-    titles = [SETTINGS[setting].replace(" → ", "→") for setting in summaries]
+    titles = [SETTINGS[setting].replace(" → ", "→").replace(",", "") for setting in summaries]
     header = ["", *(name.removesuffix(" labels") for name in titles)]
     return markdown_table(header, lines)
 
