@@ -249,7 +249,10 @@ def test_what_compression_costs_is_what_is_said(tmp_path: Path) -> None:
         found = teacher.errors[""]
         again = teacher(batch, ()).output
         assert again.dtype == torch.float32
-        assert found["difference"] == pytest.approx(float((exact - again).abs().max()), rel=1e-5)
+        # Of three classes, the two largest and the mass of the third are all: rounding is left.
+        rounding = 4 * torch.finfo(torch.float32).eps
+        difference = float((exact - again).abs().max())
+        assert found["difference"] == pytest.approx(difference, rel=1e-5, abs=rounding)
         kl = nn.functional.kl_div(
             again.log_softmax(1), exact.log_softmax(1), reduction="batchmean", log_target=True
         )

@@ -21,6 +21,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_several_gradients_of_one_compiled_pass() -> None:
     torch._dynamo.reset()
     network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))

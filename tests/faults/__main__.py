@@ -74,15 +74,15 @@ class Faults:
     def kinds(self) -> dict[str, Callable[[], Iterator[str]]]:
         """Return the kinds of faults: each gives "" for one that was survived, else a sentence."""
         return {
-            "kill before a file operation": lambda: self.at_operations("kill", 8),
-            "kill in the middle of a write": lambda: self.at_operations("torn", 4),
-            "full disk from an operation on": lambda: self.at_operations("full", 5),
-            "kill at a random moment": lambda: self.at_random((signal.SIGKILL,), 30, 2),
-            "signal at a random moment": lambda: self.at_random(SIGNALS, 24, 3),
-            "two processes, one folder": lambda: self.races(12, 2),
+            "kill before a file operation": lambda: self.at_operations("kill", 5),
+            "kill in the middle of a write": lambda: self.at_operations("torn", 2),
+            "full disk from an operation on": lambda: self.at_operations("full", 3),
+            "kill at a random moment": lambda: self.at_random((signal.SIGKILL,), 30, 1),
+            "signal at a random moment": lambda: self.at_random(SIGNALS, 24, 2),
+            "two processes, one folder": lambda: self.races(12, 1),
             "two processes, one teacher": lambda: self._races(teacher_races),
             "two processes, one preparation": lambda: self._races(preparation_races),
-            "damaged checkpoint": lambda: self.damages(30, 3),
+            "damaged checkpoint": lambda: self.damages(30, 2),
             "damaged file of any kind": self._damaged_files,
             "random arguments": lambda: random_calls(self.random, 400 if self.small else 40_000),
         }
@@ -153,7 +153,7 @@ class Faults:
             yield self._survived(out, f"damaged {file.name}", DONE, (DONE,), LONG)
 
     def _races(self, inject: Callable[[Path, random.Random, int], Iterator[str]]) -> Iterator[str]:
-        return inject(self.folder, self.random, 2 if self.small else 12)
+        return inject(self.folder, self.random, 1 if self.small else 12)
 
     def _damaged_files(self) -> Iterator[str]:
         return damaged_files(self.folder, self.random, 1 if self.small else 40)

@@ -1,17 +1,23 @@
-"""Several real processes over gloo, as a user starts them."""
+"""Several real processes over gloo: as a user starts them, or forked, which takes a tenth."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.helpers.patience import exit_code
+import torch
+
+from tests.helpers.patience import Patience, exit_code
 
 ROOT = Path(__file__).parents[2]
+_IMPORTED = ("accelerate", "timm", "tutelage.engine", "tutelage.methods", "tutelage.tasks")
 
 
 def run_ranks(script: Path, *arguments: str | Path, processes: int = 2) -> None:
@@ -45,3 +51,55 @@ def run_ranks(script: Path, *arguments: str | Path, processes: int = 2) -> None:
                 process.wait()
         output.seek(0)
         assert code == 0, output.read().decode(errors="replace")[-3000:]
+
+
+def fork_ranks(script: Path, *arguments: str | Path, processes: int = 2) -> None:
+    """Run a script as ranks that are forked from a process which has imported torch already.
+
+    They are what torchrun starts (processes of their own, with its variables), without the
+    seconds in which a launcher and each rank import the same modules.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTED))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = [Path(folder) / str(rank) for rank in range(processes)]
+        called = str(script), [str(argument) for argument in arguments]
+        ranks = [
+            context.Process(target=_be_rank, args=(rank, processes, port, output, *called))
+            for rank, output in enumerate(outputs)
+        ]
+        for rank in ranks:
+            rank.start()
+        try:
+            for rank in ranks:
+                Patience().wait_until(lambda rank=rank: not rank.is_alive(), "a rank does not end")
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.join()
+        said = "\n".join(output.read_text(errors="replace")[-3000:] for output in outputs)
+        assert [rank.exitcode for rank in ranks] == [0] * processes, said
+
+
+def _be_rank(
+    rank: int, processes: int, port: int, output: Path, script: str, arguments: list[str]
+) -> None:
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if processes > 1:
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            WORLD_SIZE=str(processes),
+            LOCAL_WORLD_SIZE=str(processes),
+            MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port),
+        )
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    torch.set_num_threads(1)
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")

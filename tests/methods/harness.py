@@ -28,7 +28,7 @@ from timm.models.resnet import BasicBlock
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import fork_ranks
 from tests.helpers.vectors import FOLDER, cases, tensor
 from tutelage.core import (
     Batch,
@@ -234,7 +234,7 @@ def two_ranks(
     script = folder / "on_each_rank.py"
     script.write_text(_ON_EACH_RANK)
     called = (ROOT, function.__module__, function.__name__, folder, *arguments)
-    run_ranks(script, *called, processes=processes)
+    fork_ranks(script, *called, processes=processes)
     return [load_file(folder / f"{rank}.safetensors") for rank in range(processes)]
 
 

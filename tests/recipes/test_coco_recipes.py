@@ -23,9 +23,13 @@ LEVELS = {
     "faster_rcnn/pcka": ["256×32×48", "256×16×24", "256×8×12", "256×4×6"],
     "retinanet/ssim": ["256×16×24", "256×8×12", "256×4×6", "256×2×3", "256×1×2"],
 }
+QUICK = ("faster_rcnn/pcka", "retinanet/ssim")  # the others build as large networks again
 
 
-@pytest.mark.parametrize("name", LEVELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in LEVELS],
+)
 def test_a_pair_can_be_planned(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import fork_ranks
 
 SCRIPT = """
 import torch, torch.distributed as dist
@@ -63,7 +63,7 @@ dist.destroy_process_group()
 def test_losses_over_the_labeled_items_of_two_ranks_are_those_of_one(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(SCRIPT)
-    run_ranks(script, tmp_path)
+    fork_ranks(script, tmp_path)
     single = tmp_path / "single.py"
     single.write_text(
         SCRIPT.replace(
@@ -72,7 +72,7 @@ def test_losses_over_the_labeled_items_of_two_ranks_are_those_of_one(tmp_path: P
             "rank=0, world_size=1)",
         )
     )
-    run_ranks(single, tmp_path, processes=1)
+    fork_ranks(single, tmp_path, processes=1)
     names = ("classification", "smoothed", "segmentation", "dkd", "ofa", "srd")
     for name in names:
         two = torch.load(tmp_path / f"{name}-2.pt")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import fork_ranks
 from tutelage import Classification, UserError
 from tutelage.core import Batch
 from tutelage.data import Digits
@@ -182,4 +182,4 @@ assert only_first == expected, (only_first, expected)
 def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    run_ranks(script)
+    fork_ranks(script)

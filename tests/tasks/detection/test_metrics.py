@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import fork_ranks
 from tutelage import UserError
 from tutelage.core import Batch
 from tutelage.tasks._checks import warn_once
@@ -189,7 +189,7 @@ assert ranks == one, (ranks, one)
 def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    run_ranks(script)
+    fork_ranks(script)
 
 
 def evaluated(boxes: Tensor, scores: Tensor, true_boxes: Tensor) -> dict[str, float]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import fork_ranks
 from tutelage.core import Batch
 from tutelage.tasks import Pose
 
@@ -48,7 +48,7 @@ def test_two_ranks_have_the_metrics_of_one(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     root = Path(__file__).parents[3]
     script.write_text(f"import sys; sys.path.insert(0, {str(root)!r})\n{SCRIPT}")
-    run_ranks(script, tmp_path)
+    fork_ranks(script, tmp_path)
     expected = metrics_of(range(5))
     for found in json.loads((tmp_path / "found.json").read_text()):
         assert found == pytest.approx(expected, nan_ok=True)

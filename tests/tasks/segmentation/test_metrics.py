@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers.ranks import run_ranks
+from tests.helpers.ranks import fork_ranks
 from tutelage.core import Batch
 from tutelage.errors import UserError
 from tutelage.tasks import Segmentation
@@ -71,7 +71,7 @@ assert ["unlabeled" in figures for figures in found] == [True] * 6
 def test_two_ranks_with_unequal_shares_give_the_figures_of_one(tmp_path: Path) -> None:
     script = tmp_path / "ranks.py"
     script.write_text(RANKS)
-    run_ranks(script)
+    fork_ranks(script)
 
 
 def test_nan_is_refused_and_counted() -> None:
