@@ -25,6 +25,7 @@ from tutelage.cli import (
     report,
     study,
     train,
+    tune,
 )
 from tutelage.cli._parser import Parser
 from tutelage.errors import UserError
@@ -40,6 +41,7 @@ COMMANDS = (
     push,
     plan,
     study,
+    tune,
     compare,
     report,
     recipes,
@@ -58,7 +60,6 @@ FORMER_OPTIONS = {
 }
 
 EXAMPLES = """examples:
-  tutelage recipes
   tutelage train classification/digits/rcka --out runs/rcka"""
 
 

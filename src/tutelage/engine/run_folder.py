@@ -90,7 +90,7 @@ class RunFolder:
         """
         if self.recipe.exists():
             if resume:
-                _check_same_recipe(self.recipe, recipe)
+                check_same_recipe(self.recipe, recipe)
                 return
             if self.finished:
                 raise UserError(f"{self.path} holds a finished run; choose another --out")
@@ -238,7 +238,16 @@ def _whole_records(path: Path) -> tuple[list[dict[str, Any]], int]:
     return records, damaged
 
 
-def _check_same_recipe(path: Path, recipe: str) -> None:
+def check_same_recipe(path: Path, recipe: str) -> None:
+    """Raise unless a recipe is the one in a file.
+
+    Args:
+        path: of the file.
+        recipe: as text.
+
+    Raises:
+        UserError: With the first line that differs.
+    """
     before = path.read_text(encoding="utf-8", errors="replace").splitlines()
     now = recipe.splitlines()
     for old, new in zip(before, now, strict=False):
