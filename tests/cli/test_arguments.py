@@ -19,6 +19,7 @@ COMMANDS = [
     "evaluate",
     "plan",
     "study",
+    "tune",
     "compare",
     "report",
     "recipes",

@@ -69,9 +69,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         )
     folder = TuneFolder(Path(arguments.out))
     folder.check(candidates)
+    check_has_validation(candidates[0].recipe.build())
     for candidate in candidates:
         check_before_training(candidate.recipe, teachers[candidate.name])
-    check_has_validation(candidates[0].recipe.build())
     try:
         if not all(run.train() for runs in teachers.values() for run in runs):
             raise KeyboardInterrupt

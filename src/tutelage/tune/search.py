@@ -189,10 +189,11 @@ def check_database(path: Path) -> None:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as file:
             tables = {row[0] for row in file.execute("select name from sqlite_master")}
             is_optuna = {"studies", "trials"} <= tables
-            names = [row[0] for row in file.execute("select study_name from studies")] * is_optuna
+            rows = file.execute("select study_name from studies") if is_optuna else ()
+            names = [str(row[0]) for row in rows]
     except sqlite3.Error as error:
         raise UserError(f"{path} is not the file of a search ({error}); {fix}") from None
-    others = [name for name in names if not str(name).startswith(PREFIX)]
+    others = [name for name in names if not name.startswith(PREFIX)]
     if others or not is_optuna:
         found = f"the Optuna study {others[0]!r}" if others else "other tables"
         raise UserError(f"{path} is not the file of a search by tune: it holds {found}; {fix}")
