@@ -59,22 +59,18 @@ def _facts(content: Mapping[str, Any], trials: Sequence[Trial], best: Trial) -> 
     states = (
         f"{counts['done']} to their end, {counts['stopped']} ended early, {counts['failed']} failed"
     )
-    numbers = ", ".join(f"{name} {value:g}" for name, value in best["values"].items())
     facts = [
         (
             f"validation {label}",
             format_metric(monitor, best["score"]),
-            f"trial {best['number'] + 1}, the best; {best['method']}: {numbers}",
+            f"trial {best['position'] + 1}, the best; {best['method']}: {_numbers(best['values'])}",
         ),
         ("trials", str(len(trials)), states),
     ]
-    own = content["methods"][best["method"]]["own"]
     for trial in trials:
-        if trial["method"] == best["method"] and trial["values"] == own:
-            note = f"trial {trial['number'] + 1}; epoch {trial['epochs']}"
+        if trial["number"] == 0:
             figure = format_metric(monitor, trial["score"])
-            facts.append((f"{best['method']} as it was", figure, note))
-            break
+            facts.append((f"{trial['method']} as it was", figure, _numbers(trial["values"])))
     return Facts(facts)
 
 
@@ -110,6 +106,10 @@ def _trials_table(content: Mapping[str, Any], trials: Sequence[Trial], monitor: 
         )
     end_column = len(columns) - 2
     return Table("Trials", columns, rows, text_columns=(1, end_column))
+
+
+def _numbers(values: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
 
 
 def _number_cell(value: float | None) -> Cell:
@@ -166,7 +166,7 @@ def _line(trial: Trial, scale: float) -> Series:
         for epoch, score in trial["curve"]
         if finite(score) is not None
     ]
-    return Series(f"trial {trial['number'] + 1}, {trial['method']}", points)
+    return Series(f"trial {trial['position'] + 1}, {trial['method']}", points)
 
 
 def _history(trials: Sequence[Trial], scale: float) -> Series:
