@@ -18,6 +18,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "plan",
+    "advise",
     "study",
     "tune",
     "compare",

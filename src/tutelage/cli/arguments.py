@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tutelage import __version__
 from tutelage.cli import (
+    advise,
     cache,
     compare,
     doctor,
@@ -40,6 +41,7 @@ COMMANDS = (
     export,
     push,
     plan,
+    advise,
     study,
     tune,
     compare,

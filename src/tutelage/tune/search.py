@@ -79,19 +79,12 @@ class Search:
 
     def next(self, wanted: int) -> Drawn | None:
         """Return the next trial: one that was interrupted, or a new one; None after `wanted`."""
+        known = [study.get_trials(deepcopy=False) for study in self._studies]
         for position in range(wanted):
             number, turn = divmod(position, len(self._candidates))
-            study = self._studies[turn]
-            trials = study.get_trials(deepcopy=False)
-            state = trials[number].state.name if number < len(trials) else "NEW"
+            state = known[turn][number].state.name if number < len(known[turn]) else "NEW"
             if state in ("NEW", "RUNNING", "WAITING"):
-                self._seed_for(study, number)
-                if state == "NEW" and number == 0:
-                    study.enqueue_trial(self._candidates[turn].own())
-                is_left = state == "RUNNING"
-                return self._drawn(
-                    position, turn, self._left(study, number) if is_left else study.ask()
-                )
+                return self._begun(position, state)
         return None
 
     def finish(self, drawn: Drawn, score: float, seconds: float, is_stopped: bool) -> None:
@@ -123,6 +116,21 @@ class Search:
                     records.append(record_of(trial, position, candidate))
         return sorted(records, key=lambda record: record.position)
 
+    def _begun(self, position: int, state: str) -> Drawn:
+        """Draw the numbers of a trial, or take them up again if it was left."""
+        number, turn = divmod(position, len(self._candidates))
+        study = self._studies[turn]
+        self._seed_for(study, number)
+        if state == "NEW" and number == 0:
+            study.enqueue_trial(self._candidates[turn].own())
+        trial = self._left(study, number) if state == "RUNNING" else study.ask()
+        values = {}
+        for searched in self._candidates[turn].numbers:
+            drawn = trial.suggest_float(searched.name, searched.low, searched.high, log=True)
+            values[searched.name] = searched.rounded(drawn)
+        reported = study.get_trials(deepcopy=False)[number].intermediate_values
+        return Drawn(position, self._candidates[turn], values, frozenset(reported), trial)
+
     def _study(self, candidate: Candidate) -> Study:
         import optuna
 
@@ -150,14 +158,6 @@ class Search:
         from optuna.samplers import TPESampler
 
         study.sampler = TPESampler(seed=(self._seed * 100_003 + number) % 2**32)
-
-    def _drawn(self, position: int, turn: int, trial: Trial) -> Drawn:
-        values = {}
-        for number in self._candidates[turn].numbers:
-            drawn = trial.suggest_float(number.name, number.low, number.high, log=True)
-            values[number.name] = number.rounded(drawn)
-        known = self._studies[turn].get_trials(deepcopy=False)[trial.number].intermediate_values
-        return Drawn(position, self._candidates[turn], values, frozenset(known), trial)
 
 
 def first_rung(candidate: Candidate) -> int:
