@@ -59,10 +59,12 @@ def _study(name: str, rows: Mapping[str, Row], facts: Mapping[str, Any]) -> dict
         "result": name,
         **facts,
         "seeds": len(rows[BASELINE]["seeds"]),
+        "steps": next(iter(result(name)["runs"][BASELINE].values()))["steps"],
         "ratio": round(parameters["teacher"] / parameters["student"], 1),
         "teacher_top1": round(100 * teachers[0]["test"]["top1"], 1) if teachers else None,
         "baseline_top1": _percent(rows[BASELINE]["test"]["top1"]["mean"]),
         "baseline_ece": round(rows[BASELINE]["test"]["ece"]["mean"], 3),
+        "certain": _certain(rows),
         "gains": {title(v): _gain(row) for v, row in rows.items() if v != BASELINE},
         "ece": {
             title(v): round(row["test"]["ece"]["mean"], 3)
@@ -89,13 +91,20 @@ def _balance() -> dict[str, Any]:
     }
 
 
+def _certain(rows: Mapping[str, Row]) -> list[str]:
+    """Return the methods whose interval is above zero before it is rounded, best first."""
+    others = {name: row["difference"] for name, row in rows.items() if name != BASELINE}
+    names = [name for name, difference in others.items() if difference["interval95"][0] > 0]
+    return [title(name) for name in sorted(names, key=lambda name: -others[name]["mean"])]
+
+
 def _gain(row: Row) -> list[float]:
     difference = row["difference"]
     return [_percent(value) for value in (difference["mean"], *difference["interval95"])]
 
 
 def _percent(share: float) -> float:
-    return round(100 * share, 1) + 0.0  # no minus zero
+    return round(100 * share, 1)
 
 
 def written(content: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.cli.conftest import Run
 from tests.helpers.commands import TEACHER, network, part, tree, write_recipe
+from tutelage.cli import advice
 from tutelage.cli.advice import advise, nearest_study
 from tutelage.cli.advice_facts import Facts
 from tutelage.cli.advise import kind_of
@@ -32,6 +33,8 @@ FASHION = Facts(
     cap=1.0,
     pulls={"kd": 3.0},
     settings=vars(KD()),
+    steps=640,
+    pairs={"stage3": "stage3"},
 )
 
 
@@ -57,7 +60,7 @@ def test_it_begins_with_what_gained_most_in_the_nearest_study() -> None:
     studies, _ = read_evidence()
     study = nearest_study(FASHION, studies)
     assert study.result == "methods_fashion-1000-capped"
-    first = study.certain()[0]
+    first = study.certain[0]
     assert texts(FASHION)[0].startswith(f"Begin with {first}: ")
     assert f"{first} {gain_text(study, first)}" in texts(FASHION)[0]
     assert nearest_study(replace(FASHION, cap=None), studies).result == "methods_fashion-1000"
@@ -65,7 +68,12 @@ def test_it_begins_with_what_gained_most_in_the_nearest_study() -> None:
     assert (more.student, more.labels) == ("ViT", 4000)
 
 
-def test_it_expects_little_of_a_teacher_that_is_hardly_better() -> None:
+def test_it_expects_little_where_no_method_gained_with_certainty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    studies, balance = read_evidence()
+    uncertain = [replace(study, certain=()) for study in studies]
+    monkeypatch.setattr(advice, "read_evidence", lambda: (uncertain, balance))
     told = texts(replace(FASHION, teacher="ViT", labels=4000, teacher_top1=86.8))
     assert told[0].startswith("Expect little: in our nearest study no method gained with certainty")
     assert any("Yours has 86.8 % on validation data." in text for text in told)
@@ -78,6 +86,7 @@ def test_it_expects_little_of_a_teacher_that_is_hardly_better() -> None:
         ({"classes": 1000, "labels": 100_000}, "1000 classes"),
         ({"teacher": "MLPMixer"}, "a CNN taught by a MLPMixer"),
         ({"ratio": 500.0}, "a teacher of 500 times as many parameters"),
+        ({"steps": 20_000}, "a run of 20,000 steps"),
         ({"teacher": None, "ratio": None}, "one teacher"),
     ],
 )
@@ -122,6 +131,14 @@ def test_the_cap_is_asked_for_where_a_term_pulls_hard() -> None:
         for text in texts(free)
     )
     assert any(text.startswith("Keep train.gradient_cap as it is:") for text in texts(FASHION))
+
+
+def test_the_temperature_and_the_pairs_are_for_methods_that_have_them() -> None:
+    assert any("one small study: gains of +0.3 [" in text for text in texts(FASHION))
+    paired = replace(FASHION, method="FitNet", settings={"layer_pairs": {"stage2": "stage2"}})
+    assert not any("temperature" in text for text in texts(paired))
+    assert any("layer_pairs: {stage3: stage3}" in text for text in texts(paired))
+    assert not any("layer_pairs" in text for text in texts(FASHION))
 
 
 def test_kinds_of_networks() -> None:

@@ -40,6 +40,7 @@ def advise(facts: Facts) -> list[Sentence]:
     sentences += weights_advice(facts, studies, balance)
     sentences += teacher_advice(facts, studies)
     sentences += temperature_advice(facts, studies)
+    sentences += _pairs(facts)
     return sentences
 
 
@@ -84,7 +85,7 @@ def _other_task(facts: Facts) -> list[Sentence]:
 
 
 def _methods(facts: Facts, study: Study) -> list[Sentence]:
-    certain = study.certain()[:NAMED]
+    certain = study.certain[:NAMED]
     if certain:
         gains = ", ".join(f"{name} {gain_text(study, name)}" for name in certain)
         text = (
@@ -117,6 +118,8 @@ def _distance(facts: Facts, study: Study, studies: Sequence[Study]) -> list[Sent
     ratios = [known.ratio for known in studies]
     if facts.ratio is not None and not min(ratios) / FAR <= facts.ratio <= max(ratios) * FAR:
         far.append(f"a teacher of {facts.ratio:.3g} times as many parameters")
+    if not 1 / FAR <= facts.steps / study.steps <= FAR:
+        far.append(f"a run of {facts.steps:,} steps")
     if not far:
         return []
     return [
@@ -133,10 +136,22 @@ def _own_method(facts: Facts, study: Study) -> list[Sentence]:
     known = study.gains.get(facts.method)
     if known is None:
         return [Sentence(f"The recipe's {facts.method} was not in that study.")]
-    if facts.method in study.certain()[:NAMED]:
+    if facts.method in study.certain[:NAMED]:
         return []
-    verdict = "with certainty" if known[1] > 0 else "not certain"
+    verdict = "with certainty" if facts.method in study.certain else "not certain"
     text = f"The recipe's {facts.method} gained {gain_text(study, facts.method)} there, {verdict}."
     if known[2] < 0:
         text = f"The recipe's {facts.method} lost there: {gain_text(study, facts.method)} points."
     return [Sentence(text, (study.result,))]
+
+
+def _pairs(facts: Facts) -> list[Sentence]:
+    if not facts.pairs or "layer_pairs" not in facts.settings:
+        return []
+    pairs = ", ".join(f"{student}: {teacher}" for student, teacher in facts.pairs.items())
+    return [
+        Sentence(
+            "Which layers to pair, no study of ours compares; those that agree most now are "
+            f"layer_pairs: {{{pairs}}}."
+        )
+    ]

@@ -22,7 +22,9 @@ class Facts:
         teacher_top1: of the teacher on validation data, in percent; None if it is not trained.
         cap: of the method's gradient; None without.
         pulls: how many times as hard as the labels each term pulls.
-        settings: the method's own numbers by name.
+        settings: the method's own arguments by name.
+        steps: of the run.
+        pairs: student layer → teacher layer, of those that agree most before training.
     """
 
     task: str
@@ -36,6 +38,8 @@ class Facts:
     cap: float | None
     pulls: Mapping[str, float]
     settings: Mapping[str, Any]
+    steps: int
+    pairs: Mapping[str, str]
 
 
 @dataclass(frozen=True)

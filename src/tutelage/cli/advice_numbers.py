@@ -9,6 +9,7 @@ from tutelage.cli.advice_facts import Facts, Sentence
 from tutelage.cli.evidence import Study, gain_text, interval_text, setting_text
 
 HARD = 10.0  # times as hard as the labels a term pulls
+TRIED = "kd, temperature "  # what a study calls KD with another one than the recipe's
 MANY_LABELS = 200.0  # a class, from which on weights of few labels were too high
 
 
@@ -27,8 +28,11 @@ def cap_advice(facts: Facts, nearest: Study, studies: Sequence[Study]) -> list[S
             (pair[0].teacher, pair[0].student) != (nearest.teacher, nearest.student),
         ),
     )
-    worst = min(free.gains, key=lambda name: free.gains[name][0] if name in capped.gains else 99.0)
-    sure = max(capped.ece, key=lambda name: free.ece.get(name, 0.0) - capped.ece[name])
+    shared = [name for name in free.gains if name in capped.gains and "," not in name]
+    change = {name: capped.gains[name][0] - free.gains[name][0] for name in shared}
+    gained = max(shared, key=lambda name: change[name])
+    lost = min(shared, key=lambda name: change[name])
+    sure = max(shared, key=lambda name: free.ece[name] - capped.ece[name])
     hard = {name: ratio for name, ratio in facts.pulls.items() if ratio > HARD}
     begin = (
         "Keep train.gradient_cap as it is" if facts.cap is not None else "Set train.gradient_cap: 1"
@@ -39,10 +43,12 @@ def cap_advice(facts: Facts, nearest: Study, studies: Sequence[Study]) -> list[S
         held = "which it holds down" if facts.cap is not None else "which nothing holds down"
         why = f" ({term} pulls {ratio:.0f} times as hard as the labels, {held})"
     text = (
-        f"{begin}{why}: it took the error of calibration of {sure} from {free.ece[sure]:.3f} to "
-        f"{capped.ece[sure]:.3f}, and the gain of {worst} from {gain_text(free, worst)} to "
-        f"{gain_text(capped, worst)} ({setting_text(capped, with_cap=False)})."
+        f"{begin}{why}: it took {_change(gained, free, capped)}, and the error of calibration of "
+        f"{sure} from {free.ece[sure]:.3f} to {capped.ece[sure]:.3f}"
     )
+    if change[lost] < 0:
+        text += f", though {_change(lost, free, capped)}"
+    text += f" ({setting_text(capped, with_cap=False)})."
     return [Sentence(text, (free.result, capped.result))]
 
 
@@ -120,21 +126,21 @@ def temperature_advice(facts: Facts, studies: Sequence[Study]) -> list[Sentence]
     """Say which temperature KD wanted, where it was studied."""
     if "KD" not in facts.method.split(" + "):
         return []
-    tried = {
-        name: study
-        for study in studies
-        for name in study.gains
-        if name.startswith("kd, temperature")
-    }
-    if not tried:
+    study = next((study for study in studies if f"{TRIED}4" in study.gains), None)
+    if study is None:
         return []
-    study = next(iter(tried.values()))
-    texts = [f"{name.rpartition(' ')[2]}: {gain_text(study, name)}" for name in tried]
+    names = {2: "KD", **{int(n.removeprefix(TRIED)): n for n in study.gains if n.startswith(TRIED)}}
+    texts = [f"{gain_text(study, names[degree])} at {degree}" for degree in sorted(names)]
+    is_certain = any(name in study.certain for name in names.values())
     text = (
-        f"On KD's temperature we have one small study: {gain_text(study, 'KD')} at 2; "
-        f"{', '.join(texts)} ({setting_text(study)})."
+        f"On KD's temperature we have one small study: gains of {', '.join(texts)}"
+        f"{'' if is_certain else ', none certain'} ({setting_text(study)})."
     )
     return [Sentence(text, (study.result,))]
+
+
+def _change(method: str, free: Study, capped: Study) -> str:
+    return f"the gain of {method} from {gain_text(free, method)} to {gain_text(capped, method)}"
 
 
 def _setting(study: Study) -> tuple[str, int, str, str]:
@@ -142,6 +148,6 @@ def _setting(study: Study) -> tuple[str, int, str, str]:
 
 
 def _count(study: Study) -> str:
-    count = len(study.certain())
+    count = len(study.certain)
     of = f"of {len(study.gains)} methods"
     return f"none {of}" if not count else f"{count} {of}"

@@ -104,6 +104,8 @@ def facts_of(recipe: Recipe, planned: Plan, known: TeacherFacts | None) -> Facts
             if scale.ratio is not None and scale.term != "task"
         },
         settings=vars(recipe.method),
+        steps=planned.steps,
+        pairs={student: teacher for student, teacher, _ in planned.pairs},
     )
 
 

@@ -74,10 +74,12 @@ class Study:
         student: as teacher.
         capped: whether `train.gradient_cap` was 1; else weights were as in the recipes.
         seeds: number of seeds.
+        steps: of training.
         ratio: how many times as many parameters the teacher has.
         teacher_top1: of the teacher on test data in percent; None if it is not known.
         baseline_top1: of the student without a teacher.
         baseline_ece: its expected calibration error.
+        certain: the methods whose interval is above zero, the largest gain first.
         gains: by method, in points of top-1.
         ece: by method.
     """
@@ -90,10 +92,12 @@ class Study:
     student: str
     capped: bool
     seeds: int
+    steps: int
     ratio: float
     teacher_top1: float | None
     baseline_top1: float
     baseline_ece: float
+    certain: Sequence[str]
     gains: Mapping[str, Gain]
     ece: Mapping[str, float]
 
@@ -101,11 +105,6 @@ class Study:
     def labels_a_class(self) -> float:
         """How many labels a class had."""
         return self.labels / self.classes
-
-    def certain(self) -> list[str]:
-        """Return the methods whose interval is above zero, the largest gain first."""
-        names = [name for name, gain in self.gains.items() if gain[1] > 0]
-        return sorted(names, key=lambda name: -self.gains[name][0])
 
 
 def read_evidence() -> tuple[list[Study], Mapping[str, Any]]:
