@@ -154,6 +154,7 @@ def search(tmp_path: Path) -> Path:
         "reduction": 3,
         "methods": {HOSTILE: method},
         "best": 3,
+        "baseline": 0.6875,
         "trials": trials,
     }
     write_json(out / "tune.json", content)

@@ -279,6 +279,7 @@ def test_a_search_tells_its_trials_and_what_matters(search: Path, tmp_path: Path
     page = read(search, tmp_path)
     assert page.tags.count("img") == 0
     assert f"81.25 trial 4, the best; {' '.join(HOSTILE.split())}: temperature 5" in page.text
+    assert "without a method 68.75" in page.text
     assert "2 to their end, 1 ended early, 1 failed" in page.text
     assert "as it was 75.00 temperature 2, weight 0.5" in page.text
     assert "failed: the term 'kd' became nan" in page.text

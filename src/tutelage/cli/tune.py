@@ -53,6 +53,7 @@ def register(commands: Commands) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Check everything, train the teachers once, run the trials; write the best recipe."""
     from tutelage.cli.teachers import check_before_training
+    from tutelage.cli.tune_text import outcome_text
     from tutelage.engine.trial import check_has_validation, check_one_process
     from tutelage.tune.folder import TuneFolder
     from tutelage.tune.search import check_installed
@@ -75,11 +76,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     try:
         if not all(run.train() for runs in teachers.values() for run in runs):
             raise KeyboardInterrupt
-        records, best = _search(folder, candidates, arguments.trials)
+        records, best, baseline = _search(folder, candidates, arguments.trials)
     except KeyboardInterrupt:
         print(f"tutelage: {INTERRUPTED}", file=sys.stderr)
         return 130
-    _print_outcome(folder, candidates, records, best, arguments)
+    monitor = candidates[0].source.monitor()
+    print(outcome_text(records, best, baseline, monitor))
+    _print_next(folder, arguments)
     return 0
 
 
@@ -125,10 +128,11 @@ def _recipes(arguments: argparse.Namespace) -> list[Path]:
 
 def _search(
     folder: TuneFolder, candidates: list[Candidate], wanted: int
-) -> tuple[list[TrialRecord], TrialRecord]:
+) -> tuple[list[TrialRecord], TrialRecord, float]:
     """Run the trials and write the outcome; a folder without any trial that ended is removed."""
     from tutelage.cli.tune_text import TrialLines
     from tutelage.report import write_report
+    from tutelage.tune.baseline import baseline_score
     from tutelage.tune.outcome import write_outcome
     from tutelage.tune.runner import run_search
 
@@ -137,8 +141,11 @@ def _search(
     lines = TrialLines(wanted, candidates[0].source.monitor())
     try:
         with folder.claimed(candidates):
+            lines.begin_baseline()
+            baseline = baseline_score(folder, candidates[0])
+            lines.end_baseline(baseline)
             records = run_search(folder, candidates, wanted, seed, lines)
-            best = write_outcome(folder, candidates, records, seed)
+            best = write_outcome(folder, candidates, records, baseline, seed)
             write_report(folder.path, folder.path / "report.html")
     except UserError:
         if is_new and not lines.count:
@@ -146,20 +153,11 @@ def _search(
         raise
     finally:
         lines.close()
-    return records, best
+    return records, best, baseline
 
 
-def _print_outcome(
-    folder: TuneFolder,
-    candidates: list[Candidate],
-    records: list[TrialRecord],
-    best: TrialRecord,
-    arguments: argparse.Namespace,
-) -> None:
-    from tutelage.cli.tune_text import outcome_text
-
-    monitor = candidates[0].source.monitor()
-    print(outcome_text(records, best, monitor))
+def _print_next(folder: TuneFolder, arguments: argparse.Namespace) -> None:
+    """Print the files, and the command that compares the best recipe."""
     files = (folder.best, folder.outcome, folder.path / "report.html")
     print("\n" + "  ".join(map(str, files)))
     teachers = arguments.teacher_dir

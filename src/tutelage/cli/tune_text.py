@@ -36,6 +36,14 @@ class TrialLines:
         )
         self._file = sys.stderr  # what a trial prints goes elsewhere meanwhile
 
+    def begin_baseline(self) -> None:
+        """Show that the student without a method runs."""
+        self._bar.set_postfix_str("the student without a method")
+
+    def end_baseline(self, score: float) -> None:
+        """Print the score that trials are compared with."""
+        tqdm.write(f"without a method  →  {self._figure(score)}", file=self._file)
+
     def begin(self, drawn: Drawn) -> None:
         """Show what runs."""
         self._bar.update(drawn.position - self._bar.n)
@@ -61,19 +69,25 @@ class TrialLines:
         """Leave the bar as it is."""
         self._bar.close()
 
+    def _figure(self, score: float | None) -> str:
+        return f"{self._label} {format_metric(self._monitor, score)}{self._unit}"
+
     def _outcome(self, record: TrialRecord) -> str:
         if record.state == "failed":
             return f"failed: {record.error}"
-        figure = f"{self._label} {format_metric(self._monitor, record.score)}{self._unit}"
+        figure = self._figure(record.score)
         return figure if record.state == "done" else f"{figure}, ended after epoch {record.epochs}"
 
 
-def outcome_text(records: Sequence[TrialRecord], best: TrialRecord, monitor: str) -> str:
+def outcome_text(
+    records: Sequence[TrialRecord], best: TrialRecord, baseline: float, monitor: str
+) -> str:
     """Return the table of the best trials, those that ran to their end first.
 
     Args:
         records: all trials.
         best: the best one.
+        baseline: the score of the student without a method.
         monitor: name of the score.
     """
     ranked = sorted(records, key=lambda record: _rank(record, best))
@@ -88,9 +102,14 @@ def outcome_text(records: Sequence[TrialRecord], best: TrialRecord, monitor: str
         for record in ranked[:ROWS]
     ]
     header = ["trial", "recipe", "numbers", f"validation {metric_format(monitor).label}", "epochs"]
+    rows.append(["–", "baseline", "", format_metric(monitor, baseline), "done"])
     text = text_table(header, rows)
     more = len(records) - ROWS
-    return f"{text}\n… and {more} more" if more > 0 else text
+    if more > 0:
+        text += f"\n… and {more} more"
+    if best.score is not None and best.score <= baseline:
+        text += "\nno trial was better than the student without a method"
+    return text
 
 
 def _rank(record: TrialRecord, best: TrialRecord) -> tuple[bool, bool, float, int]:

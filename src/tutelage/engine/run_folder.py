@@ -217,7 +217,11 @@ class RunFolder:
         """Write the outcome and remove the checkpoints."""
         if self.writes:
             write_json(self.path / "metrics.json", metrics)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove what a run that has ended does not need any more."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 def _whole_records(path: Path) -> tuple[list[dict[str, Any]], int]:

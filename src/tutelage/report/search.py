@@ -65,6 +65,7 @@ def _facts(content: Mapping[str, Any], trials: Sequence[Trial], best: Trial) -> 
             format_metric(monitor, best["score"]),
             f"trial {best['position'] + 1}, the best; {best['method']}: {_numbers(best['values'])}",
         ),
+        ("without a method", format_metric(monitor, content["baseline"]), "the student alone"),
         ("trials", str(len(trials)), states),
     ]
     for trial in trials:

@@ -4,6 +4,7 @@ tune.db          Optuna's studies, in SQLite: every trial with its numbers and i
 recipes/         the recipe of each method as it was given, every default filled in
 trials/kd/0007/  the run of a trial: recipe, log, and its checkpoints until it ends
 trials/kd/0007.txt    what it printed
+trials/baseline  the run of the student without a method, and baseline.json, its score
 tune.json        the outcome: trials, the best of them, what each number matters
 best.yaml        the best recipe, to be trained and judged on test data
 baseline.yaml    the same without a method, to compare it with
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 from tutelage.engine.lock import LOCK, locked
@@ -61,6 +62,11 @@ class TuneFolder:
     def trials(self) -> Path:
         """The folder of the trials."""
         return self.path / "trials"
+
+    @property
+    def baseline_score(self) -> Path:
+        """The score of the student without a method."""
+        return self.trials / "baseline.json"
 
     def trial(self, method: str, number: int) -> Path:
         """Return the folder of a trial, by its recipe and its number among the recipe's."""
@@ -113,7 +119,18 @@ class TuneFolder:
 
     def clean(self, method: str, number: int) -> None:
         """Remove the checkpoints of a trial that has ended."""
-        shutil.rmtree(RunFolder(self.trial(method, number)).checkpoints, ignore_errors=True)
+        RunFolder(self.trial(method, number)).remove_checkpoints()
+
+    @contextmanager
+    def printed_to(self, path: Path) -> Iterator[None]:
+        """Let what a trial prints go to a file, as that of a study's runs does."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            path.open("a", encoding="utf-8") as file,
+            redirect_stdout(file),
+            redirect_stderr(file),
+        ):
+            yield
 
     def discard(self) -> None:
         """Remove the folder, of which no trial came to anything."""

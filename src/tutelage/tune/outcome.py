@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import yaml
 
 from tutelage.errors import UserError
 from tutelage.io import write_json, write_text
 from tutelage.provenance import provenance
-from tutelage.recipes._yaml import write_yaml
+from tutelage.tune.baseline import baseline_text
 from tutelage.tune.candidates import Candidate, Number
 from tutelage.tune.folder import TuneFolder
 from tutelage.tune.records import TrialRecord
 from tutelage.tune.search import REDUCTION, first_rung
 
-BASELINE = {"class_path": "tutelage.methods.Baseline"}
-NO_CACHE = {"cache": "none", "cache_views": None, "cache_dtype": "float32", "cache_top_k": None}
 FEW = 8  # trials of a method, of which no importance is told
 
 
@@ -83,7 +79,11 @@ def importance(
 
 
 def write_outcome(
-    folder: TuneFolder, candidates: Sequence[Candidate], records: Sequence[TrialRecord], seed: int
+    folder: TuneFolder,
+    candidates: Sequence[Candidate],
+    records: Sequence[TrialRecord],
+    baseline: float,
+    seed: int,
 ) -> TrialRecord:
     """Write tune.json, best.yaml and baseline.yaml; return the best trial.
 
@@ -91,6 +91,7 @@ def write_outcome(
         folder: of the search.
         candidates: the recipes.
         records: all trials.
+        baseline: the score of the student without a method.
         seed: of the recipes.
 
     Raises:
@@ -116,13 +117,14 @@ def write_outcome(
         "reduction": REDUCTION,
         "methods": methods,
         "best": best.position,
+        "baseline": baseline,
         "trials": [record.as_json() for record in records],
     }
     candidate = by_name[best.method]
     text = candidate.source_with_numbers(best.values).text()
-    comment = _comment(candidate, best, records, monitor, seed)
+    comment = _comment(candidate, best, records, baseline, monitor, seed)
     write_text(folder.best, comment + text)
-    write_text(folder.baseline, _baseline(text, candidate.source.name))
+    write_text(folder.baseline, baseline_text(candidate))
     write_json(folder.outcome, content)
     return best
 
@@ -131,6 +133,7 @@ def _comment(
     candidate: Candidate,
     best: TrialRecord,
     records: Sequence[TrialRecord],
+    baseline: float,
     monitor: str,
     seed: int,
 ) -> str:
@@ -141,6 +144,7 @@ def _comment(
         "The best of many flatters itself: compare it on test data, with other seeds.",
         f"From {candidate.source.name}; every other key as there, with its default filled in.",
     ]
+    lines.append(f"The student without a method had {baseline:.4f}.")
     own = next(record for record in records if record.method == candidate.name)
     if own is not best and own.score is not None:
         lines.append(f"The recipe's own numbers had {own.score:.4f}.")
@@ -149,16 +153,3 @@ def _comment(
         said = "as it was" if value == number.own else f"was {number.own:g}"
         lines.append(f"  {number.name} {value:g}, {said}")
     return "".join(f"# {line}\n" for line in lines)
-
-
-def _baseline(text: str, name: str) -> str:
-    """Return a recipe without its method, and with nothing of its teacher stored."""
-    content: Mapping[str, Any] = yaml.safe_load(text)
-    changed = {**content, "method": BASELINE}
-    if changed.get("teacher"):
-        changed["teacher"] = {**changed["teacher"], **NO_CACHE}
-    for key, teacher in (changed.get("teachers") or {}).items():
-        changed["teachers"] = {**changed["teachers"], key: {**teacher, **NO_CACHE}}
-    return f"# The student of {name} without a method, to compare the tuned one with.\n" + (
-        write_yaml(changed)
-    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Protocol
 
 from tutelage.engine.trial import TrialResult, run_trial
@@ -79,17 +77,5 @@ def _run(folder: TuneFolder, drawn: Drawn, listener: Listener) -> TrialResult | 
         listener.epoch(drawn, epoch, score)
         return drawn.report(epoch, score)
 
-    with _printed_to(out.with_name(f"{out.name}.txt")):
+    with folder.printed_to(out.with_name(f"{out.name}.txt")):
         return run_trial(parsed.build(), out, parsed.text(), stops)
-
-
-@contextmanager
-def _printed_to(path: Path) -> Iterator[None]:
-    """Let what a trial prints go to a file, as that of a study's runs does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        path.open("a", encoding="utf-8") as file,
-        redirect_stdout(file),
-        redirect_stderr(file),
-    ):
-        yield
