@@ -19,6 +19,8 @@ from tests.helpers.patience import Patience
 from tutelage.engine.lock import locked
 from tutelage.recipes import parse_recipe
 from tutelage.tune import search
+from tutelage.tune.candidates import Candidate
+from tutelage.tune.folder import TuneFolder
 
 
 @pytest.fixture
@@ -137,7 +139,10 @@ def test_a_folder_that_is_in_use_or_of_another_search_is_refused(
     refuse: Run, run: Run, recipes: Path
 ) -> None:
     kd = recipes / "kd.yaml"
-    assert run("tune", recipes, "--trials", 2, "--out", "out").code == 0
+    parsed = {name: parse_recipe(recipes / f"{name}.yaml") for name in ("fitnet", "kd")}
+    candidates = [Candidate.of(name, recipe, recipe) for name, recipe in parsed.items()]
+    with TuneFolder(Path("out")).claimed(candidates):
+        search.Search(Path("out/tune.db"), candidates, seed=0)
     changed = ("--train.epochs", 1)
     refuse("tune", recipes, "--out", "out", *changed, says=("'epochs: 2', now it is 'epochs: 1'",))
     refuse("tune", kd, "--out", "out", says=("a search over fitnet, kd already",))

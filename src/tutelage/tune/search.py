@@ -161,9 +161,11 @@ class Search:
 
 
 def first_rung(candidate: Candidate) -> int:
-    """Return the epoch from which on trials are ended that are not among the best third."""
+    """Return the epoch, with a validation, from which on trials end that are not the best third."""
     train = candidate.recipe.config.train
-    return max(1, int(train.eval_every), -(-int(train.epochs) // FIRST_SHARE))
+    eval_every = int(train.eval_every)
+    share = -(-int(train.epochs) // FIRST_SHARE)
+    return -(-share // eval_every) * eval_every
 
 
 def check_installed() -> None:
