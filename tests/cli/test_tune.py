@@ -85,15 +85,18 @@ def test_the_best_recipe_runs_as_it_is_and_has_the_figure_of_its_trial(
     assert "test data was not read" in page
 
 
-def test_more_trials_and_methods_are_added_and_the_rest_is_kept(run: Run, recipes: Path) -> None:
-    assert run("tune", recipes / "kd.yaml", "--trials", 1, "--out", "out").code == 0
+def test_more_trials_are_added_the_rest_is_kept_and_test_data_is_never_read(
+    run: Run, recipes: Path
+) -> None:
+    sealed = ("--data", "tests.engine.test_trial.SealedDigits")  # whose test part must not be read
+    assert run("tune", recipes / "kd.yaml", "--trials", 1, "--out", "out", *sealed).code == 0
     first = outcome("out")["trials"]
-    answer = run("tune", recipes, "--trials", 2, "--out", "out")  # baseline has nothing to tune
+    answer = run("tune", recipes, "--trials", 2, "--out", "out", *sealed)  # no baseline
     assert answer.code == 0
     assert [t["method"] for t in outcome("out")["trials"]] == ["fitnet", "kd"]
     assert outcome("out")["trials"][1]["curve"] == first[0]["curve"]
     assert answer.err.splitlines()[1].startswith("trial 1/2  fitnet: weight 1  →  ")
-    again = run("tune", recipes, "--trials", 2, "--out", "out")
+    again = run("tune", recipes, "--trials", 2, "--out", "out", *sealed)
     assert (again.code, again.err.count("\n")) == (0, 1)  # the score of the baseline is known
     assert again.out == answer.out
 

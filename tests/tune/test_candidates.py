@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,3 +88,12 @@ def test_recipes_are_compared_on_the_same_data_only() -> None:
     more = candidate(part("methods.KD"), "more", num_labels=200)
     with pytest.raises(UserError, match=r"more\.yaml has another num_labels than own\.yaml"):
         check_comparable([kd, more])
+
+
+def test_the_method_of_the_page_has_a_search_space_of_its_own() -> None:
+    page = (Path(__file__).parents[2] / "docs/tune.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block, "tune.md", "exec"), names)
+    temperature, weight = names["MyKD"]().search_space
+    assert (temperature.bounds(4.0), weight.bounds(1.0)) == ((1.0, 20.0), (0.01, 100.0))
