@@ -20,7 +20,7 @@ EXAMPLES = """
 tutelage tune classification/digits/kd --trials 20 --out runs/tune-kd
 tutelage tune classification/digits --methods kd,rcka,dist --out runs/tune
 """
-OVERRIDES = STUDY_OVERRIDES.replace(", but the seed,", ",")
+OVERRIDES = STUDY_OVERRIDES.replace(", but the seed,", "")
 INTERRUPTED = "interrupted; what is done is kept: give the same command to go on"
 
 
