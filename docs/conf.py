@@ -71,6 +71,7 @@ NAVIGATION = {
         "retrieval",
         "recommendation",
         "similarity",
+        "tune",
         "report",
         "serve",
         "machines",

@@ -26,6 +26,8 @@ def test_it_lists_every_method_with_what_it_needs_and_where_it_lost(run: Run) ->
     assert "arXiv 2203.08679" in by_name["DKD"]
     assert "caution beta 8" in by_name["DKD"]
     assert "caution" not in by_name["KD"]
+    assert "tunes temperature, weight" in by_name["KD"]
+    assert "tunes" not in by_name["Baseline"]
     assert max(map(len, answer.out.splitlines())) <= 80
 
 

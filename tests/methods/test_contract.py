@@ -300,6 +300,24 @@ def test_a_method_tells_its_paper(method: type[Method]) -> None:
     assert method.info.needs
 
 
+@every_method
+def test_the_search_space_names_arguments_whose_values_the_method_takes(
+    method: type[Method],
+) -> None:
+    parameters = inspect.signature(method).parameters
+    examples = (make() for make in [*EXAMPLES.values(), *RECOMMENDER_EXAMPLES.values()])
+    instance = next(example for example in examples if type(example) is method)
+    given = {name: getattr(instance, name) for name in parameters}
+    names = [searched.name for searched in method.search_space]
+    assert len(set(names)) == len(names)
+    for searched in method.search_space:
+        own = parameters[searched.name].default
+        low, high = searched.bounds(1.0 if own is None else own)
+        assert 0 < low < high
+        for value in (low, high):
+            method(**{**given, searched.name: value})
+
+
 @pytest.mark.parametrize("make", [RCKA, FitNet])
 def test_a_wrong_layer_is_named_with_its_neighbors(
     make: Callable[[dict[str, str]], Method],

@@ -108,6 +108,60 @@ def comparison(compared: dict[str, Any], tmp_path: Path) -> Path:
     return out
 
 
+def searched(position: int, score: float | None, state: str = "done") -> dict[str, Any]:
+    """Return a trial of a search over one recipe, with a hostile name."""
+    curve = [] if score is None else [[1, score / 2], [2, score]]
+    return {
+        "position": position,
+        "method": HOSTILE,
+        "number": position,
+        "values": {"temperature": 2.0 + position, "weight": 0.5},
+        "state": state,
+        "curve": curve,
+        "seconds": None if score is None else 1.25,
+        "error": "the term 'kd' became nan" if state == "failed" else None,
+        "score": score,
+        "epochs": 2 * len(curve) // 2,
+    }
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Path:
+    """Return the folder of a search of four trials, as `tutelage tune` leaves it."""
+    out = tmp_path / "search"
+    out.mkdir()
+    method = {
+        "recipe": "kd",
+        "own": {"temperature": 2.0, "weight": 0.5},
+        "ranges": {"temperature": [1.0, 8.0], "weight": [0.05, 5.0]},
+        "first_rung": 1,
+        "importance": {
+            "epoch": 1,
+            "trials": 4,
+            "shares": {"temperature": 0.875, "weight": 0.125},
+        },
+    }
+    trials = [
+        searched(0, 0.75),
+        searched(1, 0.5, "stopped"),
+        searched(2, None, "failed"),
+        searched(3, 0.8125),
+    ]
+    content = {
+        "provenance": {"tutelage": "0.1.0", "time": "2026-11-25T02:08:28+00:00"},
+        "monitor": "top1",
+        "seed": 0,
+        "reduction": 3,
+        "methods": {HOSTILE: method},
+        "best": 3,
+        "baseline": 0.6875,
+        "trials": trials,
+    }
+    write_json(out / "tune.json", content)
+    (out / "best.yaml").write_text("# the best\nmethod: kd\n")
+    return out
+
+
 @pytest.fixture
 def pictured(study: Path, tmp_path: Path) -> Path:
     """Return a study whose runs kept pictures; only those with a teacher show it, and a map."""

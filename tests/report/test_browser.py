@@ -27,7 +27,7 @@ def opened(browser: Browser, folder: Path, tmp_path: Path, width: int = 1280) ->
     return page
 
 
-@pytest.mark.parametrize("kind", ["run", "study", "comparison"])
+@pytest.mark.parametrize("kind", ["run", "study", "search", "comparison"])
 def test_a_page_loads_itself_alone_and_says_nothing(
     browser: Browser, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

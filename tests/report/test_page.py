@@ -275,6 +275,33 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return message
 
 
+def test_a_search_tells_its_trials_and_what_matters(search: Path, tmp_path: Path) -> None:
+    page = read(search, tmp_path)
+    assert page.tags.count("img") == 0
+    assert f"81.25 trial 4, the best; {' '.join(HOSTILE.split())}: temperature 5" in page.text
+    assert "without a method 68.75" in page.text
+    assert "2 to their end, 1 ended early, 1 failed" in page.text
+    assert "as it was 75.00 temperature 2, weight 0.5" in page.text
+    assert "failed: the term 'kd' became nan" in page.text
+    assert "temperature 0.88 1 8" in page.text  # its share of the differences, and its range
+    assert "4 trials, scores after epoch 1" in page.text
+    assert "best so far: top-1, %: from 75 at trial 1 to 81.25 at trial 4" in (
+        (tmp_path / "page.html").read_text()
+    )
+
+
+def test_a_search_that_is_not_whole(
+    search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((search / "tune.json").read_text())
+    del content["trials"][0]["curve"]
+    write_json(search / "tune.json", content)
+    assert "has no 'curve'" in refused(search, capsys)
+    (search / "tune.json").unlink()
+    (search / "tune.db").touch()
+    assert "a search that is not finished" in refused(search, capsys)
+
+
 def test_a_folder_that_is_none_of_ours_or_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -282,7 +309,7 @@ def test_a_folder_that_is_none_of_ours_or_not_there(
     (tmp_path / "file").write_text("x")
     assert "does not exist" in refused(tmp_path / "none", capsys)
     assert "is a file" in refused(tmp_path / "file", capsys)
-    assert "no run, study or comparison" in refused(tmp_path / "empty", capsys)
+    assert "no run, study, search or comparison" in refused(tmp_path / "empty", capsys)
 
 
 def test_a_run_or_a_study_that_is_not_finished(

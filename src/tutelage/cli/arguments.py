@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tutelage import __version__
 from tutelage.cli import (
+    advise,
     cache,
     compare,
     doctor,
@@ -25,6 +26,7 @@ from tutelage.cli import (
     report,
     study,
     train,
+    tune,
 )
 from tutelage.cli._parser import Parser
 from tutelage.errors import UserError
@@ -39,7 +41,9 @@ COMMANDS = (
     export,
     push,
     plan,
+    advise,
     study,
+    tune,
     compare,
     report,
     recipes,
@@ -58,7 +62,6 @@ FORMER_OPTIONS = {
 }
 
 EXAMPLES = """examples:
-  tutelage recipes
   tutelage train classification/digits/rcka --out runs/rcka"""
 
 

@@ -56,14 +56,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Check everything, train the teachers once, then all runs; write the table and the picture."""
     from tutelage.cli.study_files import draw_study, with_earlier_runs, write_study
     from tutelage.cli.study_runs import common_monitor, method_runs, run_missing
-    from tutelage.recipes.shipped import find_folder
+    from tutelage.recipes.shipped import chosen_methods, find_folder
 
     _check_numbers(arguments)
     if any(option.partition("=")[0] == "--seed" for option in overrides):
         raise UserError("study gives every run its seed; say how many with --seeds")
     folder = find_folder(arguments.source)
     out = Path(arguments.out)
-    methods = _methods(folder, arguments)
+    methods = chosen_methods(folder, arguments.methods, arguments.source)
     parts = [method_runs(folder / f"{method}.yaml", arguments, overrides) for method in methods]
     monitor = common_monitor(parts)
     with_earlier_runs(out, methods, arguments.seeds, monitor)  # refuses before anything runs
@@ -101,20 +101,3 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
                 raise UserError(f"{name} is for runs on a cluster; add --ray, or leave it out")
     elif arguments.jobs is not None:
         raise UserError("--ray starts as many runs as there is room for; leave --jobs out")
-
-
-def _methods(folder: Path, arguments: argparse.Namespace) -> list[str]:
-    """Return the names of the recipes to run, each once."""
-    from tutelage.recipes.shipped import methods_in
-
-    available = methods_in(folder)
-    if arguments.methods is None:
-        return available
-    names = [name.strip() for name in arguments.methods.split(",")]
-    for name in names:
-        if name not in available:
-            raise UserError(
-                f"{arguments.source} has no recipe {name}.yaml; "
-                f"--methods takes names out of {available}, with commas"
-            )
-    return list(dict.fromkeys(names))

@@ -9,13 +9,16 @@ from tutelage.core.gradient_cap import GradientCap
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Output, Step
 from tutelage.core.overlay import Overlay
+from tutelage.core.search_space import Around, Between, SearchRange
 from tutelage.core.taps import FeatureTaps
 from tutelage.core.task import Evaluation, Metrics, Task
 from tutelage.core.teacher import FrozenTeacher, NoTeacher, Teacher, Teachers
 
 __all__ = [
     "IGNORE_INDEX",
+    "Around",
     "Batch",
+    "Between",
     "CombinedMethod",
     "Distiller",
     "Evaluation",
@@ -28,6 +31,7 @@ __all__ = [
     "NoTeacher",
     "Output",
     "Overlay",
+    "SearchRange",
     "Step",
     "Task",
     "Teacher",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.core._configuration import configuration
 from tutelage.core.output import Step
+from tutelage.core.search_space import SearchRange
 from tutelage.core.teacher import Teacher
 
 
@@ -41,6 +42,8 @@ class Method(nn.Module, ABC):
 
     Attributes:
         info: what the list of methods says about it.
+        search_space: ranges of the arguments that `tutelage tune` chooses; by default it chooses
+            none.
         task_weight: factor of the supervised loss.
         uses_teacher: False for a method that trains without a teacher; one that is given is then
             only compared with at the end.
@@ -51,6 +54,7 @@ class Method(nn.Module, ABC):
     """
 
     info: ClassVar[MethodInfo]
+    search_space: ClassVar[Sequence[SearchRange]] = ()
     task_weight: float = 1.0
     uses_teacher: bool = True
     needs_one_class: bool = False

@@ -90,7 +90,7 @@ class RunFolder:
         """
         if self.recipe.exists():
             if resume:
-                _check_same_recipe(self.recipe, recipe)
+                check_same_recipe(self.recipe, recipe)
                 return
             if self.finished:
                 raise UserError(f"{self.path} holds a finished run; choose another --out")
@@ -217,7 +217,11 @@ class RunFolder:
         """Write the outcome and remove the checkpoints."""
         if self.writes:
             write_json(self.path / "metrics.json", metrics)
-            shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """Remove what a run that has ended does not need any more."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
 def _whole_records(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -238,7 +242,16 @@ def _whole_records(path: Path) -> tuple[list[dict[str, Any]], int]:
     return records, damaged
 
 
-def _check_same_recipe(path: Path, recipe: str) -> None:
+def check_same_recipe(path: Path, recipe: str) -> None:
+    """Raise unless a recipe is the one in a file.
+
+    Args:
+        path: of the file.
+        recipe: as text.
+
+    Raises:
+        UserError: With the first line that differs.
+    """
     before = path.read_text(encoding="utf-8", errors="replace").splitlines()
     now = recipe.splitlines()
     for old, new in zip(before, now, strict=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Trainer:
         accelerator: devices, precision, ranks.
         folder: where the log and the checkpoints go.
         trackers: where the figures go besides; None is nowhere.
+        ends_early: asked before every epoch whether the run ends there; None never ends it.
     """
 
     def __init__(
@@ -49,8 +51,10 @@ class Trainer:
         accelerator: Accelerator,
         folder: RunFolder,
         trackers: Trackers | None = None,
+        ends_early: Callable[[], bool] | None = None,
     ) -> None:
         self.ready = ready
+        self.ends_early = ends_early
         self.accelerator = accelerator
         self.folder = folder
         self.trackers = Trackers(accelerator, folder) if trackers is None else trackers
@@ -97,6 +101,8 @@ class Trainer:
         try:
             while self.step < self.total:
                 if is_out_of_patience(self.best, self.step / self.steps_per_epoch, self.train):
+                    break
+                if self.ends_early is not None and self.ends_early():
                     break
                 if not self._epoch(progress, interrupt):
                     if self._saved_step != self.step:

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core import Method, Step, Teacher
+from tutelage.core import Around, Method, Step, Teacher
 from tutelage.core.method import MethodInfo
 from tutelage.core.precision import full_precision
 from tutelage.methods._attention import (
@@ -141,6 +141,7 @@ class AFD(Method):
         needs="taps of feature maps after ReLU, of any size but 1×1; batches of 2 or more",
         trains="a query per teacher layer, a key per student layer, one layer that relates them",
     )
+    search_space = (Around("weight", 10.0),)
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
+from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_positive, check_weights
@@ -113,6 +114,7 @@ class CD(Method):
         tasks="recommendation",
         needs="a teacher that scores all items of a user",
     )
+    search_space = (Around("weight", 10.0), Around("temperature", 4.0))
 
     def __init__(
         self,

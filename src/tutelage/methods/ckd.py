@@ -41,6 +41,7 @@ from tutelage.core.distributed import all_gather_with_grad
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
+from tutelage.core.search_space import Around
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_labels, check_positive, check_weights
 from tutelage.methods._logits import check_logits_layer, logits_of
@@ -157,6 +158,7 @@ task_weight=1.0, logits_layer=None)
         needs="logits of the same shape from both networks; batches of 8 or more; "
         "the teacher may be cached",
     )
+    search_space = (Around("weight", 10.0), Around("temperature", 4.0))
 
     def __init__(
         self,

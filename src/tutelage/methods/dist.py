@@ -37,6 +37,7 @@ from tutelage.core.distributed import all_gather_with_grad
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
+from tutelage.core.search_space import Around, Between
 from tutelage.methods._checks import check_logits, check_positive, check_weights
 from tutelage.methods._correlation import mean_correlation
 from tutelage.methods._divergence import HIGH, softened
@@ -124,6 +125,7 @@ class DIST(Method):
         needs="logits of the same shape from both networks; batches of several items; "
         "the teacher may be cached",
     )
+    search_space = (Around("beta", 10.0), Around("gamma", 10.0), Between("temperature", 1.0, 8.0))
 
     def __init__(
         self,

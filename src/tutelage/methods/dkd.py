@@ -36,6 +36,7 @@ from tutelage.core.distributed import mean_over_ranks
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
+from tutelage.core.search_space import Around, Between
 from tutelage.methods._checks import (
     check_labels,
     check_logits,
@@ -129,6 +130,7 @@ class DKD(Method):
         caution="beta 8, the value for CIFAR-100, loses with few labels: -1.8 [-2.2, -1.5] points "
         "with 4000 of Fashion-MNIST; begin with 0.5",
     )
+    search_space = (Around("alpha", 10.0), Around("beta", 10.0), Between("temperature", 1.0, 8.0))
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
+from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_floating, check_weights
@@ -87,6 +88,7 @@ class FitNet(Method):
         needs="pairs of layers of equal rank; widths and map sizes may differ",
         trains="a 1×1 projection per pair whose widths differ",
     )
+    search_space = (Around("weight", 10.0),)
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tutelage.core import Method, MethodInfo, Step
+from tutelage.core import Around, Method, MethodInfo, Step
 from tutelage.core.heatmaps import heatmap_mse, heatmaps_of, joint_weights
 from tutelage.methods._checks import check_weights
 
@@ -62,6 +62,7 @@ class FPD(Method):
         tasks="pose",
         needs="a teacher with the same joints and the same stride; it may be cached",
     )
+    search_space = (Around("weight", 10.0),)
 
     def __init__(self, *, weight: float = 0.5, task_weight: float = 0.5) -> None:
         super().__init__()

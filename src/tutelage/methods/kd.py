@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision
+from tutelage.core.search_space import Around, Between
 from tutelage.methods._checks import check_logits, check_positive, check_weights
 from tutelage.methods._divergence import HIGH, divergence_terms, softened, too_small
 from tutelage.methods._logits import check_logits_layer, logits_of
@@ -114,6 +115,7 @@ class KD(Method):
         tasks="classification, segmentation, two-stage detection",
         needs="logits of the same shape from both networks; the teacher may be cached",
     )
+    search_space = (Between("temperature", 1.0, 8.0), Around("weight", 10.0))
 
     def __init__(
         self,

@@ -38,9 +38,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from tutelage.core import Around, Method, MethodInfo, Step
 from tutelage.core.distributed import all_gather_with_grad
-from tutelage.core.method import Method, MethodInfo
-from tutelage.core.output import Step
 from tutelage.core.precision import full_precision, promote
 from tutelage.methods._checks import (
     check_choice,
@@ -205,6 +204,11 @@ class RCKA(Method):
         needs="logits; layer pairs for the feature term, of any widths; batches of 2 or more",
         caution="a teacher hardly better than the student: -1.7 [-3.5, +0.1] points from a ViT of "
         "86.8 % to a CNN of 81.4 % (Fashion-MNIST, 4000 labels); try train.gradient_cap 0.5",
+    )
+    search_space = (
+        Around("intra_weight", 10.0),
+        Around("inter_weight", 10.0),
+        Around("feature_weight", 10.0),
     )
 
     def __init__(

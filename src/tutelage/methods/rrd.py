@@ -30,6 +30,7 @@ from torch import Tensor
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision, promote
+from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_positive, check_weights
@@ -113,6 +114,7 @@ class RRD(Method):
         tasks="recommendation",
         needs="a teacher that scores all items of a user",
     )
+    search_space = (Around("weight", 10.0),)
 
     def __init__(
         self,

@@ -32,8 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core import Method, Step, Teacher
-from tutelage.core.method import MethodInfo
+from tutelage.core import Around, Method, MethodInfo, Step, Teacher
 from tutelage.core.precision import full_precision, promote
 from tutelage.errors import UserError
 from tutelage.methods._attention import (
@@ -230,6 +229,7 @@ class RTK(Method):
         needs="taps of feature maps after ReLU, of any size but 1×1; batches of 2 or more",
         trains="a query per student layer, a key per teacher layer; AFD's with coverage",
     )
+    search_space = (Around("weight", 10.0),)
 
     def __init__(
         self,

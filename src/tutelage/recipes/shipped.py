@@ -107,6 +107,35 @@ def find_folder(name: str | Path) -> Path:
     )
 
 
+def is_folder(name: str | Path) -> bool:
+    """Return whether this is a folder of recipes, one of yours or a shipped one."""
+    return any(os.path.isdir(folder) and methods_in(folder) for folder in (Path(name), ROOT / name))
+
+
+def chosen_methods(folder: Path, names: str | None, called: str) -> list[str]:
+    """Return the recipes of a folder that are named, each once; all without names.
+
+    Args:
+        folder: of recipes.
+        names: with commas, as on the command line.
+        called: what the folder is called in messages.
+
+    Raises:
+        UserError: If there is no such recipe.
+    """
+    available = methods_in(folder)
+    if names is None:
+        return available
+    chosen = [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in available:
+            raise UserError(
+                f"{called} has no recipe {name}.yaml; "
+                f"--methods takes names out of {available}, with commas"
+            )
+    return list(dict.fromkeys(chosen))
+
+
 def methods_in(folder: Path) -> list[str]:
     """Return the names of the recipes in a folder that a study compares: all but teachers."""
     stems = (path.stem for path in folder.glob("*.yaml") if path.name != SETTING)

@@ -92,6 +92,7 @@ class Chart:
         strips: what a strip chart draws.
         marker: position of a vertical line on the x axis, and its name.
         data: for the script that reads values off; None without one.
+        x_label: what the x axis of a line chart counts.
     """
 
     title: str
@@ -103,6 +104,7 @@ class Chart:
     strips: Sequence[Strip] = ()
     marker: tuple[float, str] | None = None
     data: dict[str, Any] | None = None
+    x_label: str = "epoch"
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def line_chart(
     series: Sequence[Series],
     marker: tuple[float, str] | None = None,
     strokes: Sequence[Stroke] = (),
+    x_label: str = "epoch",
 ) -> Chart:
     """Return a chart of lines over epochs, from zero epochs on.
 
@@ -149,6 +152,7 @@ def line_chart(
         series: lines, each with one point or more.
         marker: an epoch to mark with a vertical line, and its name.
         strokes: one for each line; by default a plain line for one and the palette for more.
+        x_label: what is counted, if it is not epochs.
     """
     xs = [x for line in series for x, _ in line.points]
     ys = [y for line in series for _, y in line.points]
@@ -165,7 +169,7 @@ def line_chart(
     epochs = [x for x in ticks(x_axis.low, x_axis.high) if x == int(x)]
     return Chart(
         title=title,
-        description="; ".join(_describe(line, with_name=len(series) > 1) for line in series),
+        description="; ".join(_describe(line, len(series) > 1, x_label) for line in series),
         height=HEIGHT,
         x_ticks=[(x_axis.position(x), format_short(x)) for x in epochs],
         y_ticks=_number_ticks(y_axis),
@@ -174,7 +178,9 @@ def line_chart(
         data={
             "axis": [x_axis.low, x_axis.high, x_axis.start, x_axis.end, WIDTH],
             "series": [{"name": line.name, "points": _point_data(line)} for line in series],
+            "x": x_label,
         },
+        x_label=x_label,
     )
 
 
@@ -266,10 +272,10 @@ def _point_data(series: Series) -> list[list[float]]:
     return data
 
 
-def _describe(series: Series, with_name: bool) -> str:
+def _describe(series: Series, with_name: bool, x_label: str) -> str:
     first_x, first = series.points[0]
     last_x, last = series.points[-1]
     name = f"{series.name} " if with_name else ""
     if len(series.points) == 1:
-        return f"{name}{first:.4g} at epoch {first_x:g}"
-    return f"{name}from {first:.4g} at epoch {first_x:g} to {last:.4g} at epoch {last_x:g}"
+        return f"{name}{first:.4g} at {x_label} {first_x:g}"
+    return f"{name}from {first:.4g} at {x_label} {first_x:g} to {last:.4g} at {x_label} {last_x:g}"

@@ -16,7 +16,7 @@ FIX = "it was cut short, edited or is of another version: repeat the command tha
 
 MAX_BYTES = 2**30  # a log of a hundred thousand epochs has a tenth
 
-Kind = Literal["run", "study", "comparison"]
+Kind = Literal["run", "study", "search", "comparison"]
 
 
 def folder_kind(folder: Path) -> Kind:
@@ -27,12 +27,15 @@ def folder_kind(folder: Path) -> Kind:
     """
     if not folder.exists():
         raise UserError(
-            f"{folder} does not exist; give the --out of `tutelage train`, `study` or `compare`"
+            f"{folder} does not exist; give the --out of `tutelage train`, `study`, `tune` or "
+            "`compare`"
         )
     if not folder.is_dir():
         raise UserError(f"{folder} is a file; give the folder that it lies in")
     if (folder / "compare.json").is_file():
         return "comparison"
+    if (folder / "tune.json").is_file():
+        return "search"
     if (folder / "results.json").is_file():
         return "study"
     if (folder / "metrics.json").is_file():
@@ -47,9 +50,15 @@ def folder_kind(folder: Path) -> Kind:
             f"{folder} holds a study that is not finished; "
             "start `tutelage study` again with its --out"
         )
+    if (folder / "tune.db").is_file():
+        raise UserError(
+            f"{folder} holds a search that is not finished; start `tutelage tune` again with its "
+            "--out"
+        )
     raise UserError(
-        f"{folder} holds no run, study or comparison (no metrics.json, results.json or "
-        "compare.json); give the --out of `tutelage train`, `study` or `compare`"
+        f"{folder} holds no run, study, search or comparison (no metrics.json, results.json, "
+        "tune.json or compare.json); give the --out of `tutelage train`, `study`, `tune` or "
+        "`compare`"
     )
 
 

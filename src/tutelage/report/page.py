@@ -16,6 +16,7 @@ from tutelage.report.colors import level_styles
 from tutelage.report.comparison import comparison_page
 from tutelage.report.folder import folder_kind
 from tutelage.report.run import run_page
+from tutelage.report.search import search_page
 from tutelage.report.study import study_page
 
 ASSETS = Path(__file__).parent / "assets"
@@ -24,10 +25,10 @@ SCRIPTS = ("tip.js", "wide.js", "sort.js", "map.js", "chart.js", "pictures.js", 
 
 
 def write_report(folder: Path, out: Path) -> None:
-    """Write the page of a run, a study or a comparison.
+    """Write the page of a run, a study, a search or a comparison.
 
     Args:
-        folder: what `tutelage train`, `study` or `compare` wrote to its --out.
+        folder: what `tutelage train`, `study`, `tune` or `compare` wrote to its --out.
         out: the HTML file.
 
     Raises:
@@ -35,7 +36,12 @@ def write_report(folder: Path, out: Path) -> None:
     """
     if out.is_dir():
         raise UserError(f"{out} is a folder; give a file, such as {out / 'report.html'}")
-    pages = {"run": run_page, "study": study_page, "comparison": comparison_page}
+    pages = {
+        "run": run_page,
+        "study": study_page,
+        "search": search_page,
+        "comparison": comparison_page,
+    }
     html = render(pages[folder_kind(folder)](folder))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -40,6 +40,7 @@ from tutelage.core.frozen import Unregistered
 from tutelage.core.in_batch import in_batch_candidates
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
+from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_positive, check_weights
@@ -97,6 +98,13 @@ class EmbedDistill(Method):
         tasks="retrieval",
         needs="vectors of queries and documents from both networks; the teacher may be cached",
         trains="a projection to the teacher's width, which is shipped with the student",
+    )
+    search_space = (
+        Around("embed_weight", 10.0),
+        Around("score_weight", 10.0),
+        Around("generated_weight", 10.0),
+        Around("student_temperature", 4.0),
+        Around("teacher_temperature", 4.0),
     )
 
     def __init__(

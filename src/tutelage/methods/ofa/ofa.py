@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core import Method, Step, Teacher
+from tutelage.core import Around, Method, Step, Teacher
 from tutelage.core.batch import IGNORE_INDEX
 from tutelage.core.distributed import mean_over_ranks
 from tutelage.core.method import MethodInfo
@@ -128,6 +128,11 @@ class OFA(Method):
         tasks="classification",
         needs="labels, logits of one shape, taps at the student's stages; a cached teacher works",
         trains="an exit branch per stage",
+    )
+    search_space = (
+        Around("weight", 10.0),
+        Around("branch_weight", 10.0),
+        Around("temperature", 4.0),
     )
 
     def __init__(

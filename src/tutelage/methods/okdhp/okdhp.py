@@ -42,7 +42,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Method, MethodInfo, Step, Teacher
+from tutelage.core import Around, Method, MethodInfo, Step, Teacher
 from tutelage.core.heatmaps import auxiliary_maps, heatmaps_of, joint_weights
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_positive, check_weights
@@ -90,6 +90,11 @@ class OKDHP(Method):
         tasks="pose",
         needs="a student of stages, such as a stacked hourglass; no teacher",
         trains="branches and their aggregation unit",
+    )
+    search_space = (
+        Around("kd_weight", 10.0),
+        Around("ensemble_weight", 10.0),
+        Around("temperature", 4.0),
     )
     uses_teacher = False
 

@@ -45,7 +45,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Method, MethodInfo, Step, Teacher
+from tutelage.core import Around, Method, MethodInfo, Step, Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
 from tutelage.methods._layer_pairs import check_built, checked_pairs
@@ -144,6 +144,7 @@ class PCKA(Method):
         needs="pairs of maps of equal stride, such as FPN levels; widths may differ",
         trains="a 1×1 projection per pair whose widths differ",
     )
+    search_space = (Around("intra_weight", 10.0), Around("inter_weight", 10.0))
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from tutelage.core import Method, MethodInfo, Step, Teacher
+from tutelage.core import Around, Method, MethodInfo, Step, Teacher
 from tutelage.core.distributed import is_distributed
 from tutelage.core.frozen import Unregistered
 from tutelage.errors import UserError
@@ -106,6 +106,7 @@ class ResidualKD(Method):
         trains="assistants, which are deployed, and a 1×1 adapter for each, fused into the "
         "classifiers for deployment",
     )
+    search_space = (Around("student_weight", 10.0), Around("assistant_weight", 10.0))
 
     def __init__(
         self,

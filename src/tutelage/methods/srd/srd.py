@@ -33,7 +33,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core import IGNORE_INDEX, Method, MethodInfo, Step, Teacher
+from tutelage.core import IGNORE_INDEX, Around, Method, MethodInfo, Step, Teacher
 from tutelage.core._arguments import check_layer_names
 from tutelage.core.distributed import all_gather_with_grad, mean_over_ranks
 from tutelage.core.precision import full_precision, promote
@@ -173,6 +173,7 @@ class SRD(Method):
         "images if there are any",
         trains="a 1×1 convolution with batch norm",
     )
+    search_space = (Around("weight", 10.0), Around("feature_weight", 10.0))
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tutelage.core import Method, MethodInfo, Step, Teacher
+from tutelage.core import Around, Method, MethodInfo, Step, Teacher
 from tutelage.core.precision import promote
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_weights
@@ -98,6 +98,7 @@ class SSIM(Method):
         needs="pairs of maps of equal size, such as FPN levels; widths may differ",
         trains="a 1×1 convolution per pair whose widths differ",
     )
+    search_space = (Around("weight", 10.0),)
 
     def __init__(
         self,

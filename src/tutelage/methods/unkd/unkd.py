@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from tutelage.core.method import Method, MethodInfo
 from tutelage.core.output import Step
 from tutelage.core.precision import full_precision, promote
+from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.methods._checks import check_choice, check_positive, check_weights
@@ -136,6 +137,7 @@ class UnKD(Method):
         tasks="recommendation",
         needs="a teacher that scores all items of a user, or a file of its rankings",
     )
+    search_space = (Around("weight", 10.0), Around("mu", 4.0))
 
     def __init__(
         self,

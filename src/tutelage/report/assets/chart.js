@@ -13,7 +13,7 @@ for (const figure of document.querySelectorAll('figure.chart')) {
   const read = (index) => {
     at = Math.min(Math.max(index, 0), epochs.length - 1);
     const epoch = epochs[at];
-    const lines = [`epoch ${epoch}`];
+    const lines = [`${data.x} ${epoch}`];
     data.series.forEach((line, k) => {
       const point = tables[k].get(epoch);
       if (!point) return;

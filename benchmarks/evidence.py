@@ -1,0 +1,124 @@
+"""What `tutelage advise` says our studies found, written from benchmarks/results into the package.
+
+A wheel has no benchmarks, so the figures that advice rests on are kept in
+src/tutelage/cli/evidence.json: the gains of each method over the baseline in percentage points of
+top-1, with their 95 % intervals. A test compares them with the results.
+
+python -m benchmarks.evidence    # writes it anew
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study_results import result, summary, title
+from benchmarks.tables import FACTOR
+from tutelage.analysis.study import BASELINE
+from tutelage.analysis.study_table import Row
+
+PATH = Path(__file__).parents[1] / "src/tutelage/cli/evidence.json"
+MIN_SEEDS = 3  # of an interval that is told
+
+FASHION = {"data": "Fashion-MNIST", "classes": 10, "student": "CNN", "teacher": "CNN"}
+TO_VIT = {**FASHION, "student": "ViT"}
+FROM_VIT = {**FASHION, "teacher": "ViT"}
+# Setting of the study of all methods -> what it was; there is one more of each with the cap.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fashion-1000": {**FASHION, "labels": 1000},
+    "fashion-4000": {**FASHION, "labels": 4000},
+    "vit-student-1000": {**TO_VIT, "labels": 1000},
+    "vit-student-4000": {**TO_VIT, "labels": 4000},
+    "vit-teacher-1000": {**FROM_VIT, "labels": 1000},
+    "vit-teacher-4000": {**FROM_VIT, "labels": 4000},
+    "rcka-fashion-10000": {**FASHION, "labels": 10000},
+}
+DIGITS = {**FASHION, "data": "digits", "labels": 100}
+
+
+def evidence() -> dict[str, Any]:
+    """Return the studies of classification, and what other weights for the labels were worth."""
+    studies = []
+    for setting, facts in SETTINGS.items():
+        for name in (setting, f"{setting}-capped"):
+            rows = summary(name)
+            is_capped = name != setting
+            if rows and min(len(row["seeds"]) for row in rows.values()) >= MIN_SEEDS:
+                studies.append(_study(f"methods_{name}", rows, {**facts, "capped": is_capped}))
+    digits = result("digits-100")["summary"]
+    studies.append(_study("digits-100", digits, {**DIGITS, "capped": True}))
+    return {"studies": studies, "balance": _balance()}
+
+
+def _study(name: str, rows: Mapping[str, Row], facts: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = rows[BASELINE]["parameters"]
+    teachers = list(result(name).get("teachers", {}).values())
+    return {
+        "result": name,
+        **facts,
+        "seeds": len(rows[BASELINE]["seeds"]),
+        "steps": next(iter(result(name)["runs"][BASELINE].values()))["steps"],
+        "ratio": round(parameters["teacher"] / parameters["student"], 1),
+        "teacher_top1": round(100 * teachers[0]["test"]["top1"], 1) if teachers else None,
+        "baseline_top1": _percent(rows[BASELINE]["test"]["top1"]["mean"]),
+        "baseline_ece": round(rows[BASELINE]["test"]["ece"]["mean"], 3),
+        "certain": _certain(rows),
+        "gains": {title(v): _gain(row) for v, row in rows.items() if v != BASELINE},
+        "ece": {
+            title(v): round(row["test"]["ece"]["mean"], 3)
+            for v, row in rows.items()
+            if v != BASELINE
+        },
+    }
+
+
+def _balance() -> dict[str, Any]:
+    """Return how many times as heavy labels were best, and the gain where that is not once."""
+    found = {}
+    for variant, row in summary("balanced-4000").items():
+        if variant != BASELINE and len(row["seeds"]) >= MIN_SEEDS:
+            method, _, factor = variant.partition(FACTOR)
+            found[title(method)] = {"factor": int(factor), "gain": _gain(row)}
+    tried = {title(variant.partition(FACTOR)[0]) for variant in summary("balances-4000")}
+    return {
+        "result": "methods_balanced-4000",
+        "tries": "methods_balances-4000",
+        "labels": 4000,
+        "gains": found,
+        "kept": sorted(tried - set(found) - {title(BASELINE)}),
+    }
+
+
+def _certain(rows: Mapping[str, Row]) -> list[str]:
+    """Return the methods whose interval is above zero before it is rounded, best first."""
+    others = {name: row["difference"] for name, row in rows.items() if name != BASELINE}
+    names = [name for name, difference in others.items() if difference["interval95"][0] > 0]
+    return [title(name) for name in sorted(names, key=lambda name: -others[name]["mean"])]
+
+
+def _gain(row: Row) -> list[float]:
+    difference = row["difference"]
+    return [_percent(value) for value in (difference["mean"], *difference["interval95"])]
+
+
+def _percent(share: float) -> float:
+    return round(100 * share, 1)
+
+
+def written(content: Mapping[str, Any]) -> str:
+    """Return the evidence as JSON, a study a line."""
+    studies = ",\n".join(json.dumps(study, ensure_ascii=False) for study in content["studies"])
+    balance = json.dumps(content["balance"], ensure_ascii=False)
+    return f'{{"studies": [\n{studies}\n],\n"balance": {balance}}}\n'
+
+
+def main() -> None:
+    """Write the evidence anew."""
+    PATH.write_text(written(evidence()))
+    print(PATH)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Advice on the cap, on weights and temperatures, and on what the teacher's lead is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tutelage.cli.advice_facts import Facts, Sentence
+from tutelage.cli.evidence import Study, gain_text, interval_text, setting_text
+
+HARD = 10.0  # times as hard as the labels a term pulls
+TRIED = "kd, temperature "  # what a study calls KD with another one than the recipe's
+MANY_LABELS = 200.0  # a class, from which on weights of few labels were too high
+
+
+def cap_advice(facts: Facts, nearest: Study, studies: Sequence[Study]) -> list[Sentence]:
+    """Say what the cap was worth in the pair of studies that differ in nothing else."""
+    pairs = [
+        (free, capped)
+        for free in studies
+        for capped in studies
+        if capped.capped and not free.capped and _setting(free) == _setting(capped)
+    ]
+    free, capped = min(
+        pairs,
+        key=lambda pair: (
+            pair[0].labels != nearest.labels,
+            (pair[0].teacher, pair[0].student) != (nearest.teacher, nearest.student),
+        ),
+    )
+    shared = [name for name in free.gains if name in capped.gains and "," not in name]
+    change = {name: capped.gains[name][0] - free.gains[name][0] for name in shared}
+    gained = max(shared, key=lambda name: change[name])
+    lost = min(shared, key=lambda name: change[name])
+    sure = max(shared, key=lambda name: free.ece[name] - capped.ece[name])
+    hard = {name: ratio for name, ratio in facts.pulls.items() if ratio > HARD}
+    begin = (
+        "Keep train.gradient_cap as it is" if facts.cap is not None else "Set train.gradient_cap: 1"
+    )
+    why = ""
+    if hard:
+        term, ratio = max(hard.items(), key=lambda item: item[1])
+        held = "which it holds down" if facts.cap is not None else "which nothing holds down"
+        why = f" ({term} pulls {ratio:.0f} times as hard as the labels, {held})"
+    text = (
+        f"{begin}{why}: it took {_change(gained, free, capped)}, and the error of calibration of "
+        f"{sure} from {free.ece[sure]:.3f} to {capped.ece[sure]:.3f}"
+    )
+    if change[lost] < 0:
+        text += f", though {_change(lost, free, capped)}"
+    text += f" ({setting_text(capped, with_cap=False)})."
+    return [Sentence(text, (free.result, capped.result))]
+
+
+def weights_advice(
+    facts: Facts, studies: Sequence[Study], balance: Mapping[str, Any]
+) -> list[Sentence]:
+    """Say which weights to begin with."""
+    assert facts.classes is not None
+    method = facts.method
+    changed = balance["gains"].get(method)
+    recipe = next(
+        study for study in studies if study.labels == balance["labels"] and not study.capped
+    )
+    if changed is not None and facts.labels / facts.classes >= MANY_LABELS:
+        text = (
+            f"Weigh the labels {changed['factor']} times as heavily for {method} (task_weight): "
+            f"with {balance['labels']} labels and no cap that took its gain from "
+            f"{gain_text(recipe, method)} to {interval_text(changed['gain'])}."
+        )
+        return [Sentence(text, (recipe.result, balance["result"]))]
+    if method == "DKD" and facts.settings.get("beta", 0.0) > 2:
+        study = next(study for study in studies if "DKD, β = 8" in study.gains)
+        text = (
+            f"Set beta to 0.5: DKD gained {gain_text(study, 'DKD')} with it and "
+            f"{gain_text(study, 'DKD, β = 8')} with 8, the value for CIFAR-100 "
+            f"({setting_text(study)})."
+        )
+        return [Sentence(text, (study.result,))]
+    if method in balance["kept"]:
+        text = (
+            f"Begin with the recipe's weights: for {method} they were the best of three tries "
+            f"with {balance['labels']} labels."
+        )
+        return [Sentence(text, (balance["tries"],))]
+    if method == "Baseline":
+        return []
+    return [
+        Sentence(
+            f"No study of ours says which weights {method} wants with so few labels; "
+            "`tutelage tune` looks for them on validation data."
+            if changed is not None
+            else f"No study of ours varied the weights of {method}; `tutelage tune` does, on "
+            "validation data."
+        )
+    ]
+
+
+def teacher_advice(facts: Facts, studies: Sequence[Study]) -> list[Sentence]:
+    """Say what the teacher's lead is worth."""
+    known = [study for study in studies if study.teacher_top1 is not None and study.capped]
+    lead = {study.result: (study.teacher_top1 or 0.0) - study.baseline_top1 for study in known}
+    small = min(known, key=lambda study: lead[study.result])
+    best = max(small.gains, key=lambda name: small.gains[name][0])
+    text = (
+        "Train Baseline first, and see how far the teacher is ahead: where it was "
+        f"{lead[small.result]:.1f} points, {_count(small)} gained with certainty ({best} "
+        f"{gain_text(small, best)}; {setting_text(small)})"
+    )
+    large = max(
+        (study for study in known if study.labels == small.labels),
+        key=lambda study: lead[study.result],
+    )
+    if large is not small:
+        text += (
+            f", where it was {lead[large.result]:.1f} points, {_count(large)} "
+            f"({large.teacher} → {large.student})"
+        )
+    own = ""
+    if facts.teacher_top1 is not None:
+        own = f" Yours has {facts.teacher_top1:.1f} % on validation data."
+    return [Sentence(f"{text}.{own}", tuple(dict.fromkeys((small.result, large.result))))]
+
+
+def temperature_advice(facts: Facts, studies: Sequence[Study]) -> list[Sentence]:
+    """Say which temperature KD wanted, where it was studied."""
+    if "KD" not in facts.method.split(" + "):
+        return []
+    study = next((study for study in studies if f"{TRIED}4" in study.gains), None)
+    if study is None:
+        return []
+    names = {2: "KD", **{int(n.removeprefix(TRIED)): n for n in study.gains if n.startswith(TRIED)}}
+    texts = [f"{gain_text(study, names[degree])} at {degree}" for degree in sorted(names)]
+    is_certain = any(name in study.certain for name in names.values())
+    text = (
+        f"On KD's temperature we have one small study: gains of {', '.join(texts)}"
+        f"{'' if is_certain else ', none certain'} ({setting_text(study)})."
+    )
+    return [Sentence(text, (study.result,))]
+
+
+def _change(method: str, free: Study, capped: Study) -> str:
+    return f"the gain of {method} from {gain_text(free, method)} to {gain_text(capped, method)}"
+
+
+def _setting(study: Study) -> tuple[str, int, str, str]:
+    return study.data, study.labels, study.teacher, study.student
+
+
+def _count(study: Study) -> str:
+    count = len(study.certain)
+    of = f"of {len(study.gains)} methods"
+    return f"none {of}" if not count else f"{count} {of}"

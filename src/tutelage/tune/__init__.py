@@ -1,0 +1,1 @@
+"""Searches for a method and its numbers, by Optuna, on validation data alone."""
