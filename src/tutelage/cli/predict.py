@@ -17,6 +17,7 @@ tutelage predict runs/flowers rose.jpg photos/ --top 3
 tutelage predict runs/mouse frames/*.png --draw
 tutelage predict runs/detector photos/ --draw drawn --json
 tutelage predict runs/citeulike-unkd 42 17 --top 20
+tutelage predict runs/cranfield "heat transfer in slip flow" --top 5
 """
 
 
@@ -33,7 +34,7 @@ def register(commands: Commands) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="what the task reads: image files, folders of images, ids of users",
+        help="what the task reads: image files, folders of images, ids of users, texts of queries",
     )
     command.add_argument(
         "--draw",

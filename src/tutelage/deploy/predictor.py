@@ -1,4 +1,4 @@
-"""The student of a finished run, ready to answer images, users or whatever its task reads."""
+"""The student of a finished run, ready to answer images, users, queries: what its task reads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tutelage.recipes import Recipe, parse_recipe
 from tutelage.recipes.rebuild import build_student_recipe
 
 BATCH_SIZE = 32
-NUM_ITEMS = 10  # that a user gets, if nobody says how many
+NUM_ITEMS = 10  # or documents that an input gets, if nobody says how many
 
 
 class Predictor:
@@ -70,24 +70,35 @@ class Predictor:
         """The bare network in eval mode, with its weights.
 
         Raises:
-            UserError: If the task answers from other files of the run, and the data that its
-                network needs is missing.
+            UserError: If the task answers from other files of the run, and the data or the teacher
+                that its network is built from is missing.
         """
         if self._network is None:
-            self._network = shipped_student(self.recipe, self.folder).eval()
+            try:
+                self._network = shipped_student(self.recipe, self.folder).eval()
+            except UserError as error:
+                encoder = self.folder / "student"
+                if encoder.is_dir():
+                    raise UserError(
+                        f"the network of {self.folder} cannot be built alone ({error}); "
+                        f"sentence_transformers.SentenceTransformer({str(encoder)!r}) opens it"
+                    ) from error
+                raise
         return self._network
 
     def predict(self, inputs: Any, top: int | None = None) -> Any:
         """Return the answer for an input, or a list of answers for a list of inputs.
 
         What an answer holds is a matter of the task: `classes` with probabilities, `boxes` with
-        scores in pixels of the image, `classes` with the share of the image, `joints`, `items`.
+        scores in pixels of the image, `classes` with the share of the image, `joints`, `items`,
+        `documents`.
 
         Args:
             inputs: what the task reads, such as the path of an image, a PIL image, a tensor
-                (3, H, W) of uint8 or of floats in [0, 1], or the id of a user; or a list of these.
+                (3, H, W) of uint8 or of floats in [0, 1], the id of a user, or the text of a query;
+                or a list of these.
             top: how many answers an input gets, where they are ranked; None is 5 classes, 100
-                boxes, all classes of a mask, 10 items.
+                boxes, all classes of a mask, 10 items or documents.
 
         Raises:
             UserError: If an input cannot be read.

@@ -86,6 +86,11 @@ class SentenceEncoder(DualEncoder):
         """Return the modules that it consists of."""
         return list(self.model)
 
+    def prompts(self) -> dict[str, str]:
+        """Return the prompts that are not empty."""
+        prompts = {"query": self.query_prompt, "document": self.document_prompt}
+        return {role: prompt for role, prompt in prompts.items() if prompt}
+
 
 def _load(source: str) -> Any:
     try:
