@@ -17,6 +17,7 @@ from tutelage.engine.run_folder import RunFolder
 # Task -> the kind of task by which the Hub lists models.
 PIPELINES = {
     "Classification": "image-classification",
+    "MultiLabelClassification": "image-classification",
     "OpenSetClassification": "image-classification",
     "Detection": "object-detection",
     "Segmentation": "image-segmentation",

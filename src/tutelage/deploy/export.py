@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import torch
 
+from tutelage.core.prediction import DescribesOutputs
 from tutelage.deploy.check import compare
 from tutelage.deploy.formats import ENDINGS, Format, require, write_format
 from tutelage.deploy.int8 import (
@@ -131,6 +132,7 @@ def _written(
 
 def _description(what: Served, model: Predictor, kind: Format) -> dict[str, Any]:
     facts = model.facts
+    task: Any = model.task
     is_inside = kind != "safetensors"
     return {
         "input": {
@@ -145,6 +147,7 @@ def _description(what: Served, model: Predictor, kind: Format) -> dict[str, Any]
         "classes": list(model.classes.names),
         "ids": None if model.classes.ids is None else list(model.classes.ids),
         "task": type(model.task).__name__,
+        "decision": dict(task.output_info()) if isinstance(task, DescribesOutputs) else None,
     }
 
 
