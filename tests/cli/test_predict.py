@@ -12,7 +12,7 @@ from PIL import Image
 from tests.cli.conftest import Run
 from tests.helpers.commands import TRAIN, network, part, write_image_folder, write_recipe
 from tutelage.core import Overlay
-from tutelage.report.drawing import draw_overlay
+from tutelage.drawing.overlay import draw_overlay
 
 
 @pytest.fixture

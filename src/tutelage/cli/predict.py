@@ -115,8 +115,8 @@ def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
 
 def _draw(image: Any, overlay: Any, names: Sequence[str], path: Path) -> None:
     from tutelage.deploy.inputs import drawing_mark
+    from tutelage.drawing.overlay import draw_overlay
     from tutelage.io import atomic
-    from tutelage.report.drawing import draw_overlay
 
     picture = draw_overlay(image, overlay, names)
     path.parent.mkdir(parents=True, exist_ok=True)

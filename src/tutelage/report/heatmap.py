@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tutelage.drawing.colors import text_color
 from tutelage.errors import UserError
 from tutelage.io import atomic
-from tutelage.report.colors import LEVELS, background, difference_background, text_color
+from tutelage.report.colors import LEVELS, background, difference_background
 from tutelage.report.folder import errors_of, folder_kind, read_json
 from tutelage.report.labels import MAX_LENGTH, short_labels
 from tutelage.report.maps import MARKED, LayerMaps, Numbers
