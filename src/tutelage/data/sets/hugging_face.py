@@ -17,14 +17,14 @@ from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.sets._labeled_rows import choose_columns, multi_hot
 from tutelage.data.stored_set import ImageStore, StoredImages, check_some
 from tutelage.data.transforms.geometry import PaddedCrop
-from tutelage.errors import UserError, near_misses, reason
+from tutelage.errors import NotInstalledError, UserError, near_misses, reason
 
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes
 PARTS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
 class HuggingFaceImages(ImageData):
-    """Images and classes of Hugging Face `datasets` (pip install tutelage[datasets]).
+    """Images and classes of Hugging Face `datasets` (pip install 'tutelage[datasets]').
 
     Every image has an address, so that order, resume and workers are as for any other data. The
     library keeps its own copy of what it has loaded, in its cache folder; images stay encoded
@@ -227,9 +227,7 @@ def load_source(source: str, config: str | None = None) -> dict[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise UserError(
-            "data of Hugging Face needs the package datasets; pip install tutelage[datasets]"
-        ) from error
+        raise NotInstalledError(f"the data {source}", "datasets") from error
     folder = Path(source).expanduser()
     try:
         if any((folder / name).is_file() for name in SAVED):

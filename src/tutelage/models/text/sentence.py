@@ -10,12 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from tutelage.core.modes import device_of
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.models.text.digest import weights_digest
 from tutelage.models.text.dual_encoder import DualEncoder, Items, Role, check_texts
 from tutelage.models.text.source import find_source
-
-EXTRA = "pip install 'tutelage[retrieval]'"
 
 
 class SentenceEncoder(DualEncoder):
@@ -96,9 +94,7 @@ def _load(source: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise UserError(
-            f"SentenceEncoder needs sentence-transformers, which is not installed; {EXTRA}"
-        ) from error
+        raise NotInstalledError("SentenceEncoder", "sentence_transformers") from error
     found = find_source(source)
     try:
         with _without_progress_bar():

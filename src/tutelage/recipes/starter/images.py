@@ -21,7 +21,7 @@ from tutelage.data.sets._labeled_rows import (
 )
 from tutelage.data.sets.hugging_face import SAVED
 from tutelage.data.sets.image_table import find_tables
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.recipes.starter.found import Found, class_shares, median_sides, part_counts
 
 MAX_SMALL = 64  # shorter side of images for which the small networks are chosen
@@ -159,6 +159,8 @@ def _tables(root: Path) -> list[tuple[list[str], bool]]:
             continue
         found.append((names, path.suffix.lower() == ".parquet" and _stores_images(path)))
     return found
+        except NotInstalledError:
+            raise
 
 
 def _stores_images(path: Path) -> bool:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from tutelage.cache.stored_rows import StoredRows
 from tutelage.core.collection import Collection
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.io import read_json, write_text
 from tutelage.models.text import DualEncoder
 from tutelage.models.text.ship import INDEX
@@ -209,10 +209,7 @@ def _open_encoder(folder: Path) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise UserError(
-            "queries are encoded by sentence-transformers, which is not installed; "
-            "pip install 'tutelage[retrieval]'"
-        ) from error
+        raise NotInstalledError("the text of a query", "sentence_transformers") from error
     try:
         return SentenceTransformer(str(folder), device="cpu")
     except Exception as error:  # a damaged file of any kind
