@@ -13,6 +13,9 @@ from tutelage.cli import main
 from tutelage.recipes.starter import look_at, recipe_texts, write_recipes
 from tutelage.recipes.starter.yaml_text import WIDTH
 
+# Of the library `datasets`, which leaves files open.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
 QUICK = {"epochs": 1, "eval_every": 1, "num_workers": 0}  # of teacher and student
 
 

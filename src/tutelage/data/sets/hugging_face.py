@@ -35,7 +35,7 @@ class HuggingFaceImages(ImageData):
 
     Args:
         source: a folder that `save_to_disk` wrote, one of parquet files, images or tar files that
-            `load_dataset` reads, or a name on the hub, such as `ylecun/mnist`.
+            `load_dataset` reads, a parquet file, or a name on the hub, such as `ylecun/mnist`.
         config: name of the configuration, where a source has several.
         image: column of the images; None takes the first usual name, such as `image`.
         label: column of the labels; None takes the first usual name, such as `label`.
@@ -138,10 +138,11 @@ class HuggingFaceImages(ImageData):
                     f"{where} has no column {name!r}, which data.{key} names"
                     f"{near_misses(name, rows.column_names)}"
                 )
-        if not isinstance(rows.features[columns.image], datasets.Image):
+        kind = rows.features[columns.image]
+        if not isinstance(kind, datasets.Image) and not _holds_files(kind):
             raise UserError(
-                f"the column {columns.image!r} of {where} is {rows.features[columns.image]} and no "
-                "images; set data.image to a column that is"
+                f"the column {columns.image!r} of {where} is {kind} and no images; set data.image "
+                "to a column that is"
             )
         labels = self._labels(rows, columns.label[0], where)
         encoded = rows.cast_column(columns.image, datasets.Image(decode=False))
@@ -234,13 +235,23 @@ def load_source(source: str, config: str | None = None) -> dict[str, Any]:
             loaded = datasets.load_from_disk(str(folder))
         else:
             place = str(folder) if folder.is_dir() else source
-            loaded = datasets.load_dataset(place, name=config)
+            if folder.is_file():
+                loaded = datasets.load_dataset("parquet", data_files=str(folder))
+            else:
+                loaded = datasets.load_dataset(place, name=config)
     except Exception as error:  # the network, the hub and damaged files raise nearly anything
         raise UserError(
             f"{source} cannot be loaded by datasets ({reason(error)[:200]}); check the name, or "
             "without a network give a folder of parquet files, or one that save_to_disk wrote"
         ) from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _holds_files(kind: Any) -> bool:
+    """Return whether a column holds contents of files, as tables without a record of images do."""
+    if isinstance(kind, dict):
+        kind = kind.get("bytes")
+    return getattr(kind, "dtype", None) in ("binary", "large_binary")
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
