@@ -25,9 +25,9 @@ class MultiLabelClassification(Task):
     item has a class: such entries leave the loss and the metrics. The network returns logits
     (N, num_classes), or a mapping with `logits`.
 
-    Methods that read features (RCKA, FitNet, AFD, RTK, PCKA, SSIM) work as ever. KD, DKD, DIST,
-    CKD, OFA and SRD are refused: they put the logits through a softmax, as if an item had one
-    class.
+    Methods that read features (RCKA, FitNet, AFD, RTK, PCKA, SSIM, ResidualKD) work as ever. KD,
+    DKD, DIST, CKD, OFA, SRD and RCKA with `soften` are refused: they put the logits through a
+    softmax, as if an item had one class.
 
     >>> import torch
     >>> from tutelage.core import Batch
@@ -144,7 +144,8 @@ class MultiLabelClassification(Task):
         if method.needs_one_class:
             raise UserError(
                 f"the method ({type(method).__name__}) reads logits as those of one class an item, "
-                "but here items have several; take one on features, such as RCKA, FitNet or AFD"
+                "but here items have several; take one on features, such as FitNet, AFD, or RCKA "
+                "without soften"
             )
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
