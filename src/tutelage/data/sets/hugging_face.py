@@ -9,21 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import resized_crop
-from tutelage.data._settings import check_share, check_side, check_statistics
 from tutelage.data._tables import sorted_names, text_of
-from tutelage.data.file_set import MAX_SMALL, FileSet
-from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.file_set import FileSet
+from tutelage.data.image_data import RawSplits
 from tutelage.data.sets._labeled_rows import choose_columns, multi_hot
+from tutelage.data.square_images import SquareImages
 from tutelage.data.stored_set import ImageStore, StoredImages, check_some
-from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import NotInstalledError, UserError, near_misses, reason
 
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes
 PARTS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-class HuggingFaceImages(ImageData):
+class HuggingFaceImages(SquareImages):
     """Images and classes of Hugging Face `datasets` (pip install 'tutelage[datasets]').
 
     Every image has an address, so that order, resume and workers are as for any other data. The
@@ -67,10 +65,7 @@ class HuggingFaceImages(ImageData):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
-        check_side(size)
-        check_share("data.validation", validation)
-        check_statistics("data.mean", mean)
-        check_statistics("data.std", std)
+        super().__init__(size, validation, augment, mean, std)
         self.source = source
         self.config = config
         self.image = image
@@ -78,11 +73,6 @@ class HuggingFaceImages(ImageData):
         self.train = train
         self.val = val
         self.test = test
-        self.size = size
-        self.validation = validation
-        self.augment = augment
-        self.mean = mean
-        self.std = std
         self._classes: list[str] | None = None
 
     @property
@@ -103,12 +93,6 @@ class HuggingFaceImages(ImageData):
             for part in ("val", "test")
         )
         return train, validation, test
-
-    def standard_augmentation(self) -> nn.Module:
-        """Return CIFAR's augmentation for small images, else that of ImageNet recipes."""
-        if self.size <= MAX_SMALL:
-            return PaddedCrop(self.size, padding=self.size // 8)
-        return resized_crop(self.size)
 
     def _split_names(self, known: Sequence[str]) -> dict[str, str]:
         names: dict[str, str] = {}
