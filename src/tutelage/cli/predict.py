@@ -55,11 +55,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.networks import open_run
     from tutelage.core.prediction import PredictsFromRun
     from tutelage.deploy import load
+    from tutelage.engine.hub import is_hub
+    from tutelage.io import expanded
 
-    folder = Path(arguments.source)
-    if not (folder / "student.json").is_file():
-        open_run(folder)  # says what is missing
-    model = load(folder)
+    source = arguments.source
+    if not is_hub(source) and not (expanded(source) / "student.json").is_file():
+        open_run(expanded(source))  # says what is missing
+    model = load(source)
     if isinstance(model.task, PredictsFromRun):
         if arguments.draw is not None:
             raise UserError("there is nothing to draw; leave --draw out")
@@ -93,6 +95,7 @@ def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
         UserError: If two images would be drawn to one file, or the folder is a file.
     """
     from tutelage.deploy.inputs import SUFFIX
+    from tutelage.io import expanded
 
     if out != BESIDE and Path(out).is_file():
         raise UserError(
@@ -101,8 +104,8 @@ def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
     drawings: dict[str, Path] = {}
     taken: dict[Path, str] = {}
     for source in sources:
-        image = Path(source).expanduser()
-        folder = image.parent if out == BESIDE else Path(out).expanduser()
+        image = expanded(source)
+        folder = image.parent if out == BESIDE else expanded(out)
         path = folder / f"{image.stem}{SUFFIX}.png"
         if taken.setdefault(path, source) != source:
             raise UserError(

@@ -25,7 +25,7 @@ from tutelage.data import Data
 from tutelage.data.image_input import ImageInput, as_pixels
 from tutelage.deploy.trust import check_trusted
 from tutelage.engine.calibration import Calibrates
-from tutelage.engine.checks.student_facts import FIX, StudentFacts, read_student_facts
+from tutelage.engine.checks.student_facts import FIX, STUDENT, StudentFacts, read_student_facts
 from tutelage.engine.finished_run import shipped_student
 from tutelage.engine.hub import is_hub
 from tutelage.engine.weights import weights_file
@@ -60,8 +60,8 @@ class Predictor:
         self.data: Data = recipe.data
         self.recipe = recipe
         self.facts = facts
-        self.classes = ClassMap(facts.classes or (), facts.entries.get("ids"))
-        self.temperature = float(facts.entries.get("temperature", 1.0))
+        self.classes = _class_map(facts)
+        self.temperature = _temperature(facts)
         self.transform = _input_rule(facts)
         self._network = network
 
@@ -120,9 +120,10 @@ class Predictor:
         Raises:
             UserError: As `predict`.
         """
-        if top is not None and top < 1:
+        is_number = isinstance(top, int) and not isinstance(top, bool)
+        if top is not None and not (is_number and top >= 1):
             raise UserError(
-                f"the number of answers (--top) is a whole number of at least 1, got {top}"
+                f"the number of answers (--top) is a whole number of at least 1, got {top!r}"
             )
         if isinstance(self.task, PredictsFromRun):
             answer = self.task.predictor(self.folder, NUM_ITEMS if top is None else top)
@@ -202,8 +203,12 @@ def load(run: str | Path, recipe: Recipe | None = None, *, trust_code: bool = Fa
         UserError: If there is no finished run, its files are damaged, its network cannot be built,
             or it is from the Hub and names code of unknown origin.
     """
-    folder = weights_file(run).parent if is_hub(run) else Path(run).expanduser()
-    weights_file(folder)
+    if not isinstance(run, (str, Path)):
+        raise UserError(f"a run is the path of its folder, got {type(run).__name__}")
+    weights = weights_file(run)
+    if weights.name != STUDENT[0]:
+        raise UserError(f"{run} is no folder of a run; {FIX}")
+    folder = weights.parent
     facts = read_student_facts(folder)
     if facts is None:
         raise UserError(f"{folder / 'student.json'} is missing; {FIX}")
@@ -235,12 +240,30 @@ def _recipe_of(folder: Path, facts: StudentFacts) -> Recipe:
 
 def _input_rule(facts: StudentFacts) -> ImageInput | None:
     record = facts.entries.get("input")
-    if not isinstance(record, dict):
+    if record is None:
         return None
+    if not isinstance(record, dict):
+        raise UserError(f"the 'input' in {facts.path} does not say how images enter; {FIX}")
     try:
         return ImageInput.from_record(record)
     except UserError as error:
         raise UserError(f"{facts.path}: {error}; {FIX}") from error
+
+
+def _class_map(facts: StudentFacts) -> ClassMap:
+    names = facts.classes or []
+    ids = facts.entries.get("ids")
+    if ids is not None and not (isinstance(ids, list) and len(ids) == len(names)):
+        raise UserError(f"the 'ids' in {facts.path} are not one for each class; {FIX}")
+    return ClassMap(names, ids)
+
+
+def _temperature(facts: StudentFacts) -> float:
+    value = facts.entries.get("temperature", 1.0)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        raise UserError(f"the 'temperature' in {facts.path} is no positive number; {FIX}")
+    return float(value)
 
 
 def _read(rule: ImageInput, image: Any) -> Batch:

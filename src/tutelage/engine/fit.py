@@ -26,7 +26,7 @@ from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teacher
 from tutelage.engine.trackers import Trackers
 from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
-from tutelage.io import write_json, write_tensors
+from tutelage.io import expanded, write_json, write_tensors
 from tutelage.recipes.config import Recipe
 from tutelage.recipes.rebuild import student_sections
 
@@ -59,13 +59,13 @@ def fit(
         FolderInUseError: If another process runs in the folder.
         NonFiniteError: If a term became NaN or infinite.
     """
-    folder = RunFolder(Path(out).expanduser(), writes=is_first_launched())
+    folder = RunFolder(expanded(out), writes=is_first_launched())
     text = repr(recipe) + "\n" if text is None else text
     folder.check(text, resume)
     if resume and folder.finished:
         folder.clean()
         return folder.metrics()
-    recipe, further_runs = resolve_teachers(recipe, Path(teacher_dir).expanduser())
+    recipe, further_runs = resolve_teachers(recipe, expanded(teacher_dir))
     with folder.claimed():
         return fit_claimed(recipe, folder, text, resume, [*teacher_runs, *further_runs])
 

@@ -137,6 +137,16 @@ def test_a_table_beside_class_folders_is_taken_for_the_labels(tmp_path: Path) ->
         assert look_at(tmp_path, "image-folder").classes == ["blue", "green", "red"]
 
 
+def test_a_broken_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(UserError, match=r"a\.csv is empty; write a header"):
+        look_at(tmp_path)
+    with pytest.raises(UserError, match=r"holds no train\*\.tar"):
+        look_at(tmp_path, "tar")
+    with pytest.raises(UserError, match="the folder is empty; give the one"):
+        look_at("")
+
+
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     write_listed(tmp_path)
     (tmp_path / "photos" / "7.png").write_bytes(b"\x89PNG\r\n")

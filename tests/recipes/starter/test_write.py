@@ -71,6 +71,17 @@ def test_the_first_recipe_trains(
     assert (tmp_path / "run" / "student.safetensors").is_file()
 
 
+def test_commands_for_folders_with_spaces_can_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "my däta")
+    assert main(["init", "my däta", "--out", "my recipes"]) == 0
+    said = capsys.readouterr().out
+    assert "next: tutelage plan 'my recipes/dist.yaml'\n" in said
+    assert "tutelage study 'my recipes' --seeds 3 --out 'runs/my recipes'\n" in said
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     found = look_at(write_tree(tmp_path / "data"))
     (tmp_path / "mine").mkdir()

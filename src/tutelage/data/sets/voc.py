@@ -79,7 +79,7 @@ class VOCSegmentation(ImageData):
             number is an error. None if the numbers are the classes, and 255 is none.
         crop: side of the training crops in pixels.
         shorter_side: from and to which length of the shorter side, in pixels, training images are
-            resized at random before they are cropped; for small images, take half and twice their own.
+            resized at random before they are cropped; small images want half and twice their own.
         validation: share of the training part that is held out for validation.
         augment: True resizes by `shorter_side`, crops and mirrors.
     """

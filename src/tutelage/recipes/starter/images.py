@@ -128,6 +128,8 @@ def is_tar(root: Path) -> bool:
 def read_tar(root: Path) -> Found:
     """Read images in tar shards."""
     patterns = _shards(root)
+    if not patterns:
+        raise UserError(f"{root} holds no train*.tar; give the folder of the shards")
     arguments: dict[str, Any] = {
         "root": str(root),
         **{part: patterns.get(part) for part in ("train", "val", "test")},
