@@ -105,6 +105,10 @@ def assert_queries_are_answered(run: Run) -> None:
     assert model.predict("lift wing", top=2)["documents"] == lines[0]["documents"]
     with pytest.raises(UserError, match=r"SentenceTransformer\('out/student'\) opens it"):
         _ = model.network
+    exported = run("export", "out", "--format", "safetensors")
+    assert exported.code == 2
+    assert "whose networks are not exported" in exported.err
+    assert "sentence-transformers opens out/student" in exported.err
     for folder in ("data", "cache"):
         Path(f"{folder}-away").rename(folder)
 

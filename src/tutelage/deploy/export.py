@@ -22,7 +22,7 @@ from tutelage.deploy.int8 import (
 from tutelage.deploy.latency import BATCHES, Call, latencies
 from tutelage.deploy.predictor import Predictor, load
 from tutelage.deploy.samples import images_of
-from tutelage.deploy.served import Served, served
+from tutelage.deploy.served import Served, check_exported, served
 from tutelage.engine.dry_run import num_parameters
 from tutelage.errors import UserError
 from tutelage.io import atomic, expanded, write_json
@@ -74,6 +74,7 @@ def export(
     if out is not None:
         _check_out(expanded(out), kind)
     model = load(run)
+    check_exported(model)
     parts = int8_parts(model) if int8 else None
     what = served(model, images_of(model, images))
     path = model.folder / "export" / f"student{ENDINGS[kind]}" if out is None else Path(out)

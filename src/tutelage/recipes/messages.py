@@ -229,7 +229,7 @@ def _abstract(match: Match[str], place: Place) -> str:
 
 
 def _builtin(match: Match[str], place: Place) -> str:
-    return f"{place}: a class path of a builtin function, whose arguments cannot be known"
+    return f"{place}: its class path names a builtin function, whose arguments cannot be known"
 
 
 def _no_subclasses(match: Match[str], place: Place) -> str:
