@@ -167,7 +167,7 @@ def read_index(run: Path) -> DocumentIndex:
 def beginning(text: str) -> str:
     """Return the first words of a text.
 
-    >>> beginning("a wing  in " + "very " * 40 + "slow flow")[-12:]
+    >>> beginning("a wing  in " + "very " * 40 + "slow flow")[-11:]
     'very very …'
     """
     words = " ".join(text.split())
