@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -238,6 +239,15 @@ def _rounded(values: Tensor, digits: int) -> Any:
     return [round(value, digits) if math.isfinite(value) else None for value in values.tolist()]
 
 
+def mlflow_key(name: str) -> str:
+    """Return a name of a picture with what MLflow takes in one, which is no bracket.
+
+    >>> mlflow_key("agreement/backbone[p3]")
+    'agreement/backbone_p3_'
+    """
+    return re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", name)
+
+
 def picture_action(
     tracker: Any, name: str, picture: NDArray[np.uint8], step: int
 ) -> Callable[[], Any] | None:
@@ -249,7 +259,7 @@ def picture_action(
     if tracker.name == "mlflow":
         import mlflow
 
-        return lambda: mlflow.log_image(picture, key=name, step=step)
+        return lambda: mlflow.log_image(picture, key=mlflow_key(name), step=step)
     if tracker.name == "trackio":
         import trackio
 
