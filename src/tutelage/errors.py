@@ -16,6 +16,25 @@ LIBRARIES = (
     str(Path(__file__).parent),
 )
 
+# Packages, as they are imported → the extra that brings them.
+EXTRAS = {
+    "bm25s": "retrieval",
+    "datasets": "datasets",
+    "faster_coco_eval": "detection",
+    "huggingface_hub": "hub",
+    "matplotlib": "demo",
+    "nibabel": "demo",
+    "onnx": "export",
+    "onnxruntime": "export",
+    "onnxscript": "export",
+    "pyarrow": "recommendation",
+    "ray": "ray",
+    "sentence_transformers": "retrieval",
+    "timm": "timm",
+    "tokenizers": "retrieval",
+    "transformers": "huggingface",
+}
+
 
 class UserError(ValueError):
     """A mistake that the user can fix: a wrong shape, an unknown name, a missing file.
@@ -31,6 +50,29 @@ class NonFiniteError(UserError):
     def __init__(self, term: str, message: str) -> None:
         super().__init__(message)
         self.term = term
+
+
+class NotInstalledError(UserError):
+    """A package of an extra is not installed.
+
+    >>> print(NotInstalledError("vitpose", "transformers"))
+    vitpose needs transformers, which is not installed; pip install 'tutelage[huggingface]'
+
+    Args:
+        what: needs it.
+        package: as it is imported.
+        extra: that brings it; None takes the usual one.
+        instead: what else could be done, such as `, or save it as .csv`.
+    """
+
+    def __init__(
+        self, what: str, package: str, extra: str | None = None, instead: str = ""
+    ) -> None:
+        extra = EXTRAS[package] if extra is None else extra
+        name = package.replace("_", "-")
+        super().__init__(
+            f"{what} needs {name}, which is not installed; pip install 'tutelage[{extra}]'{instead}"
+        )
 
 
 def close_names(wrong: str, names: Iterable[str], maximum: int = 3) -> list[str]:

@@ -36,6 +36,21 @@ def user_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "tutelage"
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with the home folder in place of `~`.
+
+    >>> expanded("runs/flowers").as_posix()
+    'runs/flowers'
+
+    Raises:
+        UserError: If there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"the home folder of {str(path)!r} is not known; write it out") from error
+
+
 def temporary_folder(path: Path) -> Path:
     """Make a folder of a random name beside `path`, readable by its owner alone."""
     while True:

@@ -12,7 +12,7 @@ from PIL import Image
 from tests.cli.conftest import Run
 from tests.helpers.commands import TRAIN, network, part, write_image_folder, write_recipe
 from tutelage.core import Overlay
-from tutelage.report.drawing import draw_overlay
+from tutelage.drawing.overlay import draw_overlay
 
 
 @pytest.fixture
@@ -46,6 +46,9 @@ def test_files_and_folders_are_answered_in_words_and_json(
     assert "class class" in text.splitlines()[1]
     assert len(text.splitlines()) == 2
     refuse("predict", "run", "photos/test/class1/1.png", "--top", 0, says=("(--top)",))
+    refuse("predict", "run", "", says=("an input is empty",))
+    refuse("predict", "hf://nobody", "a.png", says=("'hf://nobody' is no source of the Hub",))
+    refuse("predict", "run", "~nobody-here/a.png", says=("home folder of '~nobody-here/a.png'",))
     refuse("predict", "run", "nowhere.png", says=("there is no input nowhere.png",))
     refuse("predict", "nowhere", "a.png", says=("nowhere is no run folder",))
     Path("broken.png").write_bytes(b"no png")

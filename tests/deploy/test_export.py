@@ -170,6 +170,24 @@ def test_heat_maps_are_those_of_the_last_stack(tmp_path: Path) -> None:
     assert compare(what, "onnx", tmp_path / "a.onnx").relative <= 1e-5
 
 
+def test_a_wrong_place_or_number_is_said_before_anything_is_written(
+    classifier: Path, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"a picture")
+    for options, says in (
+        ({"out": tmp_path}, "--out takes a file, and .* is a folder"),
+        ({"out": photo}, r"photo.png is there and is no .onnx file; choose another --out"),
+        ({"opset": 900}, r"the opset \(--opset\) is a number from 7 to \d+, got 900"),
+        ({"tolerance": -1.0}, "the tolerance is a number from 0 on, got -1"),
+        ({"tolerance": float("nan")}, "the tolerance is a number from 0 on, got nan"),
+    ):
+        with pytest.raises(UserError, match=says):
+            export(classifier, **options)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == [photo]
+    assert photo.read_bytes() == b"a picture"
+
+
 def test_what_differs_is_not_kept(
     classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,8 +72,9 @@ def test_one_image_may_be_a_path_a_picture_or_pixels(classifier: Path) -> None:
     assert model.transform(larger).shape == (3, 8, 8)
     with pytest.raises(UserError, match="an image is a path, a PIL image, or a tensor"):
         model.predict(3)
-    with pytest.raises(UserError, match="--top"):
-        model.predict(file, top=0)
+    for top in (0, 2.5, True, "3"):
+        with pytest.raises(UserError, match="--top"):
+            model.predict(file, top=top)  # type: ignore[arg-type]
 
 
 def test_boxes_come_with_the_category_ids_of_the_data(boxes: Path, tmp_path: Path) -> None:
@@ -132,9 +133,67 @@ def test_a_run_made_in_python_needs_its_recipe(tmp_path: Path) -> None:
     assert len(answer["classes"]) == 5
 
 
+def test_a_picture_is_read_as_its_file_is(classifier: Path, tmp_path: Path) -> None:
+    """Of 16 bits, lying on its side, or transparent."""
+    model = load(classifier)
+    deep = Image.fromarray(torch.linspace(0, 65535, 80).view(8, 10).numpy().astype(np.uint16))
+    deep.save(tmp_path / "deep.png")
+    lying = Image.fromarray(np.arange(240, dtype=np.uint8).reshape(8, 10, 3))
+    exif = lying.getexif()
+    exif[0x0112] = 6
+    lying.save(tmp_path / "lying.png", exif=exif)
+    Image.new("RGBA", (9, 8), (200, 0, 0, 40)).save(tmp_path / "clear.png")
+    for name in ("deep", "lying", "clear"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            picture.load()
+        assert model.predict(picture) == model.predict(tmp_path / f"{name}.png"), name
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (torch.full((3, 8, 8), 200.0), r"are in \[0, 1\], got 200 to 200; divide by 255"),
+        (torch.full((3, 8, 8), -2.1), r"do not normalize: the network does it"),
+        (torch.full((3, 8, 8), float("nan")), r"are in \[0, 1\], got nan to nan"),
+        (torch.zeros(3, 0, 8), r"an image has pixels, got a tensor of shape \(3, 0, 8\)"),
+    ],
+)
+def test_a_tensor_that_is_no_image_is_refused(
+    classifier: Path, image: torch.Tensor, says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        load(classifier).predict(image)
+
+
+@pytest.mark.parametrize(
+    ("entries", "says"),
+    [
+        ({"temperature": "warm"}, "'temperature' in .* is no positive number"),
+        ({"temperature": 0}, "'temperature' in .* is no positive number"),
+        ({"ids": [1]}, "'ids' in .* are not one for each class"),
+        ({"input": "x"}, "'input' in .* does not say how images enter"),
+    ],
+)
+def test_a_damaged_record_is_named(
+    classifier: Path, tmp_path: Path, entries: dict[str, object], says: str
+) -> None:
+    folder = alone(classifier, tmp_path / "student")
+    facts = json.loads((folder / "student.json").read_text())
+    (folder / "student.json").write_text(json.dumps(facts | entries))
+    with pytest.raises(UserError, match=says):
+        load(folder)
+
+
 def test_what_is_no_run_is_said(tmp_path: Path, classifier: Path) -> None:
     with pytest.raises(UserError, match="there are no weights at"):
         load(tmp_path)
+    with pytest.raises(UserError, match=r"student.json is no folder of a run"):
+        load(classifier / "student.json")
+    with pytest.raises(UserError, match="is the path of its folder, got int"):
+        load(3)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="home folder of '~nobody-here/x' is not known"):
+        load("~nobody-here/x")
+    assert load(classifier / "student.safetensors").folder == classifier
     folder = alone(classifier, tmp_path / "student")
     facts = json.loads((folder / "student.json").read_text())
     facts["input"]["resize"] = "somehow"

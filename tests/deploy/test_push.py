@@ -124,6 +124,19 @@ def test_a_folder_is_replaced_by_a_later_push_and_nothing_else_is(
         push(classifier, "flowers")
 
 
+def test_damaged_weights_and_an_empty_license_are_not_shared(
+    classifier: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(classifier, tmp_path / "run")
+    weights = tmp_path / "run/student.safetensors"
+    with pytest.raises(UserError, match="the license is empty"):
+        push(tmp_path / "run", str(tmp_path / "shared"), license=" ")
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"student.safetensors cannot be read as safetensors"):
+        push(tmp_path / "run", str(tmp_path / "shared"))
+    assert not (tmp_path / "shared").exists()
+
+
 def test_a_hub_takes_it_and_gives_it_back(
     hub: Hub, classifier: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ from tutelage.cache import CachedTeacher
 from tutelage.core import Batch, Overlay
 from tutelage.core.task import Metrics
 from tutelage.data import ArraySet, ImageData
+from tutelage.drawing.overlay import TITLE_HEIGHT
 from tutelage.engine import Recipe, StudentConfig, fit
 from tutelage.engine.evaluate import EvalLoading
 from tutelage.engine.previews import save_previews
@@ -243,7 +244,9 @@ def test_masks_are_bytes_and_large_images_shrink(tmp_path: Path) -> None:
 
 
 def test_boxes_shrink_with_their_image(tmp_path: Path) -> None:
-    save_previews(make_ready(400, Corners(), classes=["a", "b"]), tmp_path)
+    drawn = save_previews(make_ready(400, Corners(), classes=["a", "b"]), tmp_path)
+    assert list(drawn) == ["previews/0", "previews/1", "previews/2"]
+    assert drawn["previews/0"].shape == (256 + TITLE_HEIGHT, 3 * 512, 3)
     first = pictures_of(tmp_path)["images"][0]
     assert (first["width"], first["height"]) == (512, 256)
     assert first["truth"] == {"boxes": [[256, 128, 512, 256]], "labels": [1], "scores": None}

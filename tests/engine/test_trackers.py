@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from tests.helpers.masks import write_voc_masks
 from tests.helpers.runs import make_recipe
-from tutelage import KD, Baseline, UserError
-from tutelage.engine import fit
-from tutelage.engine.previews import map_picture
+from tutelage import KD, PCKA, Baseline, UserError, models
+from tutelage.data import VOCSegmentation
+from tutelage.drawing.maps import map_picture
+from tutelage.drawing.overlay import TITLE_HEIGHT
+from tutelage.engine import Recipe, StudentConfig, TeacherConfig, TrainConfig, fit
 from tutelage.engine.run_folder import RunFolder
+from tutelage.tasks import Segmentation
 
 TEXT = "seed: 0\ntrain:\n  epochs: 3\n"
 
@@ -55,6 +62,34 @@ def test_tensorboard_has_the_figures_the_recipe_and_the_maps(
     text = read.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "    epochs: 3" in text.replace("      ", "    ")
     assert "_hparams_/session_start_info" in read.summary_metadata
+
+
+def test_tensorboard_has_images_with_what_was_found(tmp_path: Path) -> None:
+    voc = write_voc_masks(tmp_path / "voc", {"train": 4, "val": 2})
+    unet = partial(models.unet, num_classes=3, width=4, convs=1)
+    recipe = Recipe(
+        data=VOCSegmentation(
+            str(voc), names=["background", "red", "green"], validation=0.25, augment=False
+        ),
+        task=Segmentation(num_classes=3),
+        student=StudentConfig(unet()),
+        method=PCKA({"down1": "down1"}, patch_size=4),
+        teacher=TeacherConfig(unet(), preflight=False),
+        train=TrainConfig(epochs=1, batch_size=2, num_threads=1, log_with=("tensorboard",)),
+        num_labels=None,
+    )
+    assert fit(recipe, tmp_path / "run") is not None
+    read = events(tmp_path / "run")
+    assert sorted(read.Tags()["images"]) == ["agreement/down1", "previews/0", "previews/1"]
+    (event,) = read.Images("previews/0")
+    assert event.step == RunFolder(tmp_path / "run").records()[-1]["step"]
+    with Image.open(tmp_path / "run/pictures/0.jpg") as image:
+        width, height = image.size
+    assert (event.width, event.height) == (3 * width, height + TITLE_HEIGHT)
+    sheet = np.array(Image.open(io.BytesIO(event.encoded_image_string)))
+    panels = [sheet[TITLE_HEIGHT:, n * width : (n + 1) * width] for n in range(3)]
+    assert not np.array_equal(panels[0], panels[1])  # the truth, and what an epoch learned of it
+    assert (sheet[:TITLE_HEIGHT, :width] > 200).any()  # a title
 
 
 def test_a_tracker_that_fails_does_not_end_the_run(

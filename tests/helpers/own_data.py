@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
@@ -125,11 +126,36 @@ def write_mask_lists(root: Path) -> Path:
     return write_voc_masks(root, {"train": 12, "val": 4})
 
 
+def write_parquet(root: Path) -> Path:
+    """Write images into parquet files as a clone of a data set of the Hub has them."""
+    datasets = pytest.importorskip("datasets")
+    names = list(COLORS)
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=names)}
+    )
+    (root / "data").mkdir(parents=True)
+    for first, (part, count) in enumerate({"train": 48, "test": 12}.items()):
+        rows = [image_bytes(root, number, 100 * first + number) for number in range(count)]
+        labels = [number % 3 for number in range(count)]
+        table = datasets.Dataset.from_dict({"image": rows, "label": labels}, features=features)
+        table.to_parquet(str(root / f"data/{part}-00000-of-00001.parquet"))
+    return root
+
+
+def image_bytes(folder: Path, color: int, number: int) -> dict[str, bytes | None]:
+    """Return an image as a row of a table has it."""
+    path = write_image(folder / "x.png", list(COLORS.values())[color % 3], number)
+    content = path.read_bytes()
+    path.unlink()
+    return {"bytes": content, "path": None}
+
+
 # Layout -> what writes it, what it is for, and the recipe to start with.
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "image-folder": (write_tree, "classification", "dist"),
     "table": (write_listed, "classification", "dist"),
     "multi-label": (write_multi_label, "multi-label classification", "rcka"),
+    "parquet": (write_parquet, "classification", "dist"),
     "tar": (write_shards, "classification", "dist"),
     "coco": (write_boxes, "detection", "pcka"),
     "voc-masks": (write_mask_lists, "segmentation", "pcka"),

@@ -15,6 +15,7 @@ arguments that returns a new method:
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -36,6 +37,7 @@ from tests.methods.harness import (
     assert_close,
     distill,
     gradients_on_rank,
+    image_batch,
     linear_batch,
     linear_gradient,
     two_ranks,
@@ -44,7 +46,7 @@ from tutelage.core import CombinedMethod, Distiller, FrozenTeacher, Method, NoTe
 from tutelage.errors import UserError
 from tutelage.methods import KD, RCKA, FitNet
 from tutelage.models import small_cnn
-from tutelage.tasks import Classification
+from tutelage.tasks import Classification, MultiLabelClassification
 
 MakeMethod = Callable[[], Method]
 Loss = Callable[..., Any]
@@ -133,6 +135,37 @@ def test_every_trainable_part_of_the_method_is_trained(name: str) -> None:
     for part, parameter in distiller.method.named_parameters():
         assert parameter.grad is not None, part
         assert parameter.grad.abs().sum() > 0, part
+
+
+SEVERAL_LABELS = dataclasses.replace(
+    IMAGES,
+    batch=lambda: (image_batch()[0], (torch.arange(120).reshape(12, 10) % 3 == 0).float()),
+    task=lambda: MultiLabelClassification(num_classes=10),
+)
+ONE_CLASS = {"CKD", "DIST", "DKD", "KD", "OFA", "SRD", "CombinedMethod"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make for name, make in EXAMPLES.items() if SETTINGS[name] is IMAGES]
+    + [lambda: RCKA(soften="intra")],
+    ids=[name for name in EXAMPLES if SETTINGS[name] is IMAGES] + ["rcka softened"],
+)
+def test_a_method_trains_with_several_labels_an_item_or_refuses_them(make: MakeMethod) -> None:
+    method = make()
+    if type(method).__name__ in ONE_CLASS or getattr(method, "soften", None):
+        with pytest.raises(UserError, match="reads logits as those of one class an item, but"):
+            distill(method, setting=SEVERAL_LABELS)
+        return
+    distiller = distill(method, setting=SEVERAL_LABELS)
+    parameters = list(distiller.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.SGD(parameters, lr=0.01)
+    terms = distiller(SEVERAL_LABELS.batch(), progress=1.0)
+    assert all(bool(term.isfinite()) for term in terms.values())
+    sum(terms.values()).backward()
+    optimizer.step()
+    assert any(not torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
 
 
 @every_example

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import tutelage
 from tests.cli.conftest import Run
 from tests.helpers.texts import write_beir, write_word_vectors
+from tutelage import UserError
 from tutelage.core import Batch
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.trainer import Trainer
@@ -81,9 +83,34 @@ def test_plan_train_evaluate_and_resume(run: Run, options: list[str]) -> None:
     if Path("out/student").is_dir():  # with sentence-transformers
         index = json.loads(Path("out/student/index.json").read_text())
         assert index["texts"] == facts["corpus"]
+        assert_queries_are_answered(run)
     again = run("train", recipe, "--out", "out", "--resume", *options)
     assert again.code == 0
     assert again.out == trained.out
+
+
+def assert_queries_are_answered(run: Run) -> None:
+    """Without the data and the vectors of the teacher, after `tutelage train`."""
+    for folder in ("data", "cache"):
+        Path(folder).rename(f"{folder}-away")
+    answer = run("predict", "out", "lift wing", "hot plate", "--top", "2", "--json")
+    assert answer.code == 0, answer.err
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    assert [line["input"] for line in lines] == ["lift wing", "hot plate"]
+    assert [sorted(entry) for entry in lines[0]["documents"]] == [["id", "score", "text"]] * 2
+    text = run("predict", "out", "lift wing", "--top", "2").out.splitlines()
+    assert text[0] == "lift wing"
+    assert text[1].split()[:3] == ["1", "id", lines[0]["documents"][0]["id"]]
+    model = tutelage.load("out")
+    assert model.predict("lift wing", top=2)["documents"] == lines[0]["documents"]
+    with pytest.raises(UserError, match=r"SentenceTransformer\('out/student'\) opens it"):
+        _ = model.network
+    exported = run("export", "out", "--format", "safetensors")
+    assert exported.code == 2
+    assert "whose networks are not exported" in exported.err
+    assert "sentence-transformers opens out/student" in exported.err
+    for folder in ("data", "cache"):
+        Path(f"{folder}-away").rename(folder)
 
 
 @pytest.mark.parametrize("row", ["baseline", "embed_distill_generated"])

@@ -9,8 +9,8 @@ import pytest
 
 from tests.helpers.browser import Browser
 from tests.report.conftest import HOSTILE
+from tutelage.drawing.colors import contrast
 from tutelage.report import write_report
-from tutelage.report.colors import contrast
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,8 @@ from PIL import Image
 from torchmetrics.functional.segmentation import mean_iou
 
 from tutelage import UserError
-from tutelage.report.masks import (
-    CLASS_ALPHA,
-    NO_CLASS,
-    OUTLINE_ALPHA,
-    class_color,
-    class_labels,
-    mask_agreement,
-    mask_picture,
-    read_mask,
-)
+from tutelage.drawing.masks import CLASS_ALPHA, NO_CLASS, OUTLINE_ALPHA, class_color
+from tutelage.report.masks import class_labels, mask_agreement, mask_picture, read_mask
 
 NAMES = ["background", "cat", "dog"]
 

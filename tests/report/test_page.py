@@ -15,9 +15,10 @@ from tests.report.conftest import HOSTILE
 from tutelage import UserError
 from tutelage.analysis.study import collect, summarize
 from tutelage.cli import main
+from tutelage.drawing.colors import contrast, text_color
 from tutelage.io import write_json
 from tutelage.report import write_report
-from tutelage.report.colors import LEVELS, background, contrast, text_color
+from tutelage.report.colors import LEVELS, background
 from tutelage.report.maps import LayerMaps, MapView
 
 

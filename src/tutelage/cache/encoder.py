@@ -151,6 +151,10 @@ class CachedEncoder(DualEncoder):
         """Return those of the encoder."""
         return self.encoder.sentence_modules()
 
+    def prompts(self) -> dict[str, str]:
+        """Return those of the encoder."""
+        return self.encoder.prompts()
+
     def _compute(
         self, collection: Collection, role: Role, done: int
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -146,11 +146,11 @@ def _version(name: str) -> str | None:
 
 
 def _chosen_device(has_gpus: bool) -> str:
-    """Return the device that Accelerate takes without being told otherwise."""
+    """Return the device that Accelerate takes by default, or that the environment asks for."""
     import torch
 
-    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y")
-    if told:
+    uses_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y")
+    if uses_cpu:
         return "cpu (ACCELERATE_USE_CPU)"
     if has_gpus:
         return "cuda"

@@ -79,6 +79,7 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{record['file']}  {_size(record['bytes'])}, {opset}written by {record['writer']}",
         f"  images {shape} in [0, 1] → {', '.join(record['outputs'])}; mean and std {inside}",
+        *([] if record["decision"] is None else [f"  {record['decision']['text']}"]),
         f"  run by itself on {check['images']} images: largest difference "
         f"{check['largest_difference']:.2g}, relative {check['relative_difference']:.2g} "
         f"(tolerance {check['tolerance']:g})",

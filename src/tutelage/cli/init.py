@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 
 from tutelage.cli._parser import Commands, add_command
 
@@ -40,6 +41,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     print(found.describe())
     print(f"written: {', '.join(str(path) for path in paths)}")
     print("all share _setting.yaml, where comments say what to change")
-    print(f"next: tutelage plan {paths[0]}")
-    print(f"      tutelage study {arguments.out} --seeds 3 --out runs/{Path(arguments.out).name}")
+    out = Path(arguments.out)
+    print(f"next: tutelage plan {quote(str(paths[0]))}")
+    print(
+        f"      tutelage study {quote(arguments.out)} --seeds 3 --out {quote(f'runs/{out.name}')}"
+    )
     return 0

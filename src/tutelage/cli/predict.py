@@ -17,6 +17,7 @@ tutelage predict runs/flowers rose.jpg photos/ --top 3
 tutelage predict runs/mouse frames/*.png --draw
 tutelage predict runs/detector photos/ --draw drawn --json
 tutelage predict runs/citeulike-unkd 42 17 --top 20
+tutelage predict runs/cranfield "heat transfer in slip flow" --top 5
 """
 
 
@@ -33,7 +34,7 @@ def register(commands: Commands) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="what the task reads: image files, folders of images, ids of users",
+        help="what the task reads: image files, folders of images, ids of users, texts of queries",
     )
     command.add_argument(
         "--draw",
@@ -54,11 +55,13 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.cli.networks import open_run
     from tutelage.core.prediction import PredictsFromRun
     from tutelage.deploy import load
+    from tutelage.engine.hub import is_hub
+    from tutelage.io import expanded
 
-    folder = Path(arguments.source)
-    if not (folder / "student.json").is_file():
-        open_run(folder)  # says what is missing
-    model = load(folder)
+    source = arguments.source
+    if not is_hub(source) and not (expanded(source) / "student.json").is_file():
+        open_run(expanded(source))  # says what is missing
+    model = load(source)
     if isinstance(model.task, PredictsFromRun):
         if arguments.draw is not None:
             raise UserError("there is nothing to draw; leave --draw out")
@@ -92,6 +95,7 @@ def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
         UserError: If two images would be drawn to one file, or the folder is a file.
     """
     from tutelage.deploy.inputs import SUFFIX
+    from tutelage.io import expanded
 
     if out != BESIDE and Path(out).is_file():
         raise UserError(
@@ -100,8 +104,8 @@ def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
     drawings: dict[str, Path] = {}
     taken: dict[Path, str] = {}
     for source in sources:
-        image = Path(source).expanduser()
-        folder = image.parent if out == BESIDE else Path(out).expanduser()
+        image = expanded(source)
+        folder = image.parent if out == BESIDE else expanded(out)
         path = folder / f"{image.stem}{SUFFIX}.png"
         if taken.setdefault(path, source) != source:
             raise UserError(
@@ -114,8 +118,8 @@ def _drawings(sources: Sequence[str], out: str) -> dict[str, Path]:
 
 def _draw(image: Any, overlay: Any, names: Sequence[str], path: Path) -> None:
     from tutelage.deploy.inputs import drawing_mark
+    from tutelage.drawing.overlay import draw_overlay
     from tutelage.io import atomic
-    from tutelage.report.drawing import draw_overlay
 
     picture = draw_overlay(image, overlay, names)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ class Recorded:
 
     Attributes:
         value: the tensor itself.
-        version: how often it had been changed in place; None if that cannot be told.
+        version: how often it had been changed in place; None if that is not known.
         copy: made in the hook unless the tap is known to need none.
         had_gradients: whether gradients were on when the layer ran.
     """

@@ -78,7 +78,7 @@ def check_second_pass(
 def _without_last_item(
     first: Step, inputs: tuple[Any, ...], taps: FeatureTaps, teacher: Teacher
 ) -> Step | None:
-    """Return what the networks give without the last item; None if that cannot be told."""
+    """Return what the networks give without the last item; None if that is not known."""
     count = num_items(inputs)
     if count is None or count < 2:
         return None

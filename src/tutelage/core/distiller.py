@@ -168,12 +168,13 @@ class Distiller(nn.Module):
 
         Raises:
             UserError: If an output is NaN or infinite or has no row for each item, if the teacher
-                gives other outputs or buffers in each pass, if the method cannot use the outputs or
-                has no term left, if it trains parts beside a student in half precision, or if the
-                whole student is frozen.
+                gives other outputs or buffers in each pass, if the method cannot use the outputs,
+                has no term left or means nothing for the task, if it trains parts beside a student
+                in half precision, or if the whole student is frozen.
         """
         refuse_shared(self.student, self.teacher.models())  # parts may have been exchanged since
         refuse_frozen(self.student)
+        self.task.check_method(self.method)
         batch = Batch.of(batch)
         self.method.on_step_start(1.0)
         with torch.no_grad(), eval_mode(self.student):

@@ -106,6 +106,15 @@ class HasOutputs(Protocol):
 
 
 @runtime_checkable
+class DescribesOutputs(Protocol):
+    """A task that says how the tensors of an exported network become decisions."""
+
+    def output_info(self) -> Mapping[str, Any]:
+        """Return it, as JSON can hold it; the key `text` is for people."""
+        ...
+
+
+@runtime_checkable
 class PredictsFromRun(Protocol):
     """A task that answers from files that it wrote into the run, see `Task.export`."""
 

@@ -93,20 +93,37 @@ def decode_stream(
     Raises:
         UserError: If it is truncated or no image, or its range is not known.
     """
-    import numpy as np
     from PIL import Image
 
     try:
         with open_stream() as stream, Image.open(stream) as file:
             file.load()
-            image = _to_rgb(file, name)
-            # Pillow puts TIFF files upright by itself.
-            is_tiff = file.format == "TIFF"
-            orientation = 1 if is_tiff else int(file.getexif().get(ORIENTATION, 1))
+            return rgb_pixels(file, name, annotated_size)
     except UserError:
         raise
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise UserError(f"{name} cannot be decoded as an image ({error}); {advice}") from error
+
+
+def rgb_pixels(
+    file: Any, name: str | Path, annotated_size: tuple[int, int] | None = None
+) -> Tensor:
+    """Return a PIL image as uint8 (3, H, W), as `decode_image` does.
+
+    Args:
+        file: the image, whose pixels are loaded.
+        name: of the image, for messages.
+        annotated_size: as in `decode_image`.
+
+    Raises:
+        UserError: If its range is not known.
+    """
+    import numpy as np
+    from PIL import Image
+
+    image = _to_rgb(file, name)
+    # Pillow puts TIFF files upright by itself.
+    orientation = 1 if file.format == "TIFF" else int(file.getexif().get(ORIENTATION, 1))
     if orientation in UPRIGHT and annotated_size != image.size:
         upright = image.transpose(Image.Transpose[UPRIGHT[orientation]])
         if annotated_size is None or annotated_size == upright.size:

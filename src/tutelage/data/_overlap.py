@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 CHUNK = 1000  # files that a thread looks at in one go
 PIECE = 4096  # bytes from the middle of a file, which are compared first
@@ -15,6 +16,7 @@ BLOCK = 2**20  # bytes that are hashed at once
 # Files of so few bytes hold one color or little more, and are equal without being copies.
 SIMPLE = 200
 
+PartT = TypeVar("PartT")
 Member = tuple[int, Path]
 """Which part, and an image of it."""
 
@@ -69,6 +71,27 @@ def warn_copies(parts: Mapping[str, Sequence[Path]], root: Path | str) -> None:
     warn_repeated(images, f"{train} of {root}")
     for name, paths in others:
         warn_shared(images, paths, f"{train} and {name} of {root}")
+
+
+def read_parts(
+    names: tuple[str, str | None, str | None],
+    read: Callable[[str, bool], PartT],
+    paths_of: Callable[[PartT], Sequence[Path]],
+    root: Path | str,
+) -> tuple[PartT, PartT | None, PartT | None]:
+    """Return the parts that have a name, and warn of images that are in two of them.
+
+    Args:
+        names: of training, validation and test; None for a part that is cut from another one.
+        read: returns a part by its name; it is also given whether that is the training part.
+        paths_of: returns the images of a part.
+        root: names the data set, for the messages.
+    """
+    train = read(names[0], True)
+    validation, test = (None if name is None else read(name, False) for name in names[1:])
+    parts = zip(names, (train, validation, test), strict=True)
+    warn_copies({str(name): paths_of(part) for name, part in parts if part is not None}, root)
+    return train, validation, test
 
 
 def _equal_files(

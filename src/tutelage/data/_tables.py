@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data._text import is_file, iterate_lines
-from tutelage.errors import UserError, near_misses, reason
+from tutelage.errors import NotInstalledError, UserError, near_misses, reason
 
 TABLE_ENDINGS = (".csv", ".tsv", ".parquet")
 SEPARATORS = (",", "\t", ";")
@@ -81,8 +81,9 @@ def column_names(path: Path) -> list[str]:
         UserError: If it is no table.
     """
     if path.suffix.lower() == ".parquet":
+        parquet = _pyarrow(path)
         try:
-            return [str(name) for name in _pyarrow(path).read_schema(path).names]
+            return [str(name) for name in parquet.read_schema(path).names]
         except Exception as error:  # a damaged file makes the reader raise nearly anything
             raise UserError(f"{path} cannot be read as parquet ({reason(error)})") from error
     for _, line in iterate_lines(path, "save it as UTF-8"):
@@ -161,8 +162,6 @@ def _pyarrow(path: Path) -> Any:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(
-            f"{path} is a parquet file, for which pyarrow is needed; pip install pyarrow, or save "
-            "it as .csv"
-        ) from error
+        what = f"{path} is a parquet file, which"
+        raise NotInstalledError(what, "pyarrow", instead=", or save it as .csv") from error
     return parquet

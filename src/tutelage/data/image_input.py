@@ -16,6 +16,9 @@ Resize = Literal["none", "center-crop", "stretch", "region"]
 BatchOf = Literal["tensor", "list"]
 
 
+OVERSHOOT = 0.5  # of floats beyond [0, 1]; normalized ones go further
+
+
 @dataclass(frozen=True)
 class ImageInput:
     """The rule by which the images of a data set enter a network in evaluation.
@@ -114,23 +117,40 @@ class ImageInput:
         ]
 
 
+def _check_values(image: Tensor) -> None:
+    """Raise for a tensor without pixels, and for floats that are not in [0, 1].
+
+    A resized image may be a little outside of it.
+    """
+    if not image.numel():
+        raise UserError(f"an image has pixels, got a tensor of shape {tuple(image.shape)}")
+    if not image.is_floating_point():
+        return
+    low, high = (float(value) for value in image.detach().float().aminmax())
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):  # also NaN
+        raise UserError(
+            f"the floats of an image are in [0, 1], got {low:.3g} to {high:.3g}; divide by 255 "
+            "what goes that far, and do not normalize: the network does it"
+        )
+
+
 def as_pixels(image: Any) -> Tensor:
     """Return an image file, a PIL image or a tensor as (C, H, W).
 
     Raises:
         UserError: If it is none of these, or cannot be decoded.
     """
-    import numpy as np
     from PIL import Image
 
-    from tutelage.data._files import decode_image
+    from tutelage.data._files import decode_image, rgb_pixels
 
     if isinstance(image, (str, Path)):
         return decode_image(Path(image).expanduser())
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
+        return rgb_pixels(image, "that was given")
     is_tensor = isinstance(image, Tensor) and image.ndim == 3
     if is_tensor and (image.dtype == torch.uint8 or image.is_floating_point()):
+        _check_values(image)
         return cast("Tensor", image)
     raise UserError(
         "an image is a path, a PIL image, or a tensor (C, H, W) of uint8 or of floats in [0, 1], "

@@ -17,6 +17,7 @@ from tutelage.engine.run_folder import RunFolder
 # Task -> the kind of task by which the Hub lists models.
 PIPELINES = {
     "Classification": "image-classification",
+    "MultiLabelClassification": "image-classification",
     "OpenSetClassification": "image-classification",
     "Detection": "object-detection",
     "Segmentation": "image-segmentation",
@@ -160,18 +161,18 @@ def _teacher(facts: CardFacts) -> str | None:
 def _figures(facts: CardFacts) -> str:
     """Return the table: this student, the mean and spread over seeds, the teacher."""
     several = len(facts.seeds) > 1
-    taught = (facts.metrics.get("teacher") or {}).get("test", {})
+    teacher = (facts.metrics.get("teacher") or {}).get("test", {})
     titles = ["test", "this student"]
     titles += [f"mean ± standard deviation of {len(facts.seeds)} seeds"] if several else []
-    titles += ["teacher"] if taught else []
+    titles += ["teacher"] if teacher else []
     rows = [titles, ["---"] * len(titles)]
     for name, value in facts.metrics["test"].items():
         row = [name, _number(value)]
         if several:
             values = [metrics[name] for metrics in facts.seeds.values() if name in metrics]
             row.append(_spread(values))
-        if taught:
-            row.append(_number(taught[name]) if name in taught else "–")
+        if teacher:
+            row.append(_number(teacher[name]) if name in teacher else "–")
         rows.append(row)
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     if several:

@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 import torch
 
+from tutelage.core.prediction import DescribesOutputs
 from tutelage.deploy.check import compare
-from tutelage.deploy.formats import ENDINGS, Format, require, write_format
+from tutelage.deploy.formats import ENDINGS, Format, opset_of, require, write_format
 from tutelage.deploy.int8 import (
     SessionNetwork,
     accuracy,
@@ -21,10 +22,10 @@ from tutelage.deploy.int8 import (
 from tutelage.deploy.latency import BATCHES, Call, latencies
 from tutelage.deploy.predictor import Predictor, load
 from tutelage.deploy.samples import images_of
-from tutelage.deploy.served import Served, served
+from tutelage.deploy.served import Served, check_exported, served
 from tutelage.engine.dry_run import num_parameters
 from tutelage.errors import UserError
-from tutelage.io import atomic, write_json
+from tutelage.io import atomic, expanded, write_json
 from tutelage.provenance import provenance
 from tutelage.recipes import parse_recipe
 
@@ -66,13 +67,18 @@ def export(
         raise UserError(f"there is no format {kind!r}; known are {list(get_args(Format))}")
     if kind != "onnx" and (int8 or opset is not None):
         raise UserError("--int8 and --opset are for --format onnx; leave them out")
+    if not tolerance >= 0:  # also NaN
+        raise UserError(f"the tolerance is a number from 0 on, got {tolerance:g}")
     if kind == "onnx":
         require("onnx", "onnxscript", "onnxruntime")
+    if out is not None:
+        _check_out(expanded(out), kind)
     model = load(run)
+    check_exported(model)
     parts = int8_parts(model) if int8 else None
     what = served(model, images_of(model, images))
     path = model.folder / "export" / f"student{ENDINGS[kind]}" if out is None else Path(out)
-    path = path.expanduser()
+    path = expanded(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     record = _written(what, kind, path, opset, tolerance)
     record |= _description(what, model, kind)
@@ -101,6 +107,15 @@ def export(
     return record
 
 
+def _check_out(path: Path, kind: Format) -> None:
+    """Refuse a folder, and a file of another kind, which would be lost."""
+    if path.is_dir():
+        raise UserError(f"--out takes a file, and {path} is a folder; give {path / 'student'}")
+    ending = Path(f"student{ENDINGS[kind]}").suffix
+    if path.is_file() and path.suffix not in ("", ending):
+        raise UserError(f"{path} is there and is no {ending} file; choose another --out")
+
+
 def _written(
     what: Served, kind: Format, path: Path, opset: int | None, tolerance: float
 ) -> dict[str, Any]:
@@ -119,7 +134,7 @@ def _written(
         "format": kind,
         "bytes": path.stat().st_size,
         "writer": writer,
-        "opset": _opset(path) if kind == "onnx" else None,
+        "opset": opset_of(path) if kind == "onnx" else None,
         "check": {
             "images": found.num_images,
             "largest_difference": found.largest,
@@ -131,6 +146,7 @@ def _written(
 
 def _description(what: Served, model: Predictor, kind: Format) -> dict[str, Any]:
     facts = model.facts
+    task: Any = model.task
     is_inside = kind != "safetensors"
     return {
         "input": {
@@ -145,14 +161,8 @@ def _description(what: Served, model: Predictor, kind: Format) -> dict[str, Any]
         "classes": list(model.classes.names),
         "ids": None if model.classes.ids is None else list(model.classes.ids),
         "task": type(model.task).__name__,
+        "decision": dict(task.output_info()) if isinstance(task, DescribesOutputs) else None,
     }
-
-
-def _opset(path: Path) -> int:
-    import onnx
-
-    opsets = onnx.load(str(path), load_external_data=False).opset_import
-    return int(next(entry.version for entry in opsets if entry.domain in ("", "ai.onnx")))
 
 
 def _latency(model: Predictor, what: Served, calls: dict[str, Call]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +24,8 @@ ENDINGS: dict[str, str] = {
     "safetensors": ".safetensors",
 }
 INPUT = "images"
+MIN_OPSET = 7  # of PyTorch's exporters,
+MAX_OLD_OPSET = 20  # and the highest of the one on TorchScript
 
 
 def write_format(served: Served, kind: Format, path: Path, opset: int | None) -> str:
@@ -41,7 +46,7 @@ def write_format(served: Served, kind: Format, path: Path, opset: int | None) ->
         return "safetensors"
     # Warnings of the exporters are about their own future and about Python values in traces; that
     # the file gives the network's outputs is checked on real images of several sizes.
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet_exporter():
         warnings.simplefilter("ignore")
         if kind == "onnx":
             return _write_onnx(served, path, opset)
@@ -50,8 +55,20 @@ def write_format(served: Served, kind: Format, path: Path, opset: int | None) ->
         return _write_program(served, path)
 
 
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep what the exporter logs off the screen, such as tracebacks of conversions it gives up."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def _write_onnx(served: Served, path: Path, opset: int | None) -> str:
     require("onnx", "onnxscript")
+    _check_opset(opset)
     problem: Exception | None = None
     if not served.takes_list:  # torch.export cannot follow how detectors choose their boxes
         try:
@@ -67,10 +84,14 @@ def _write_onnx(served: Served, path: Path, opset: int | None) -> str:
                 opset_version=opset,
                 verbose=False,
             )
-            return "torch.export"
+            if opset in (None, opset_of(path)):
+                return "torch.export"
+            problem = ValueError(f"torch.export writes opset {opset_of(path)} and not {opset}")
         except Exception as error:  # anything in the network's own code
             problem = error
     try:
+        if opset is not None and opset > MAX_OLD_OPSET:
+            raise problem or ValueError(f"detectors are written with opsets to {MAX_OLD_OPSET}")
         torch.onnx.export(
             served.network,
             (_example(served),),
@@ -83,10 +104,37 @@ def _write_onnx(served: Served, path: Path, opset: int | None) -> str:
         )
     except Exception as error:
         raise UserError(
-            f"the network cannot be written as ONNX: {reason(problem or error)}; take --format "
-            "torchscript or safetensors"
+            f"the network cannot be written as ONNX: {reason(problem or error)}; {_onnx_fix(opset)}"
         ) from error
+    if opset not in (None, opset_of(path)):
+        raise UserError(
+            f"PyTorch writes opset {opset_of(path)} of ONNX and not {opset}; {_onnx_fix(opset)}"
+        )
     return "TorchScript"
+
+
+def _check_opset(opset: int | None) -> None:
+    from onnx.defs import onnx_opset_version
+
+    highest = onnx_opset_version()
+    if opset is not None and not MIN_OPSET <= opset <= highest:
+        raise UserError(
+            f"the opset (--opset) is a number from {MIN_OPSET} to {highest}, got {opset}"
+        )
+
+
+def opset_of(path: Path) -> int:
+    """Return the opset of an ONNX file."""
+    import onnx
+
+    opsets = onnx.load(str(path), load_external_data=False).opset_import
+    return int(next(entry.version for entry in opsets if entry.domain in ("", "ai.onnx")))
+
+
+def _onnx_fix(opset: int | None) -> str:
+    if opset is not None:
+        return "leave --opset out, or give another one"
+    return "take --format torchscript or safetensors"
 
 
 def _write_torchscript(served: Served, path: Path) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tutelage.data.sets._image_tree import ENDINGS
 from tutelage.errors import UserError
+from tutelage.io import expanded
 
 SUFFIX = "-predicted"  # of the names of our own drawings
 MARK = ("Software", "tutelage predict")  # in our own drawings, as text of the PNG file
@@ -27,7 +27,9 @@ def image_files(inputs: Sequence[str]) -> list[str]:
     found: list[str] = []
     num_others = 0
     for name in inputs:
-        path = Path(name).expanduser()
+        if not name:  # which would be the working folder
+            raise UserError("an input is empty; give image files or folders of images")
+        path = expanded(name)
         if path.is_dir():
             files = sorted(entry for entry in path.rglob("*") if entry.is_file())
             images = [str(entry) for entry in files if entry.suffix.lower() in ENDINGS]
@@ -58,7 +60,7 @@ def is_own_drawing(name: str) -> bool:
     """Return whether a file is a drawing that `tutelage predict` made."""
     from PIL import Image
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if not path.stem.endswith(SUFFIX) or path.suffix.lower() != ".png":
         return False
     try:

@@ -1,4 +1,4 @@
-"""The student of a finished run, ready to answer images, users or whatever its task reads."""
+"""The student of a finished run, ready to answer images, users, queries: what its task reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tutelage.data import Data
 from tutelage.data.image_input import ImageInput, as_pixels
 from tutelage.deploy.trust import check_trusted
 from tutelage.engine.calibration import Calibrates
-from tutelage.engine.checks.student_facts import FIX, StudentFacts, read_student_facts
+from tutelage.engine.checks.student_facts import FIX, STUDENT, StudentFacts, read_student_facts
 from tutelage.engine.finished_run import shipped_student
 from tutelage.engine.hub import is_hub
 from tutelage.engine.weights import weights_file
@@ -34,7 +34,7 @@ from tutelage.recipes import Recipe, parse_recipe
 from tutelage.recipes.rebuild import build_student_recipe
 
 BATCH_SIZE = 32
-NUM_ITEMS = 10  # that a user gets, if nobody says how many
+NUM_ITEMS = 10  # or documents that an input gets, if nobody says how many
 
 
 class Predictor:
@@ -60,8 +60,8 @@ class Predictor:
         self.data: Data = recipe.data
         self.recipe = recipe
         self.facts = facts
-        self.classes = ClassMap(facts.classes or (), facts.entries.get("ids"))
-        self.temperature = float(facts.entries.get("temperature", 1.0))
+        self.classes = _class_map(facts)
+        self.temperature = _temperature(facts)
         self.transform = _input_rule(facts)
         self._network = network
 
@@ -70,24 +70,35 @@ class Predictor:
         """The bare network in eval mode, with its weights.
 
         Raises:
-            UserError: If the task answers from other files of the run, and the data that its
-                network needs is missing.
+            UserError: If the task answers from other files of the run, and the data or the teacher
+                that its network is built from is missing.
         """
         if self._network is None:
-            self._network = shipped_student(self.recipe, self.folder).eval()
+            try:
+                self._network = shipped_student(self.recipe, self.folder).eval()
+            except UserError as error:
+                encoder = self.folder / "student"
+                if encoder.is_dir():
+                    raise UserError(
+                        f"the network of {self.folder} cannot be built alone ({error}); "
+                        f"sentence_transformers.SentenceTransformer({str(encoder)!r}) opens it"
+                    ) from error
+                raise
         return self._network
 
     def predict(self, inputs: Any, top: int | None = None) -> Any:
         """Return the answer for an input, or a list of answers for a list of inputs.
 
         What an answer holds is a matter of the task: `classes` with probabilities, `boxes` with
-        scores in pixels of the image, `classes` with the share of the image, `joints`, `items`.
+        scores in pixels of the image, `classes` with the share of the image, `joints`, `items`,
+        `documents`.
 
         Args:
             inputs: what the task reads, such as the path of an image, a PIL image, a tensor
-                (3, H, W) of uint8 or of floats in [0, 1], or the id of a user; or a list of these.
+                (3, H, W) of uint8 or of floats in [0, 1], the id of a user, or the text of a query;
+                or a list of these.
             top: how many answers an input gets, where they are ranked; None is 5 classes, 100
-                boxes, all classes of a mask, 10 items.
+                boxes, all classes of a mask, 10 items or documents.
 
         Raises:
             UserError: If an input cannot be read.
@@ -109,9 +120,10 @@ class Predictor:
         Raises:
             UserError: As `predict`.
         """
-        if top is not None and top < 1:
+        is_number = isinstance(top, int) and not isinstance(top, bool)
+        if top is not None and not (is_number and top >= 1):
             raise UserError(
-                f"the number of answers (--top) is a whole number of at least 1, got {top}"
+                f"the number of answers (--top) is a whole number of at least 1, got {top!r}"
             )
         if isinstance(self.task, PredictsFromRun):
             answer = self.task.predictor(self.folder, NUM_ITEMS if top is None else top)
@@ -191,8 +203,12 @@ def load(run: str | Path, recipe: Recipe | None = None, *, trust_code: bool = Fa
         UserError: If there is no finished run, its files are damaged, its network cannot be built,
             or it is from the Hub and names code of unknown origin.
     """
-    folder = weights_file(run).parent if is_hub(run) else Path(run).expanduser()
-    weights_file(folder)
+    if not isinstance(run, (str, Path)):
+        raise UserError(f"a run is the path of its folder, got {type(run).__name__}")
+    weights = weights_file(run)
+    if weights.name != STUDENT[0]:
+        raise UserError(f"{run} is no folder of a run; {FIX}")
+    folder = weights.parent
     facts = read_student_facts(folder)
     if facts is None:
         raise UserError(f"{folder / 'student.json'} is missing; {FIX}")
@@ -224,12 +240,30 @@ def _recipe_of(folder: Path, facts: StudentFacts) -> Recipe:
 
 def _input_rule(facts: StudentFacts) -> ImageInput | None:
     record = facts.entries.get("input")
-    if not isinstance(record, dict):
+    if record is None:
         return None
+    if not isinstance(record, dict):
+        raise UserError(f"the 'input' in {facts.path} does not say how images enter; {FIX}")
     try:
         return ImageInput.from_record(record)
     except UserError as error:
         raise UserError(f"{facts.path}: {error}; {FIX}") from error
+
+
+def _class_map(facts: StudentFacts) -> ClassMap:
+    names = facts.classes or []
+    ids = facts.entries.get("ids")
+    if ids is not None and not (isinstance(ids, list) and len(ids) == len(names)):
+        raise UserError(f"the 'ids' in {facts.path} are not one for each class; {FIX}")
+    return ClassMap(names, ids)
+
+
+def _temperature(facts: StudentFacts) -> float:
+    value = facts.entries.get("temperature", 1.0)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        raise UserError(f"the 'temperature' in {facts.path} is no positive number; {FIX}")
+    return float(value)
 
 
 def _read(rule: ImageInput, image: Any) -> Batch:

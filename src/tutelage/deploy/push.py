@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from tutelage.deploy.card import CardFacts, card, read_recipe, runs_of_study
 from tutelage.deploy.trust import TRUSTED, code_paths
 from tutelage.engine.checks.student_facts import FIX, read_student_facts
@@ -28,7 +30,7 @@ from tutelage.engine.hub import (
 from tutelage.engine.run_folder import RunFolder
 from tutelage.engine.weights import weights_file
 from tutelage.errors import UserError
-from tutelage.io import read_json, settle, temporary_folder, write_json, write_text
+from tutelage.io import expanded, read_json, settle, temporary_folder, write_json, write_text
 from tutelage.recipes.rebuild import student_sections
 
 CARD = "README.md"
@@ -72,8 +74,10 @@ def push(run: str | Path, repo: str, *, license: str = "unknown", private: bool 
         UserError: If the run is not finished, the folder holds something else, or the Hub cannot
             be reached or refuses.
     """
-    folder = Path(run).expanduser()
-    weights_file(folder)
+    folder = expanded(run)
+    _check_whole(weights_file(folder))
+    if not license.strip():
+        raise UserError("the license is empty; give the Hub's name of one, such as apache-2.0")
     if not RunFolder(folder).finished:
         raise UserError(f"{folder} is no finished run: metrics.json is missing; {FIX}")
     target = _folder_of(repo)
@@ -103,9 +107,20 @@ def push(run: str | Path, repo: str, *, license: str = "unknown", private: bool 
     return Pushed(str(url), pushed.load, pushed.files, pushed.own_code)
 
 
+def _check_whole(weights: Path) -> None:
+    """Raise for a file whose header and length do not belong together."""
+    try:
+        with safe_open(str(weights), framework="pt"):
+            pass
+    except Exception as error:  # damage of any kind
+        raise UserError(
+            f"{weights} cannot be read as safetensors ({error}); is the file complete?"
+        ) from error
+
+
 def _folder_of(repo: str) -> Path | None:
     """Return the folder that is meant, or None for a repository."""
-    path = Path(repo).expanduser()
+    path = expanded(repo)
     if repo.startswith(SCHEME):
         return None
     if repo.startswith((".", "/", "~")) or path.is_dir() or path.is_absolute():

@@ -87,6 +87,22 @@ class Served:
             return list(self.network.named_outputs(images).values())
 
 
+def check_exported(model: Predictor) -> None:
+    """Refuse a run whose network is not exported.
+
+    Raises:
+        UserError: If it takes no images, or its task names no outputs.
+    """
+    if model.transform is not None and isinstance(model.task, HasOutputs):
+        return
+    encoder = model.folder / "student"
+    raise UserError(
+        f"{model.folder} was trained for {type(model.task).__name__} on "
+        f"{type(model.data).__name__}, whose networks are not exported; networks that take images "
+        f"are{f'; sentence-transformers opens {encoder}' if encoder.is_dir() else ''}"
+    )
+
+
 def served(model: Predictor, inputs: list[Tensor]) -> Served:
     """Return the student of a run as it is exported.
 
@@ -99,11 +115,9 @@ def served(model: Predictor, inputs: list[Tensor]) -> Served:
     """
     task: Task = model.task
     rule = model.transform
-    if rule is None or not isinstance(task, HasOutputs):
-        raise UserError(
-            f"{model.folder} was trained for {type(task).__name__} on {type(model.data).__name__}, "
-            "whose networks are not exported; networks that take images are"
-        )
+    check_exported(model)
+    assert rule is not None
+    assert isinstance(task, HasOutputs)
     takes_list = rule.batch == "list"
     network = ServedNetwork(model.network, task, takes_list, model.temperature)
     with torch.no_grad():

@@ -26,7 +26,7 @@ from tutelage.engine.teacher_run import TEACHER_DIR, TeacherRun, resolve_teacher
 from tutelage.engine.trackers import Trackers
 from tutelage.engine.trainer import Trainer
 from tutelage.errors import UserError
-from tutelage.io import write_json, write_tensors
+from tutelage.io import expanded, write_json, write_tensors
 from tutelage.recipes.config import Recipe
 from tutelage.recipes.rebuild import student_sections
 
@@ -59,13 +59,13 @@ def fit(
         FolderInUseError: If another process runs in the folder.
         NonFiniteError: If a term became NaN or infinite.
     """
-    folder = RunFolder(Path(out).expanduser(), writes=is_first_launched())
+    folder = RunFolder(expanded(out), writes=is_first_launched())
     text = repr(recipe) + "\n" if text is None else text
     folder.check(text, resume)
     if resume and folder.finished:
         folder.clean()
         return folder.metrics()
-    recipe, further_runs = resolve_teachers(recipe, Path(teacher_dir).expanduser())
+    recipe, further_runs = resolve_teachers(recipe, expanded(teacher_dir))
     with folder.claimed():
         return fit_claimed(recipe, folder, text, resume, [*teacher_runs, *further_runs])
 
@@ -154,7 +154,7 @@ def _run(recipe: Recipe, folder: RunFolder, text: str, resume: bool) -> dict[str
             raise UserError(
                 "the teacher changed during training; its weights and buffers must stay as they are"
             )
-        metrics = _finish_or_stop(ready, trainer, folder, teacher_metrics)
+        metrics = _finish_or_stop(ready, trainer, folder, teacher_metrics, trackers)
         if metrics is not None:
             trackers.finish(metrics["test"], trainer.step)
     accelerator.wait_for_everyone()  # the first rank still writes
@@ -167,13 +167,14 @@ def _finish_or_stop(
     trainer: Trainer,
     folder: RunFolder,
     teacher_metrics: dict[str, float] | None,
+    trackers: Trackers,
 ) -> dict[str, Any] | None:
     """Finish the run, or return None at a signal: the checkpoint of the last epoch is there."""
     # A rank that waits for others cannot answer a signal; several are left to their launcher.
     handles_signals = trainer.accelerator.num_processes == 1
     try:
         with Interrupt(at_once=True) if handles_signals else nullcontext():
-            return _finish(ready, trainer, folder, teacher_metrics)
+            return _finish(ready, trainer, folder, teacher_metrics, trackers)
     except KeyboardInterrupt:
         return None
 
@@ -197,6 +198,7 @@ def _finish(
     trainer: Trainer,
     folder: RunFolder,
     teacher_metrics: dict[str, float] | None,
+    trackers: Trackers,
 ) -> dict[str, Any]:
     """Evaluate the last and the best epoch on test data, and ship the one the recipe asks for."""
     setup = ready.setup
@@ -213,7 +215,7 @@ def _finish(
     judged = ready.distiller.method.eval_model(student)
     calibration = calibrate(recipe, judged, setup.parts, ready.loading)
     if folder.writes:
-        save_previews(ready, folder.path)
+        trackers.pictures(save_previews(ready, folder.path), trainer.step)
     shipped = trainer.distiller.deploy()
     models = setup.teacher.models()
     metrics = {

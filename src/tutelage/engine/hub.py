@@ -13,14 +13,13 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any
 
-from tutelage.errors import UserError, reason
+from tutelage.errors import NotInstalledError, UserError, reason
 from tutelage.io import read_json
 
 SCHEME = "hf://"
 STUDENT = "student.safetensors"
 FACTS = "student.json"
 FURTHER = "files"  # of student.json: what the student needs besides, such as a recommender's tables
-EXTRA = "pip install 'tutelage[hub]'"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -117,9 +116,7 @@ def huggingface_hub() -> Any:
     try:
         import huggingface_hub as hub
     except ImportError as error:
-        raise UserError(
-            f"the Hub needs huggingface_hub, which is not installed; {EXTRA}"
-        ) from error
+        raise NotInstalledError("the Hub", "huggingface_hub") from error
     module: ModuleType = hub
     return module
 

@@ -19,7 +19,7 @@ from tutelage.engine.interrupt import SIGNALS
 from tutelage.errors import UserError
 
 GRACE_SECONDS = 30.0  # for the step that is under way at SIGTERM; Slurm waits as long
-MAX_WORKERS = 8  # loading processes that a run starts unless it is told
+MAX_WORKERS = 8  # loading processes that a run starts unless the recipe says how many
 MIN_FILES = 1000  # for fewer, a process takes longer to start than it saves
 PRIME = 1_000_003  # spreads seeds and epochs over the generator's seeds
 

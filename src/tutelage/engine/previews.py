@@ -8,13 +8,14 @@
 Boxes and points are in pixels of the stored image. The images are the same for every method and
 seed. A task that draws no overlays (classification) leaves no pictures.
 
-The map of the layers of student and teacher as a picture for trackers is here, too.
+Trackers get the same images, with what was found drawn over them side by side.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,6 +34,8 @@ from tutelage.core.modes import eval_mode
 from tutelage.core.overlay import DrawsAgreement, DrawsFurther, DrawsOverlays
 from tutelage.core.taps import call
 from tutelage.core.task import HasClasses
+from tutelage.drawing.maps import map_picture
+from tutelage.drawing.overlay import draw_panels
 from tutelage.engine.setup import TrainingSetup
 from tutelage.io import temporary_folder, write_json
 
@@ -39,24 +43,26 @@ FOLDER = "pictures"
 COUNT = 4
 LONGEST_SIDE = 512
 NO_CLASS = 255  # the byte of a pixel without a class
-CELL = 12  # pixels of a cell of a map
-# CKA of 0, 0.5 and 1: dark blue, green, yellow, as most maps of it are colored.
-COLORS = np.array([[68, 1, 84], [33, 145, 140], [253, 231, 37]], dtype=np.float64)
-UNDEFINED = (160, 160, 160)
+Pictures = dict[str, NDArray[np.uint8]]  # (H, W, 3) by name
 
 
-def save_previews(ready: TrainingSetup, folder: Path) -> None:
-    """Write the folder of pictures, whole or not at all.
+def save_previews(ready: TrainingSetup, folder: Path) -> Pictures:
+    """Write the folder of pictures, whole or not at all, and return pictures for trackers.
 
     A failure is a warning, since the student is trained by then.
 
     Args:
         ready: the run, with the weights to show in its student.
         folder: of the run.
+
+    Returns:
+        By name: `previews/<n>`, an image with the truth, the student's predictions and the
+        teacher's side by side; `agreement/<map>`, the map of a method that draws some.
     """
     task = ready.distiller.task
+    pictures: Pictures = {}
     if not isinstance(task, DrawsOverlays):
-        return
+        return pictures
     final = folder / FOLDER
     temporary: Path | None = None
     try:
@@ -64,7 +70,7 @@ def save_previews(ready: TrainingSetup, folder: Path) -> None:
         temporary.chmod(folder.stat().st_mode & 0o777)
         data = ready.setup.recipe.data
         classes = list(data.classes) if isinstance(data, HasClasses) else []
-        images = _save_images(ready, task, temporary)
+        images = _save_images(ready, task, temporary, classes, pictures)
         write_json(temporary / "pictures.json", {"classes": classes, "images": images})
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
@@ -73,10 +79,17 @@ def save_previews(ready: TrainingSetup, folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
         kind = type(error).__name__
         print(f"warning: no pictures for the report: {kind}: {error}", file=sys.stderr)
+    return pictures
 
 
 @torch.no_grad()
-def _save_images(ready: TrainingSetup, task: DrawsOverlays, folder: Path) -> list[dict[str, Any]]:
+def _save_images(
+    ready: TrainingSetup,
+    task: DrawsOverlays,
+    folder: Path,
+    classes: Sequence[str],
+    pictures: Pictures,
+) -> list[dict[str, Any]]:
     """Write the images one at a time, since sizes may differ; return their records."""
     test = ready.setup.parts["test"]
     records = []
@@ -90,7 +103,20 @@ def _save_images(ready: TrainingSetup, task: DrawsOverlays, folder: Path) -> lis
                 "maps": _agreement_maps(ready, batch) if number == 0 else {},
             }
             records.append(record)
+            drawn = {role: found for role, found in overlays.items() if found is not None}
+            pictures[f"previews/{number}"] = draw_panels(
+                _displayed(batch.inputs[0]), {**drawn, **further}, classes, LONGEST_SIDE
+            )
+            for name, values in record["maps"].items():
+                pictures[f"agreement/{name}"] = map_picture(values)
     return records
+
+
+def _displayed(image: Tensor) -> Tensor:
+    """Return an image of any number of channels as (3, H, W) uint8."""
+    channels = 3 if len(image) >= 3 else 1
+    pixels = image[:channels].detach().float().cpu().clamp(0, 1).mul(255).round().byte()
+    return pixels.expand(3, -1, -1)
 
 
 def evenly_spaced(size: int, count: int) -> list[int]:
@@ -213,29 +239,17 @@ def _rounded(values: Tensor, digits: int) -> Any:
     return [round(value, digits) if math.isfinite(value) else None for value in values.tolist()]
 
 
-def map_picture(value: Sequence[Sequence[float | None]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a map as a picture (rows · 12, columns · 12, 3); gray is undefined.
+def mlflow_key(name: str) -> str:
+    """Return a name of a picture with what MLflow takes in one, which is no bracket.
 
-    >>> map_picture([[0.0, 1.0, None]]).shape
-    (12, 36, 3)
+    >>> mlflow_key("agreement/backbone[p3]")
+    'agreement/backbone_p3_'
     """
-    rows = []
-    for row in value:
-        rows.append([UNDEFINED if cell is None else _color(cell) for cell in row])
-    colors = np.array(rows, dtype=np.uint8)
-    return colors.repeat(CELL, axis=0).repeat(CELL, axis=1)
-
-
-def _color(value: float) -> tuple[int, int, int]:
-    place = min(max(value, 0.0), 1.0) * (len(COLORS) - 1)
-    red, green, blue = (
-        round(float(np.interp(place, np.arange(len(COLORS)), channel))) for channel in COLORS.T
-    )
-    return red, green, blue
+    return re.sub(r"[^a-zA-Z0-9_\-./ ]", "_", name)
 
 
 def picture_action(
-    tracker: Any, name: str, picture: np.ndarray[Any, np.dtype[np.uint8]], step: int
+    tracker: Any, name: str, picture: NDArray[np.uint8], step: int
 ) -> Callable[[], Any] | None:
     """Return what logs a picture (H, W, 3), or None for a tracker that is not known to take it."""
     if tracker.name == "tensorboard":
@@ -245,7 +259,7 @@ def picture_action(
     if tracker.name == "mlflow":
         import mlflow
 
-        return lambda: mlflow.log_image(picture, key=name, step=step)
+        return lambda: mlflow.log_image(picture, key=mlflow_key(name), step=step)
     if tracker.name == "trackio":
         import trackio
 

@@ -38,7 +38,7 @@ def is_first_launched() -> bool:
 def needs_cpu() -> bool:
     """Return whether several processes have to share the CPU, since there is nothing else.
 
-    Accelerate would take each of them for a run of its own unless it is told.
+    Accelerate would take each of them for a run of its own unless `cpu` is set.
     """
     accelerators = getattr(torch, "accelerator", torch.cuda)  # torch 2.4 and 2.5 lack the first
     # Without a local rank nothing launched this process, and Accelerate would wait for others.
@@ -83,7 +83,7 @@ def refuse_sharding() -> None:
     """Refuse to shard the student over processes.
 
     Raises:
-        UserError: If `accelerate launch` was told to.
+        UserError: If the settings of `accelerate launch` ask for it.
     """
     for variable, name in SHARDING.items():
         if os.environ.get(variable, "").lower() in ("1", "true", "yes", "on", "y"):

@@ -1,11 +1,12 @@
-"""Trackers of experiments, over Accelerate: figures, the recipe, maps of layers.
+"""Trackers of experiments, over Accelerate: figures, the recipe, pictures.
 
-`train.log_with` names them. What each takes:
+`train.log_with` names them. Pictures are the maps of layers (`train.cka_every`) and, at the end,
+those of `engine.previews`. What each takes:
 
-tensorboard  figures, the recipe as text, the maps as pictures, test figures beside the settings
-wandb        figures, the recipe as config, the maps as pictures
-mlflow       figures, the recipe as parameters, the maps as pictures
-trackio      figures, the recipe as config, the maps as pictures
+tensorboard  figures, the recipe as text, pictures, test figures beside the settings
+wandb        figures, the recipe as config, pictures
+mlflow       figures, the recipe as parameters, pictures
+trackio      figures, the recipe as config, pictures
 any other    figures and the recipe, as Accelerate hands them on
 
 A run goes on without a tracker that fails, and says so once.
@@ -21,7 +22,8 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
-from tutelage.engine.previews import map_picture, picture_action
+from tutelage.drawing.maps import map_picture
+from tutelage.engine.previews import Pictures, picture_action
 from tutelage.engine.run_folder import TRACKERS, RunFolder
 from tutelage.errors import UserError, reason
 
@@ -98,13 +100,21 @@ class Trackers:
             record: `value`, CKA by layer of the teacher and the student.
             step: as `log`.
         """
-        if not self._trackers():
-            return
-        picture = map_picture(record["value"])
-        for tracker in self._trackers():
-            action = picture_action(tracker, "layers/cka", picture, step)
-            if action is not None:
-                self._try(tracker, action)
+        if self._trackers():
+            self.pictures({"layers/cka": map_picture(record["value"])}, step)
+
+    def pictures(self, pictures: Pictures, step: int) -> None:
+        """Log pictures, where the tracker takes some.
+
+        Args:
+            pictures: (H, W, 3) by name, such as `previews/0`.
+            step: as `log`.
+        """
+        for name, picture in pictures.items():
+            for tracker in self._trackers():
+                action = picture_action(tracker, name, picture, step)
+                if action is not None:
+                    self._try(tracker, action)
 
     def finish(self, test: Mapping[str, float], step: int) -> None:
         """Log the figures on test data.

@@ -31,7 +31,7 @@ from tutelage.engine.training_state import pack, unpack
 from tutelage.errors import NonFiniteError
 
 GPU_CHECK_STEPS = 16
-STOP_CHECK_STEPS = 16  # several ranks ask each other that often whether one was told to stop
+STOP_CHECK_STEPS = 16  # several ranks ask each other that often whether one shall stop
 
 
 class Trainer:

@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from tutelage.engine.hub import hub_file, is_hub
 from tutelage.errors import UserError
+from tutelage.io import expanded
 
 STUDENT = "student.safetensors"
 WRAPPERS = ("module.", "_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.")
@@ -88,10 +89,7 @@ def weights_file(source: str | Path) -> Path:
     """
     if is_hub(source):
         return hub_file(str(source))
-    try:
-        path = Path(source).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"the home folder of {str(source)!r} is not known; write it out") from error
+    path = expanded(source)
     if os.path.isdir(path):
         path = path / STUDENT
     if not os.path.isfile(path):  # `Path.is_file` raises for a name that is too long

@@ -248,6 +248,7 @@ class RCKA(Method):
         self.temperature = temperature
         self.ramp = ramp
         self.task_weight = task_weight
+        self.needs_one_class = soften is not None  # which is a softmax over the classes
         if feature_weight:
             self.student_layers = tuple(self.layer_pairs)
             self.teacher_layers = tuple(self.layer_pairs.values())

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from tutelage.errors import UserError, near_misses
+from tutelage.errors import NotInstalledError, UserError, near_misses
 from tutelage.models._torchvision import torchvision_body
 from tutelage.models.blocks import check_counts
 from tutelage.models.pose_network import PoseNetwork
@@ -143,10 +143,9 @@ def _timm_body(backbone: str, *, pretrained: bool) -> tuple[nn.Module, int, int]
     """Return images → features (N, C, h, w), the channels C and the reduction."""
     try:
         import timm
-    except ImportError:
-        raise UserError(
-            "deconv_pose needs timm; pip install 'tutelage[timm]', or set source to 'torchvision'"
-        ) from None
+    except ImportError as error:
+        instead = ", or set source to 'torchvision'"
+        raise NotInstalledError("deconv_pose", "timm", instead=instead) from error
     if backbone not in timm.list_models():
         raise UserError(
             f"timm has no network {backbone!r}{near_misses(backbone, timm.list_models())}"

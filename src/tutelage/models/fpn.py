@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from tutelage.errors import UserError, near_misses
+from tutelage.errors import NotInstalledError, UserError, near_misses
 
 ExtraLevels = Literal["p6p7", "pool"]
 LEVELS = (2, 3, 4, 5)
@@ -65,10 +65,9 @@ def fpn_backbone(
         )
     try:
         import timm
-    except ImportError:
-        raise UserError(
-            f"there is no ResNet {name!r}{near_misses(name, resnets)}; other networks need timm"
-        ) from None
+    except ImportError as error:
+        what = f"there is no ResNet {name!r}{near_misses(name, resnets)}; any other network"
+        raise NotInstalledError(what, "timm") from error
     timm_models = timm.list_models()
     if name not in timm_models:
         known = dict.fromkeys([*resnets, *timm_models])  # some names are in both

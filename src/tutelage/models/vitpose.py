@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.models.pose_network import PoseNetwork
 
 
@@ -111,8 +111,8 @@ def vitpose(
         raise UserError("vitpose takes a config or the name of pretrained weights; give one")
     try:
         from transformers import VitPoseBackboneConfig, VitPoseConfig, VitPoseForPoseEstimation
-    except ImportError:
-        raise UserError("vitpose needs transformers; pip install 'tutelage[huggingface]'") from None
+    except ImportError as error:
+        raise NotInstalledError("vitpose", "transformers") from error
     if pretrained is not None:
         network = VitPoseForPoseEstimation.from_pretrained(pretrained)
     else:

@@ -10,6 +10,7 @@ from re import Match
 import tutelage.data
 import tutelage.methods
 import tutelage.tasks
+from tutelage.errors import EXTRAS, NotInstalledError
 from tutelage.recipes._lookup import arguments_of, lacks_of, public_names, says_no_type, takes_any
 from tutelage.recipes._names import FORMER_CLASSES, example_of, suggest, suggest_class
 from tutelage.recipes._text import shorten
@@ -188,6 +189,8 @@ def _no_such_name(match: Match[str], place: Place) -> str:
 
 
 def _no_such_module(match: Match[str], place: Place) -> str:
+    if match[1] in EXTRAS:
+        return str(NotInstalledError(str(place), match[1]))
     return (
         f"there is no module '{match[1]}' for {place}; check the class path, and that it is "
         "installed"

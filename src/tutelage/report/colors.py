@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
+from tutelage.drawing.colors import text_color
+
 LEVELS = 50  # a map's color is one of LEVELS + 1, so that a page names each of them once
 _CIVIDIS = (
     "00224e",
@@ -71,25 +73,6 @@ def difference_background(level: int) -> str:
     return _ramp_color(_BLUE_RED, level)
 
 
-def text_color(paper: str) -> str:
-    """Return black or white, whichever reads better on `paper`; the contrast is at least 4.58.
-
-    >>> text_color("#00224e"), text_color("#fee838")
-    ('#ffffff', '#000000')
-    """
-    return max(("#000000", "#ffffff"), key=lambda color: contrast(color, paper))
-
-
-def contrast(a: str, b: str) -> float:
-    """Return the contrast ratio of two colors, 1 to 21 (WCAG 2).
-
-    >>> contrast("#000000", "#ffffff")
-    21.0
-    """
-    low, high = sorted((_luminance(a), _luminance(b)))
-    return (high + 0.05) / (low + 0.05)
-
-
 def level_styles() -> str:
     """Return the style sheet's rules of the levels: `.h0` to `.h50`, and `.d0` for differences."""
     rules = []
@@ -110,13 +93,3 @@ def _ramp_color(ramp: Sequence[str], level: int) -> str:
 
 def _channels(color: str) -> list[int]:
     return [int(color[i : i + 2], 16) for i in (0, 2, 4)]
-
-
-def _luminance(color: str) -> float:
-    red, green, blue = (_linear(channel / 255) for channel in _channels(color.lstrip("#")))
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def _linear(share: float) -> float:
-    """Return a channel of sRGB as a share of light."""
-    return share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.errors import UserError
+from tutelage.drawing.colors import text_color
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.io import atomic
-from tutelage.report.colors import LEVELS, background, difference_background, text_color
+from tutelage.report.colors import LEVELS, background, difference_background
 from tutelage.report.folder import errors_of, folder_kind, read_json
 from tutelage.report.labels import MAX_LENGTH, short_labels
 from tutelage.report.maps import MARKED, LayerMaps, Numbers
@@ -113,10 +114,8 @@ def draw(layers: LayerMaps, caption: Caption, picture: Path) -> None:
     """Draw maps of the same layers, and their differences to the first one, atomically."""
     try:
         import matplotlib
-    except ImportError:
-        raise UserError(
-            "pictures need matplotlib; install it with: pip install 'tutelage[demo]'"
-        ) from None
+    except ImportError as error:
+        raise NotInstalledError(f"the picture {picture.name}", "matplotlib") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

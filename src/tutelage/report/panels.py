@@ -7,16 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tutelage.analysis.formatting import format_fixed
-from tutelage.report.colors import background, level, text_color
+from tutelage.drawing.colors import text_color
+from tutelage.drawing.masks import Mask, class_name
+from tutelage.report.colors import background, level
 from tutelage.report.maps import Numbers
-from tutelage.report.masks import (
-    Mask,
-    class_labels,
-    class_name,
-    enlarged,
-    mask_agreement,
-    mask_picture,
-)
+from tutelage.report.masks import class_labels, enlarged, mask_agreement, mask_picture
 from tutelage.report.matching import Boxes, Match, match
 from tutelage.report.previews import Annotation, Preview
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tutelage.drawing.masks import NO_CLASS, class_color, class_name, is_background
 from tutelage.report.blocks import Block, Note, Pictures, Section
-from tutelage.report.masks import NO_CLASS, class_color, class_name, is_background
 from tutelage.report.matching import best_threshold
 from tutelage.report.panels import PictureRow, map_panel, prediction_panel, truth_panel
 from tutelage.report.point_panels import point_rows

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tutelage.drawing.masks import Mask
 from tutelage.report.folder import errors_of, read_bytes, read_json
 from tutelage.report.maps import Numbers
-from tutelage.report.masks import Mask, read_mask
+from tutelage.report.masks import read_mask
 from tutelage.report.matching import Boxes
 from tutelage.report.read_maps import finite_numbers
 

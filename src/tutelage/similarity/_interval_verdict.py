@@ -8,7 +8,7 @@ from dataclasses import replace
 from tutelage.similarity._reliability_report import VERDICTS, ReliabilityReport
 
 # Half the width of the interval. Where it is 0.1, layers that differ by less than that cannot be
-# told apart; where it is 0.3, the number says little more than that it is one.
+# distinguished; where it is 0.3, the number says little more than that it is one.
 HALF_WIDTH_LIMITS = (0.1, 0.3)
 
 

@@ -9,6 +9,7 @@ from tests.helpers.coco import write_voc
 from tests.helpers.own_data import (
     COLORS,
     LAYOUTS,
+    image_bytes,
     write_boxes,
     write_image,
     write_listed,
@@ -20,6 +21,9 @@ from tests.helpers.own_data import (
 from tutelage import UserError
 from tutelage.recipes.starter import look_at
 
+# Of the library `datasets`, which leaves files open.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_every_layout_is_recognized(tmp_path: Path, name: str) -> None:
@@ -27,7 +31,26 @@ def test_every_layout_is_recognized(tmp_path: Path, name: str) -> None:
     found = look_at(write(tmp_path / "data") and tmp_path / "data")
     assert found.task == task
     assert min(found.counts.values()) > 0
-    assert str(tmp_path / "data") in str(found.arguments["root"])
+    assert str(tmp_path / "data") in str(next(iter(found.arguments.values())))
+
+
+@pytest.mark.parametrize("form", ["struct", "binary", "lists", "file"])
+def test_parquet_files_of_other_programs_are_read(tmp_path: Path, form: str) -> None:
+    """Which have no record that a column holds images."""
+    pytest.importorskip("datasets")
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [image_bytes(tmp_path, number, number) for number in range(48)]
+    names = [list(COLORS)[number % 3] for number in range(48)]
+    labels = [[name, "odd"] if form == "lists" else name for name in names]
+    images = [row["bytes"] for row in rows] if form == "binary" else rows
+    table = pyarrow.table({"image": pyarrow.array(images), "label": pyarrow.array(labels)})
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data/photos.parquet"
+    pyarrow.parquet.write_table(table, file)
+    found = look_at(file if form == "file" else file.parent)
+    assert found.task == ("multi-label classification" if form == "lists" else "classification")
+    assert found.classes == sorted({*COLORS, *(["odd"] if form == "lists" else [])})
+    assert sum(found.counts.values()) == 48
 
 
 def test_what_was_found_is_said(tmp_path: Path) -> None:
@@ -112,6 +135,16 @@ def test_a_table_beside_class_folders_is_taken_for_the_labels(tmp_path: Path) ->
     assert look_at(tmp_path).classes == ["cold", "warm"]
     with pytest.warns(UserWarning, match="1 files outside of class folders"):
         assert look_at(tmp_path, "image-folder").classes == ["blue", "green", "red"]
+
+
+def test_a_broken_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(UserError, match=r"a\.csv is empty; write a header"):
+        look_at(tmp_path)
+    with pytest.raises(UserError, match=r"holds no train\*\.tar"):
+        look_at(tmp_path, "tar")
+    with pytest.raises(UserError, match="the folder is empty; give the one"):
+        look_at("")
 
 
 def test_a_broken_image_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from tutelage.cli import main
 from tutelage.recipes.starter import look_at, recipe_texts, write_recipes
 from tutelage.recipes.starter.yaml_text import WIDTH
 
+# Of the library `datasets`, which leaves files open.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+
 QUICK = {"epochs": 1, "eval_every": 1, "num_workers": 0}  # of teacher and student
 
 
@@ -66,6 +69,17 @@ def test_the_first_recipe_trains(
     setting.write_text(yaml.safe_dump(content))
     assert main(["train", f"mine/{LAYOUTS[name][2]}.yaml", "--out", "run"]) == 0
     assert (tmp_path / "run" / "student.safetensors").is_file()
+
+
+def test_commands_for_folders_with_spaces_can_be_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tree(tmp_path / "my däta")
+    assert main(["init", "my däta", "--out", "my recipes"]) == 0
+    said = capsys.readouterr().out
+    assert "next: tutelage plan 'my recipes/dist.yaml'\n" in said
+    assert "tutelage study 'my recipes' --seeds 3 --out 'runs/my recipes'\n" in said
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

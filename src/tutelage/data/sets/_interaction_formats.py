@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tutelage.data.sets._interaction_values import fields_of, ids_of, rating_of
-from tutelage.errors import UserError, near_misses, reason
+from tutelage.errors import NotInstalledError, UserError, near_misses, reason
 
 USER_NAMES = ("user_id", "userId", "user", "uid", "userid", "UserID", "member_id", "visitorid")
 ITEM_NAMES = ("item_id", "itemId", "item", "iid", "movieId", "movie_id", "itemid", "MovieID")
@@ -247,10 +247,8 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Row]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(
-            f"{path} is a parquet file, for which pyarrow is needed; "
-            "pip install tutelage[recommendation], or save it as .csv"
-        ) from error
+        what = f"{path} is a parquet file, which"
+        raise NotInstalledError(what, "pyarrow", instead=", or save it as .csv") from error
     try:
         table = parquet.read_table(path)
     except Exception as error:  # a damaged file makes the reader raise nearly anything

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from tutelage.data._augmentation import mirror
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_copies
+from tutelage.data._overlap import read_parts
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.mask_array import resized_masks
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, value_table
@@ -74,9 +75,12 @@ class CamVid(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the parts."""
         root = require_folder(self.root, "CamVid", ADVICE)
-        parts = {name: self._part(root, name) for name in ("train", "val", "test")}
-        warn_copies({name: part.images for name, part in parts.items()}, root)
-        train, validation, test = parts.values()
+        names = ("train", "val", "test")
+        train, validation, test = read_parts(
+            names, partial(self._part, root), lambda part: part.images, root
+        )
+        assert validation is not None
+        assert test is not None
         if self.size is None:
             return train, validation, test
         return (
@@ -89,7 +93,7 @@ class CamVid(ImageData):
         """Mirror half of the images."""
         return mirror()
 
-    def _part(self, root: Path, name: str) -> MaskSet:
+    def _part(self, root: Path, name: str, is_train: bool) -> MaskSet:
         folder = root / name
         images = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in ENDINGS]
         if not images:
@@ -99,7 +103,7 @@ class CamVid(ImageData):
         masks = checked_mask_set(
             pairs, MaskFormat(len(CLASSES), value_table(numbers, len(CLASSES)))
         )
-        check_mask_classes(masks, self.classes, str(root / f"{name}annot"), name == "train")
+        check_mask_classes(masks, self.classes, str(root / f"{name}annot"), is_train)
         return masks
 
 

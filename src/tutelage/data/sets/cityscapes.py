@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_copies
+from tutelage.data._overlap import read_parts
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, scaled_crop
 from tutelage.errors import UserError
@@ -96,18 +96,15 @@ class Cityscapes(ImageData):
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a folder of their own."""
-        train = self._part(self.train)
-        validation = None if self.val is None else self._part(self.val)
-        test = None if self.test is None else self._part(self.test)
-        named = ((self.train, train), (self.val, validation), (self.test, test))
-        warn_copies({str(name): part.images for name, part in named if part is not None}, self.root)
-        return train, validation, test
+        return read_parts(
+            (self.train, self.val, self.test), self._part, lambda part: part.images, self.root
+        )
 
     def standard_augmentation(self) -> nn.Module:
         """Resize at random, crop, mirror."""
         return scaled_crop(self.shorter_side, self.crop)
 
-    def _part(self, part: str) -> MaskSet:
+    def _part(self, part: str, is_train: bool) -> MaskSet:
         root = require_folder(self.root, type(self).__name__, ADVICE)
         image_folder = root / "leftImg8bit" / part
         mask_folder = root / "gtFine" / part
@@ -119,7 +116,7 @@ class Cityscapes(ImageData):
             mask_name = image.name.replace("_leftImg8bit", "_gtFine_labelIds")
             pairs.append((image, mask_folder / image.parent.name / mask_name))
         masks = checked_mask_set(pairs, MaskFormat(len(CLASSES), train_ids()))
-        check_mask_classes(masks, self.classes, str(mask_folder), part == self.train)
+        check_mask_classes(masks, self.classes, str(mask_folder), is_train)
         return masks
 
 

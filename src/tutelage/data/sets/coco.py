@@ -17,7 +17,7 @@ from tutelage.data._files import (
     num_left_as_stored,
     require_folder,
 )
-from tutelage.data._overlap import warn_copies
+from tutelage.data._overlap import read_parts
 from tutelage.data._text import is_file, warn_counts
 from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
@@ -195,20 +195,13 @@ class Coco(ImageData):
 
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a file of their own."""
-        train = self._part(self.train, self.keep_empty)
-        validation = None if self.val is None else self._part(self.val, keep_empty=True)
-        test = None if self.test is None else self._part(self.test, keep_empty=True)
-        named = ((self.train, train), (self.val, validation), (self.test, test))
-        warn_copies(
-            {str(name): _paths(part) for name, part in named if part is not None}, self.root
-        )
-        return train, validation, test
+        return read_parts((self.train, self.val, self.test), self._part, _paths, self.root)
 
     def standard_augmentation(self) -> nn.Module:
         """Mirror half of the images: what detectors are trained with on COCO."""
         return mirror()
 
-    def _part(self, part: str, keep_empty: bool) -> BoxSet:
+    def _part(self, part: str, is_train: bool) -> BoxSet:
         root = require_folder(self.root, type(self).__name__, ADVICE)
         instances = read_instances(_instances_file(root, part), root / part, self.category_ids)
         if self._classes is not None and instances.classes != self._classes:
@@ -221,7 +214,8 @@ class Coco(ImageData):
         paths = [image.path for image in instances.images]
         check_image_files(paths)
         sizes = [(image.width, image.height) for image in instances.images]
-        keep = [keep_empty or bool((~image.crowd).any()) for image in instances.images]
+        keeps_empty = self.keep_empty or not is_train
+        keep = [keeps_empty or bool((~image.crowd).any()) for image in instances.images]
         counts = instances.skipped
         counts["images without boxes left out of training"] = keep.count(False)
         counts[NOT_UPRIGHT] = num_left_as_stored(paths, sizes)

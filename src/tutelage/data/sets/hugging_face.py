@@ -9,22 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import resized_crop
-from tutelage.data._settings import check_share, check_side, check_statistics
 from tutelage.data._tables import sorted_names, text_of
-from tutelage.data.file_set import MAX_SMALL, FileSet
-from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.file_set import FileSet
+from tutelage.data.image_data import RawSplits
 from tutelage.data.sets._labeled_rows import choose_columns, multi_hot
+from tutelage.data.square_images import SquareImages
 from tutelage.data.stored_set import ImageStore, StoredImages, check_some
-from tutelage.data.transforms.geometry import PaddedCrop
-from tutelage.errors import UserError, near_misses, reason
+from tutelage.errors import NotInstalledError, UserError, near_misses, reason
 
 SAVED = ("dataset_dict.json", "state.json")  # what save_to_disk writes
 PARTS = {"train": ("train",), "val": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-class HuggingFaceImages(ImageData):
-    """Images and classes of Hugging Face `datasets` (pip install tutelage[datasets]).
+class HuggingFaceImages(SquareImages):
+    """Images and classes of Hugging Face `datasets` (pip install 'tutelage[datasets]').
 
     Every image has an address, so that order, resume and workers are as for any other data. The
     library keeps its own copy of what it has loaded, in its cache folder; images stay encoded
@@ -35,7 +33,7 @@ class HuggingFaceImages(ImageData):
 
     Args:
         source: a folder that `save_to_disk` wrote, one of parquet files, images or tar files that
-            `load_dataset` reads, or a name on the hub, such as `ylecun/mnist`.
+            `load_dataset` reads, a parquet file, or a name on the hub, such as `ylecun/mnist`.
         config: name of the configuration, where a source has several.
         image: column of the images; None takes the first usual name, such as `image`.
         label: column of the labels; None takes the first usual name, such as `label`.
@@ -67,10 +65,7 @@ class HuggingFaceImages(ImageData):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
-        check_side(size)
-        check_share("data.validation", validation)
-        check_statistics("data.mean", mean)
-        check_statistics("data.std", std)
+        super().__init__(size, validation, augment, mean, std)
         self.source = source
         self.config = config
         self.image = image
@@ -78,11 +73,6 @@ class HuggingFaceImages(ImageData):
         self.train = train
         self.val = val
         self.test = test
-        self.size = size
-        self.validation = validation
-        self.augment = augment
-        self.mean = mean
-        self.std = std
         self._classes: list[str] | None = None
 
     @property
@@ -103,12 +93,6 @@ class HuggingFaceImages(ImageData):
             for part in ("val", "test")
         )
         return train, validation, test
-
-    def standard_augmentation(self) -> nn.Module:
-        """Return CIFAR's augmentation for small images, else that of ImageNet recipes."""
-        if self.size <= MAX_SMALL:
-            return PaddedCrop(self.size, padding=self.size // 8)
-        return resized_crop(self.size)
 
     def _split_names(self, known: Sequence[str]) -> dict[str, str]:
         names: dict[str, str] = {}
@@ -138,10 +122,11 @@ class HuggingFaceImages(ImageData):
                     f"{where} has no column {name!r}, which data.{key} names"
                     f"{near_misses(name, rows.column_names)}"
                 )
-        if not isinstance(rows.features[columns.image], datasets.Image):
+        kind = rows.features[columns.image]
+        if not isinstance(kind, datasets.Image) and not _holds_files(kind):
             raise UserError(
-                f"the column {columns.image!r} of {where} is {rows.features[columns.image]} and no "
-                "images; set data.image to a column that is"
+                f"the column {columns.image!r} of {where} is {kind} and no images; set data.image "
+                "to a column that is"
             )
         labels = self._labels(rows, columns.label[0], where)
         encoded = rows.cast_column(columns.image, datasets.Image(decode=False))
@@ -227,22 +212,30 @@ def load_source(source: str, config: str | None = None) -> dict[str, Any]:
     try:
         import datasets
     except ImportError as error:
-        raise UserError(
-            "data of Hugging Face needs the package datasets; pip install tutelage[datasets]"
-        ) from error
+        raise NotInstalledError(f"the data {source}", "datasets") from error
     folder = Path(source).expanduser()
     try:
         if any((folder / name).is_file() for name in SAVED):
             loaded = datasets.load_from_disk(str(folder))
         else:
             place = str(folder) if folder.is_dir() else source
-            loaded = datasets.load_dataset(place, name=config)
+            if folder.is_file():
+                loaded = datasets.load_dataset("parquet", data_files=str(folder))
+            else:
+                loaded = datasets.load_dataset(place, name=config)
     except Exception as error:  # the network, the hub and damaged files raise nearly anything
         raise UserError(
             f"{source} cannot be loaded by datasets ({reason(error)[:200]}); check the name, or "
             "without a network give a folder of parquet files, or one that save_to_disk wrote"
         ) from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _holds_files(kind: Any) -> bool:
+    """Return whether a column holds contents of files, as tables without a record of images do."""
+    if isinstance(kind, dict):
+        kind = kind.get("bytes")
+    return getattr(kind, "dtype", None) in ("binary", "large_binary")
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

@@ -9,15 +9,14 @@ from typing import get_args
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import resized_crop
 from tutelage.data._checked import check_once
 from tutelage.data._files import check_image_files, require_folder
 from tutelage.data._overlap import warn_repeated, warn_shared
-from tutelage.data._settings import check_root, check_share, check_side, check_statistics
-from tutelage.data.file_set import MAX_SMALL, Decode, FileSet, ImageFiles
-from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data._settings import check_root
+from tutelage.data.file_set import Decode, FileSet, ImageFiles
+from tutelage.data.image_data import RawSplits
 from tutelage.data.sets._image_tree import ENDINGS, ImageFile, ImageTree, find_tree
-from tutelage.data.transforms.geometry import PaddedCrop
+from tutelage.data.square_images import SquareImages
 from tutelage.errors import UserError
 
 ADVICE = (
@@ -26,14 +25,14 @@ ADVICE = (
 )
 
 
-class ImageFolder(ImageData):
+class ImageFolder(SquareImages):
     """Images in one folder a class.
 
     The layout is `root/<class>/…`, or `root/train/<class>/…` with `root/val/…` and `root/test/…`;
     `training`, `valid`, `validation`, `dev` and `testing` are taken for parts, too, in any case of
     letters; other folders that look like parts, such as `train_set` and `test_set`, are refused.
     Missing parts are cut: test 20 %, validation 10 % of what is left for training. Images that are
-    in the training part twice, or in another part too, are told in a warning.
+    in the training part twice, or in another part too, are named in a warning.
 
     Images lie at any depth below their class, and links to folders are followed. Hidden folders
     are ignored; what else is not read is counted in one warning. Images are put upright as
@@ -70,20 +69,12 @@ class ImageFolder(ImageData):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
+        super().__init__(size, validation, augment, mean, std)
         check_root(root)
-        check_side(size)
-        check_share("data.validation", validation, zero=True)
         if decode not in get_args(Decode):
             raise UserError(f"data.decode is one of {list(get_args(Decode))}, got {decode!r}")
-        check_statistics("data.mean", mean)
-        check_statistics("data.std", std)
         self.root = root
-        self.size = size
-        self.validation = validation
-        self.augment = augment
         self.decode = decode
-        self.mean = mean
-        self.std = std
 
     @property
     def classes(self) -> list[str]:
@@ -107,12 +98,6 @@ class ImageFolder(ImageData):
         state = " ".join(f"{name}={files.digest}" for name, files in given.items())
         check_once(state, lambda: _check(tree, given))
         return train, validation, test
-
-    def standard_augmentation(self) -> nn.Module:
-        """Return CIFAR's augmentation for small images, else that of ImageNet recipes."""
-        if self.size <= MAX_SMALL:
-            return PaddedCrop(self.size, padding=self.size // 8)
-        return resized_crop(self.size)
 
     def _tree(self) -> ImageTree:
         return find_tree(require_folder(self.root, "the image folder", ADVICE))

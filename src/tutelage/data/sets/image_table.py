@@ -10,14 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tutelage.data._augmentation import resized_crop
 from tutelage.data._files import check_image_files
 from tutelage.data._overlap import warn_copies
-from tutelage.data._settings import check_root, check_share, check_side, check_statistics
+from tutelage.data._settings import check_root
 from tutelage.data._tables import TABLE_ENDINGS, Table, read_table, text_of
 from tutelage.data._text import is_file, warn_counts
-from tutelage.data.file_set import MAX_SMALL, FileSet, ImageFiles
-from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.file_set import FileSet, ImageFiles
+from tutelage.data.image_data import RawSplits
 from tutelage.data.sets._image_tree import ENDINGS, PART_NAMES
 from tutelage.data.sets._labeled_rows import (
     choose_columns,
@@ -27,7 +26,7 @@ from tutelage.data.sets._labeled_rows import (
     rows_of_parts,
     single_labels,
 )
-from tutelage.data.transforms.geometry import PaddedCrop
+from tutelage.data.square_images import SquareImages
 from tutelage.errors import UserError
 
 ADVICE = (
@@ -36,7 +35,7 @@ ADVICE = (
 )
 
 
-class ImageTable(ImageData):
+class ImageTable(SquareImages):
     """Images listed in a table: a row has the path of an image and its label.
 
         path,label,split          One table, whose column `split` says train, val or test; without
@@ -85,11 +84,8 @@ class ImageTable(ImageData):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
+        super().__init__(size, validation, augment, mean, std)
         check_root(root)
-        check_side(size)
-        check_share("data.validation", validation)
-        check_statistics("data.mean", mean)
-        check_statistics("data.std", std)
         if isinstance(label, list) and not multi_label:
             raise UserError(
                 f"data.label names {len(label)} columns, one a class, which is for items with "
@@ -104,11 +100,6 @@ class ImageTable(ImageData):
         self.split = split
         self.multi_label = multi_label
         self.separator = separator
-        self.size = size
-        self.validation = validation
-        self.augment = augment
-        self.mean = mean
-        self.std = std
         self._classes: list[str] | None = None
 
     @property
@@ -125,12 +116,6 @@ class ImageTable(ImageData):
         paths = {name: [Path(p) for p in part.files.names()] for name, part in parts.items()}
         warn_copies(paths, self.root)
         return parts["train"], parts.get("validation"), parts.get("test")
-
-    def standard_augmentation(self) -> nn.Module:
-        """Return CIFAR's augmentation for small images, else that of ImageNet recipes."""
-        if self.size <= MAX_SMALL:
-            return PaddedCrop(self.size, padding=self.size // 8)
-        return resized_crop(self.size)
 
     def _read(self, says_columns: bool) -> dict[str, FileSet]:
         """Read the tables; the training part comes first, and gives the classes."""

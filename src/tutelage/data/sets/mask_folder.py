@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import nn
@@ -10,10 +11,9 @@ from torch import nn
 from tutelage.data._augmentation import mirror
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_copies
+from tutelage.data._overlap import read_parts
 from tutelage.data._settings import check_root, check_share
 from tutelage.data._text import is_file, warn_counts
-from tutelage.data.dense import DenseSet
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.mask_array import resized_masks
 from tutelage.data.masks import MaskFormat, MaskSet, checked_mask_set, scaled_crop, value_table
@@ -118,12 +118,15 @@ class MaskFolder(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the parts that have folders of their own."""
         root = require_folder(self.root, "the folder of images and masks", ADVICE)
-        stored = {name: self._part(root, name) for name in self._part_names()}
-        warn_copies({name: part.images for name, part in stored.items()}, root)
-        parts: dict[str | None, DenseSet] = {name: part for name, part in stored.items()}
-        if self.size is not None:
-            parts = {name: resized_masks(part, self.size) for name, part in stored.items()}
-        return parts[self.train], parts.get(self.val), parts.get(self.test)
+        names = (self.train, self.val, self.test)
+        train, validation, test = read_parts(
+            names, partial(self._part, root), lambda part: part.images, root
+        )
+        if self.size is None:
+            return train, validation, test
+        size = self.size
+        held_out = [None if p is None else resized_masks(p, size) for p in (validation, test)]
+        return resized_masks(train, size), held_out[0], held_out[1]
 
     def standard_augmentation(self) -> nn.Module:
         """Mirror half of the images; files that are read as they are get resized and cropped."""
@@ -131,10 +134,7 @@ class MaskFolder(ImageData):
             return mirror()
         return scaled_crop(self.shorter_side, (self.crop, self.crop))
 
-    def _part_names(self) -> list[str]:
-        return [name for name in (self.train, self.val, self.test) if name is not None]
-
-    def _part(self, root: Path, part: str) -> MaskSet:
+    def _part(self, root: Path, part: str, is_train: bool) -> MaskSet:
         pairs, without_image = mask_pairs(
             root / self.images.replace(PART, part), root / self.masks.replace(PART, part)
         )
@@ -143,7 +143,7 @@ class MaskFolder(ImageData):
         table = None if self.values is None else value_table(self.values, num_classes)
         masks = checked_mask_set(pairs, MaskFormat(num_classes, table, accepts_values=True))
         where = str(root / self.masks.replace(PART, part))
-        check_mask_classes(masks, self.names, where, part == self.train)
+        check_mask_classes(masks, self.names, where, is_train)
         return masks
 
 

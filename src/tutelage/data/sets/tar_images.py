@@ -9,22 +9,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tutelage.data._augmentation import resized_crop
 from tutelage.data._files import require_folder
-from tutelage.data._settings import check_root, check_share, check_side, check_statistics
+from tutelage.data._settings import check_root
 from tutelage.data._tables import sorted_names
 from tutelage.data._text import warn_counts
-from tutelage.data.file_set import MAX_SMALL, FileSet
-from tutelage.data.image_data import ImageData, RawSplits
+from tutelage.data.file_set import FileSet
+from tutelage.data.image_data import RawSplits
 from tutelage.data.sets._tar_index import TarStore, read_shards
+from tutelage.data.square_images import SquareImages
 from tutelage.data.stored_set import StoredImages, check_some
-from tutelage.data.transforms.geometry import PaddedCrop
 from tutelage.errors import UserError
 
 ADVICE = "give the folder of the .tar files, and set data.root"
 
 
-class TarImages(ImageData):
+class TarImages(SquareImages):
     """Images in tar files in webdataset's form: `000001.jpg` beside `000001.cls`.
 
     The label is the text of `.cls`, `.label` or `.txt`, a number or a name, or an entry of `.json`.
@@ -70,11 +69,8 @@ class TarImages(ImageData):
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
         std: tuple[float, float, float] = (0.229, 0.224, 0.225),
     ) -> None:
+        super().__init__(size, validation, augment, mean, std)
         check_root(root)
-        check_side(size)
-        check_share("data.validation", validation)
-        check_statistics("data.mean", mean)
-        check_statistics("data.std", std)
         if "://" in str(root):
             raise UserError(
                 f"data.root is {root}, but images are read from shards in any order, for which "
@@ -86,11 +82,6 @@ class TarImages(ImageData):
         self.test = test
         self.names = names
         self.label_key = label_key
-        self.size = size
-        self.validation = validation
-        self.augment = augment
-        self.mean = mean
-        self.std = std
         self._classes: list[str] | None = None
 
     @property
@@ -109,12 +100,6 @@ class TarImages(ImageData):
         validation = None if self.val is None else self._part("val", self.val)
         test = None if self.test is None else self._part("test", self.test)
         return train, validation, test
-
-    def standard_augmentation(self) -> nn.Module:
-        """Return CIFAR's augmentation for small images, else that of ImageNet recipes."""
-        if self.size <= MAX_SMALL:
-            return PaddedCrop(self.size, padding=self.size // 8)
-        return resized_crop(self.size)
 
     def _part(self, part: str, pattern: str) -> FileSet:
         root = require_folder(self.root, "the folder of tar files", ADVICE)

@@ -10,7 +10,7 @@ from tutelage.core.collection import Collection, Judgments
 from tutelage.data._text import is_file, iterate_lines, warn_counts
 from tutelage.data.generated_queries import Documents, Generator
 from tutelage.data.retrieval_data import JudgedQueries, RetrievalContents, RetrievalData
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 
 FIX = "give a file of two columns, query and document: .tsv without a header, or .parquet"
 
@@ -108,8 +108,8 @@ def _parquet(path: Path, query: str, document: str) -> Iterator[tuple[str, str]]
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise UserError(
-            f"{path} needs pyarrow, which is not installed; pip install 'tutelage[retrieval]'"
+        raise NotInstalledError(
+            f"{path} is a parquet file, which", "pyarrow", "retrieval"
         ) from error
     try:
         table = parquet.read_table(path, columns=[query, document])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
-from tutelage.data._overlap import warn_copies
+from tutelage.data._overlap import read_parts
 from tutelage.data._text import existing, is_file, path_inside, read_lines, warn_counts
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.masks import (
@@ -78,7 +79,7 @@ class VOCSegmentation(ImageData):
             number is an error. None if the numbers are the classes, and 255 is none.
         crop: side of the training crops in pixels.
         shorter_side: from and to which length of the shorter side, in pixels, training images are
-            resized at random before they are cropped; for small images, take half and twice theirs.
+            resized at random before they are cropped; small images want half and twice their own.
         validation: share of the training part that is held out for validation.
         augment: True resizes by `shorter_side`, crops and mirrors.
     """
@@ -130,12 +131,8 @@ class VOCSegmentation(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the parts that have a list of their own."""
         folder = self._folder()
-        train = self._part(folder, self.train)
-        validation = None if self.val is None else self._part(folder, self.val)
-        test = None if self.test is None else self._part(folder, self.test)
-        named = ((self.train, train), (self.val, validation), (self.test, test))
-        warn_copies({str(name): part.images for name, part in named if part is not None}, folder)
-        return train, validation, test
+        names = (self.train, self.val, self.test)
+        return read_parts(names, partial(self._part, folder), lambda part: part.images, folder)
 
     def standard_augmentation(self) -> nn.Module:
         """Resize at random, crop, mirror: torchvision's reference for these networks."""
@@ -148,13 +145,13 @@ class VOCSegmentation(ImageData):
                 return folder
         raise UserError(f"{root} holds no {IMAGES}; {ADVICE}")
 
-    def _part(self, folder: Path, part: str) -> MaskSet:
+    def _part(self, folder: Path, part: str, is_train: bool) -> MaskSet:
         num_classes = len(self.classes)
         table = None if self.values is None else value_table(self.values, num_classes)
         mask_format = MaskFormat(num_classes, table, accepts_values=True)
         masks = read_mask_part(folder, part, mask_format, self.masks)
         where = f"{folder / self.masks} that {part}.txt names"
-        check_mask_classes(masks, self.classes, where, part == self.train)
+        check_mask_classes(masks, self.classes, where, is_train)
         return masks
 
 

@@ -9,12 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.core.modes import device_of
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.models.text.dual_encoder import check_texts
 from tutelage.models.text.dual_pooling import Pooling, dual_pooling
 from tutelage.models.text.source import find_source
-
-EXTRA = "pip install 'tutelage[retrieval]'"
 
 
 class CrossEncoder(nn.Module):
@@ -124,9 +122,7 @@ def _load(source: str, is_classifier: bool) -> tuple[Any, Any]:
     try:
         from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
     except ImportError as error:
-        raise UserError(
-            f"CrossEncoder needs transformers, which is not installed; {EXTRA}"
-        ) from error
+        raise NotInstalledError("CrossEncoder", "transformers", "retrieval") from error
     found = find_source(source)
     kind = AutoModelForSequenceClassification if is_classifier else AutoModel
     try:

@@ -127,6 +127,13 @@ class DualEncoder(nn.Module, ABC):
         """
         return None
 
+    def prompts(self) -> dict[str, str]:
+        """Return what is put before texts by role, as `sentence_modules` do not hold it.
+
+        Default: nothing.
+        """
+        return {}
+
     def adapt(self, items: Sequence[str]) -> None:
         """Fit the vocabulary to the texts that training has; default: it stays as it is."""
         return None

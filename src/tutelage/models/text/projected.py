@@ -84,6 +84,10 @@ class ProjectedEncoder(DualEncoder):
             modules.append(normalize())
         return modules
 
+    def prompts(self) -> dict[str, str]:
+        """Return those of the encoder."""
+        return self.encoder.prompts()
+
 
 class _UsedIndex:
     """The document index that a student and its copies, such as averages, are used with."""
@@ -158,6 +162,10 @@ class InheritedDocuments(DualEncoder):
     def sentence_modules(self) -> list[nn.Module] | None:
         """Return those of the query tower."""
         return self.query.sentence_modules()
+
+    def prompts(self) -> dict[str, str]:
+        """Return that of queries."""
+        return {role: text for role, text in self.query.prompts().items() if role == "query"}
 
 
 def document_tower(teacher: Teacher) -> DualEncoder:

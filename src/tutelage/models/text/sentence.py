@@ -10,12 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from tutelage.core.modes import device_of
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.models.text.digest import weights_digest
 from tutelage.models.text.dual_encoder import DualEncoder, Items, Role, check_texts
 from tutelage.models.text.source import find_source
-
-EXTRA = "pip install 'tutelage[retrieval]'"
 
 
 class SentenceEncoder(DualEncoder):
@@ -86,14 +84,17 @@ class SentenceEncoder(DualEncoder):
         """Return the modules that it consists of."""
         return list(self.model)
 
+    def prompts(self) -> dict[str, str]:
+        """Return the prompts that are not empty."""
+        prompts = {"query": self.query_prompt, "document": self.document_prompt}
+        return {role: prompt for role, prompt in prompts.items() if prompt}
+
 
 def _load(source: str) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise UserError(
-            f"SentenceEncoder needs sentence-transformers, which is not installed; {EXTRA}"
-        ) from error
+        raise NotInstalledError("SentenceEncoder", "sentence_transformers") from error
     found = find_source(source)
     try:
         with _without_progress_bar():

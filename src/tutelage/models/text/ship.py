@@ -13,7 +13,7 @@ from tutelage.io import write_json, write_text
 if TYPE_CHECKING:
     from tutelage.models.text.dual_encoder import DualEncoder
 
-INDEX = "index.json"  # beside the model: the document index that its queries are for
+INDEX = "index.json"  # beside the model: the documents that its queries are for
 
 
 def dense(layer: nn.Linear, activation: nn.Module | None = None) -> nn.Module:
@@ -58,7 +58,13 @@ def write_sentence_transformer(encoder: DualEncoder, folder: Path) -> None:
     modules = encoder.sentence_modules()
     if modules is None:
         return
-    model = SentenceTransformer(modules=modules, device="cpu")
+    prompts = encoder.prompts()
+    model = SentenceTransformer(
+        modules=modules,
+        device="cpu",
+        prompts=prompts,
+        default_prompt_name="query" if "query" in prompts else None,
+    )
     model.save(str(folder), create_model_card=False)
     card = encoder.index_card()
     if card is not None:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from tutelage.core.modes import device_of
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.models.text.digest import weights_digest
 from tutelage.models.text.dual_encoder import DualEncoder, Items, Role, check_texts, unit
 from tutelage.models.text.source import find_source, source_file
@@ -154,10 +154,7 @@ def _load(source: str) -> tuple[Any, Tensor]:
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
-        raise UserError(
-            "StaticEncoder needs tokenizers, which is not installed; "
-            "pip install 'tutelage[retrieval]'"
-        ) from error
+        raise NotInstalledError("StaticEncoder", "tokenizers") from error
     folder = find_source(source)
     tokenizer = Tokenizer.from_file(str(source_file(folder, "tokenizer.json")))
     tokenizer.no_truncation()

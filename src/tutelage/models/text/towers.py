@@ -60,6 +60,12 @@ class TwoTowers(DualEncoder):
         router: nn.Module = Router.for_query_document(query, document)
         return [router]
 
+    def prompts(self) -> dict[str, str]:
+        """Return that of each tower for its own role."""
+        towers = {"query": self.query, "document": self.document}
+        found = {role: tower.prompts().get(role, "") for role, tower in towers.items()}
+        return {role: prompt for role, prompt in found.items() if prompt}
+
 
 class VectorEncoder(DualEncoder):
     """An encoder of ready vectors in place of texts, such as those of another network.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from tutelage.data import BoxSet, Coco
 from tutelage.data.sets._image_tree import PART_NAMES
@@ -80,10 +81,10 @@ def read_voc(root: Path) -> Found:
         UserError: Always: the copy that is needed is made by another command.
     """
     folder = voc_folder(root) or root
-    name = f"{root.name}-coco"
+    name = quote(f"{root.name}-coco")
     raise UserError(
         f"{folder} holds boxes in VOC's XML, which are trained on in COCO's format: run `tutelage "
-        f"prepare voc --source {folder} --out {name}`, then `tutelage init {name}`"
+        f"prepare voc --source {quote(str(folder))} --out {name}`, then `tutelage init {name}`"
     )
 
 

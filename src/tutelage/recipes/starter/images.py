@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +21,7 @@ from tutelage.data.sets._labeled_rows import (
 )
 from tutelage.data.sets.hugging_face import SAVED
 from tutelage.data.sets.image_table import find_tables
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.recipes.starter.found import Found, class_shares, median_sides, part_counts
 
 MAX_SMALL = 64  # shorter side of images for which the small networks are chosen
@@ -58,7 +58,7 @@ def is_table(root: Path) -> bool:
     """Return whether there is a table with a column of paths, which is none of interactions."""
     return any(
         _has(names, IMAGE_NAMES) and not is_user_item(names) and not stored
-        for names, stored in _tables(root)
+        for names, stored in _columns(tables_in(root))
     )
 
 
@@ -96,8 +96,12 @@ def read_listed(root: Path) -> Found:
 
 def is_parquet(root: Path) -> bool:
     """Return whether there are parquet files with images, or a folder that `datasets` saved."""
-    is_saved = any((root / name).is_file() for name in SAVED)
-    return is_saved or any(stored for _, stored in _tables(root))
+    if any((root / name).is_file() for name in SAVED):
+        return True
+    # A clone of a data set of the Hub has them in data/, or in one folder for each split.
+    inner = sorted(path for path in root.glob("*/*.parquet")) if root.is_dir() else []
+    tables = inner[:1] if inner and not any(root.glob("*.parquet")) else tables_in(root)
+    return any(stored for _, stored in _columns(tables))
 
 
 def read_stored(root: Path) -> Found:
@@ -124,6 +128,8 @@ def is_tar(root: Path) -> bool:
 def read_tar(root: Path) -> Found:
     """Read images in tar shards."""
     patterns = _shards(root)
+    if not patterns:
+        raise UserError(f"{root} holds no train*.tar; give the folder of the shards")
     arguments: dict[str, Any] = {
         "root": str(root),
         **{part: patterns.get(part) for part in ("train", "val", "test")},
@@ -149,12 +155,14 @@ def tables_in(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.suffix.lower() in TABLE_ENDINGS)
 
 
-def _tables(root: Path) -> list[tuple[list[str], bool]]:
+def _columns(tables: Sequence[Path]) -> list[tuple[list[str], bool]]:
     """Return the columns of each table, and whether it holds images."""
     found = []
-    for path in tables_in(root):
+    for path in tables:
         try:
             names = column_names(path)
+        except NotInstalledError:
+            raise
         except UserError:
             continue
         found.append((names, path.suffix.lower() == ".parquet" and _stores_images(path)))

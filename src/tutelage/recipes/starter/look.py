@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tutelage.data._tables import column_names
 from tutelage.errors import UserError, near_misses
+from tutelage.io import expanded
 from tutelage.recipes.starter import boxes, images, masks, rankings
 from tutelage.recipes.starter.found import Found
 
@@ -104,7 +106,9 @@ def look_at(folder: str | Path, layout: str | None = None) -> Found:
         UserError: If there is no such folder, no layout or more than one fits, or a file is broken.
     """
     # Not resolved: a link may be how the user wants to call it.
-    root = Path(os.path.abspath(Path(folder).expanduser()))
+    if not str(folder):
+        raise UserError("the folder is empty; give the one that holds your data, or . for this one")
+    root = Path(os.path.abspath(expanded(folder)))
     if not root.exists():
         raise UserError(f"there is no folder {folder}; give the one that holds your data")
     by_name = {known.name: known for known in LAYOUTS}
@@ -117,6 +121,8 @@ def look_at(folder: str | Path, layout: str | None = None) -> Found:
     if len(fitting) > 1:
         fitting = [known for known in fitting if known.name != "image-folder"]
     if not fitting:
+        for table in images.tables_in(root):
+            column_names(table)  # a damaged one may be why nothing fits
         shapes = "; ".join(f"{known.shape} ({known.name})" for known in LAYOUTS)
         raise UserError(f"{folder} is laid out in no way that is known: {shapes}")
     if len(fitting) > 1:

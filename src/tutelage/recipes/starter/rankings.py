@@ -7,7 +7,7 @@ from pathlib import Path
 from tutelage.data import Beir, InteractionFiles
 from tutelage.data._text import is_file
 from tutelage.data.sets._interaction_formats import FILES
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.recipes.starter.found import Found
 from tutelage.recipes.starter.images import is_user_item, tables_in
 
@@ -86,6 +86,8 @@ def _user_item_tables(root: Path) -> list[Path]:
     for path in tables_in(root):
         try:
             names = column_names(path)
+        except NotInstalledError:
+            raise
         except UserError:
             continue
         if is_user_item(names):

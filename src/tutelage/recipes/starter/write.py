@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from tutelage.errors import UserError
-from tutelage.io import write_text
+from tutelage.io import expanded, write_text
 from tutelage.recipes.starter import classification, dense, ranking_recipes
 from tutelage.recipes.starter.found import Found
 
@@ -41,7 +41,7 @@ def write_recipes(found: Found, out: str | Path) -> list[Path]:
     Raises:
         UserError: If one of the files is there; nothing is written then.
     """
-    folder = Path(out).expanduser()
+    folder = expanded(out)
     texts = recipe_texts(found)
     for name in texts:
         if os.path.lexists(folder / name):

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tutelage.core import Batch, Method, Metrics, Task
 from tutelage.core.distributed import gather_lists, mean_over_ranks
+from tutelage.core.prediction import ClassMap, Prediction
 from tutelage.core.task import check_num_classes
 from tutelage.errors import UserError
 from tutelage.tasks._checks import refuse_undefined
@@ -24,9 +25,9 @@ class MultiLabelClassification(Task):
     item has a class: such entries leave the loss and the metrics. The network returns logits
     (N, num_classes), or a mapping with `logits`.
 
-    Methods that read features (RCKA, FitNet, AFD, RTK, PCKA, SSIM) work as ever. KD, DKD, DIST,
-    CKD, OFA and SRD are refused: they put the logits through a softmax, as if an item had one
-    class.
+    Methods that read features (RCKA, FitNet, AFD, RTK, PCKA, SSIM, ResidualKD) work as ever. KD,
+    DKD, DIST, CKD, OFA, SRD and RCKA with `soften` are refused: they put the logits through a
+    softmax, as if an item had one class.
 
     >>> import torch
     >>> from tutelage.core import Batch
@@ -40,7 +41,7 @@ class MultiLabelClassification(Task):
         num_classes: at least 1.
         pos_weight: factor of the loss where an item has a class, one for each class; above 1 for
             rare ones. None is 1.
-        threshold: probability from which on a class is decided for, in `f1`.
+        threshold: probability from which on a class is decided for, in `f1` and in predictions.
 
     Raises:
         UserError: If an argument is out of range.
@@ -98,6 +99,42 @@ class MultiLabelClassification(Task):
         """
         return class_logits(output, self.num_classes)
 
+    def outputs(self, output: Any, inputs: Any) -> dict[str, Tensor]:
+        """Return the logits (N, num_classes) as what an exported network gives."""
+        return {"logits": self.logits(output)}
+
+    def output_info(self) -> dict[str, Any]:
+        """Return that an item has every class whose own probability reaches the threshold."""
+        text = f"several classes an image: those with sigmoid(logit) >= {self.threshold:g}"
+        return {
+            "multi_label": True,
+            "activation": "sigmoid",
+            "threshold": self.threshold,
+            "text": text,
+        }
+
+    def predictions(
+        self, output: Any, batch: Batch, classes: ClassMap, top: int | None
+    ) -> list[Prediction]:
+        """Return the classes that are decided for, the most likely first, maybe none.
+
+        Args:
+            output: of the network.
+            batch: as `Predicts`.
+            classes: their names.
+            top: give at most so many of them.
+        """
+        predictions = []
+        for row in self.logits(output).float().sigmoid().cpu():
+            labels = row.argsort(descending=True, stable=True)
+            decided = labels[row[labels] >= self.threshold][:top]
+            entries = [
+                {**classes.entry(label), "probability": round(row[label].item(), 6)}
+                for label in decided.tolist()
+            ]
+            predictions.append(Prediction({"classes": entries}))
+        return predictions
+
     def check_method(self, method: Method) -> None:
         """Refuse a method that reads the logits as those of one class an item.
 
@@ -107,7 +144,8 @@ class MultiLabelClassification(Task):
         if method.needs_one_class:
             raise UserError(
                 f"the method ({type(method).__name__}) reads logits as those of one class an item, "
-                "but here items have several; take one on features, such as RCKA, FitNet or AFD"
+                "but here items have several; take one on features, such as FitNet, AFD, or RCKA "
+                "without soften"
             )
 
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:

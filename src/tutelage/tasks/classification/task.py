@@ -140,6 +140,11 @@ class Classification(Task):
         """Return the logits (N, num_classes) as what an exported network gives."""
         return {"logits": self.logits(output)}
 
+    def output_info(self) -> dict[str, Any]:
+        """Return that an item has one class."""
+        text = "one class an image, softmax over the classes"
+        return {"multi_label": False, "activation": "softmax", "text": text}
+
     def predictions(
         self, output: Any, batch: Batch, classes: ClassMap, top: int | None
     ) -> list[Prediction]:

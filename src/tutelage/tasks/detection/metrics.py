@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tutelage.core import Batch, Metrics
 from tutelage.core.distributed import gather_lists
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.tasks._checks import refuse_undefined, warn_once
 
 # The first numbers of COCO's summary, in its order.
@@ -224,8 +224,6 @@ def _is_finite(image: Mapping[str, Any]) -> bool:
 def _import_evaluator() -> tuple[Any, Any]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise UserError(
-            "average precision needs faster-coco-eval; pip install 'tutelage[detection]'"
-        ) from None
+    except ImportError as error:
+        raise NotInstalledError("average precision", "faster_coco_eval") from error
     return COCO, COCOeval_faster

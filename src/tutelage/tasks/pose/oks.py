@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tutelage.core import Batch
 from tutelage.core.distributed import gather_lists
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 
 # COCO's deviations of the 17 joints, as shares of the square root of a person's area.
 COCO_SIGMAS = (
@@ -185,8 +185,6 @@ def _without_duplicates(
 def _import_evaluator() -> tuple[Any, Any]:
     try:
         from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        raise UserError(
-            "average precision needs faster-coco-eval; pip install 'tutelage[detection]'"
-        ) from None
+    except ImportError as error:
+        raise NotInstalledError("average precision", "faster_coco_eval") from error
     return COCO, COCOeval_faster

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError
 
 
 def bm25_ranking(documents: Sequence[str], queries: Sequence[str], k: int) -> Tensor:
@@ -27,10 +27,8 @@ def bm25_ranking(documents: Sequence[str], queries: Sequence[str], k: int) -> Te
     try:
         import bm25s
     except ImportError as error:
-        raise UserError(
-            "BM25 needs bm25s, which is not installed; pip install 'tutelage[retrieval]', or set "
-            "task.bm25 to false"
-        ) from error
+        instead = ", or set task.bm25 to false"
+        raise NotInstalledError("BM25", "bm25s", instead=instead) from error
     words = bm25s.tokenize(list(documents), stopwords="en", show_progress=False)
     retriever = bm25s.BM25()
     retriever.index(words, show_progress=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.core import Batch, Evaluation, Metrics, Task
 from tutelage.core.modes import device_of
+from tutelage.core.prediction import Prediction
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
 from tutelage.models.text import DualEncoder
@@ -18,6 +19,7 @@ from tutelage.tasks._checks import warn_once
 from tutelage.tasks.retrieval.beside import BesideStudent
 from tutelage.tasks.retrieval.evaluation import RankedPart, evaluate_part
 from tutelage.tasks.retrieval.export import export_encoder
+from tutelage.tasks.retrieval.index import read_index, write_index
 from tutelage.tasks.retrieval.loss import in_batch_softmax_loss
 
 
@@ -102,9 +104,31 @@ class Retrieval(Task):
         return 0.0
 
     def export(self, model: nn.Module, parts: Mapping[str, Any], folder: Path) -> None:
-        """Write `student/` for sentence-transformers, if the encoder has such a form."""
+        """Write `student/` for sentence-transformers, and `index/` with the documents' vectors.
+
+        Neither is written for an encoder that sentence-transformers has no form for.
+        """
         assert isinstance(model, DualEncoder)
-        export_encoder(model, folder)
+        corpus = parts["corpus"].corpus
+        export_encoder(model, corpus, folder)
+        write_index(model, corpus, folder)
+
+    def predictor(self, folder: Path, top: int) -> Callable[[str], Prediction]:
+        """Return what finds the best documents of the run's index for the text of a query.
+
+        Args:
+            folder: of a finished run.
+            top: documents for each query.
+
+        Raises:
+            UserError: If the index is missing or damaged, or is not that of the student.
+        """
+        index = read_index(folder)
+
+        def answer(query: str) -> Prediction:
+            return Prediction({"documents": index.top(query, top)})
+
+        return answer
 
     def evaluate(
         self, model: nn.Module, parts: Mapping[str, Any], run: Evaluation

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.core import Overlay
-from tutelage.report.colors import text_color
-from tutelage.report.masks import NO_CLASS, class_color, class_name, mask_image
+from tutelage.drawing.colors import text_color
+from tutelage.drawing.masks import NO_CLASS, class_color, class_name, mask_image
 
 MIN_SCORE = 0.1  # points of lower confidence are drawn hollow
 MIN_BOX_SCORE = 0.3  # boxes of lower confidence are not drawn
+TITLE_HEIGHT = 14  # pixels above a panel
 
 
 def joint_color(index: int, count: int) -> tuple[int, int, int]:
@@ -50,6 +54,34 @@ def draw_overlay(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> 
     return Image.alpha_composite(picture.convert("RGBA"), colors).convert("RGB")
 
 
+def draw_panels(
+    image: Tensor, overlays: Mapping[str, Overlay], names: Sequence[str], longest_side: int
+) -> NDArray[np.uint8]:
+    """Return an image once for each overlay, side by side under its title, (H, W, 3).
+
+    >>> image = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    >>> draw_panels(image, {"truth": Overlay(), "student": Overlay()}, [], 60).shape
+    (34, 60, 3)
+
+    Args:
+        image: (3, H, W) uint8.
+        overlays: by title, in pixels of the image.
+        names: of the joints, or of the classes by label.
+        longest_side: of a panel in pixels; larger images are made smaller.
+    """
+    from PIL import Image, ImageDraw
+
+    scale = min(1.0, longest_side / max(image.shape[-2:]))
+    height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
+    sheet = Image.new("RGB", (width * len(overlays), TITLE_HEIGHT + height))
+    draw = ImageDraw.Draw(sheet)
+    for number, (title, overlay) in enumerate(overlays.items()):
+        panel = draw_overlay(image, overlay, names)
+        sheet.paste(panel.resize((width, height)), (number * width, TITLE_HEIGHT))
+        draw.text((number * width + 2, 1), title, fill="white")
+    return np.asarray(sheet)
+
+
 def draw_boxes(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> Any:
     """Return a PIL image with a frame for each box, its class and its score.
 
@@ -73,14 +105,18 @@ def draw_boxes(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> An
     for corners, label, score in reversed(found):  # the surest one lies on top
         if score is not None and score < MIN_BOX_SCORE:
             continue
+        if not all(map(math.isfinite, corners)):  # of a network that diverged
+            continue
         color = class_color(label)
-        draw.rectangle(corners, outline=color, width=width)
+        left, right = sorted(corners[::2])
+        top, bottom = sorted(corners[1::2])
+        draw.rectangle((left, top, right, bottom), outline=color, width=width)
         text = (
             class_name(names, label) if score is None else f"{class_name(names, label)} {score:.2f}"
         )
-        place = draw.textbbox((corners[0] + 1, corners[1] + 1), text)
+        place = draw.textbbox((left + 1, top + 1), text)
         draw.rectangle(place, fill=color)
-        draw.text((corners[0] + 1, corners[1] + 1), text, fill=text_color(color))
+        draw.text((left + 1, top + 1), text, fill=text_color(color))
     return picture
 
 
@@ -102,6 +138,8 @@ def draw_points(image: Tensor, overlay: Overlay, names: Sequence[str] = ()) -> A
     scores = [1.0] * len(points) if overlay.point_scores is None else overlay.point_scores.tolist()
     radius = max(2.0, max(picture.size) / 150)
     for index, ((x, y), score) in enumerate(zip(points, scores, strict=True)):
+        if not (math.isfinite(x) and math.isfinite(y)):
+            continue
         color = joint_color(index, len(points))
         box = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(box, fill=color if score >= MIN_SCORE else None, outline=color, width=1)
