@@ -84,7 +84,7 @@ def test_it_expects_little_where_no_method_gained_with_certainty(
     [
         ({"labels": 100_000}, "10000 labels a class"),
         ({"classes": 1000, "labels": 100_000}, "1000 classes"),
-        ({"teacher": "MLPMixer"}, "a CNN taught by a MLPMixer"),
+        ({"teacher": "MLPMixer"}, "a CNN distilled from a MLPMixer"),
         ({"ratio": 500.0}, "a teacher of 500 times as many parameters"),
         ({"steps": 20_000}, "a run of 20,000 steps"),
         ({"teacher": None, "ratio": None}, "one teacher"),

@@ -109,7 +109,7 @@ def _distance(facts: Facts, study: Study, studies: Sequence[Study]) -> list[Sent
     if facts.teacher is None:
         far.append("one teacher")
     elif (study.teacher, study.student) != (facts.teacher, facts.student):
-        far.append(f"a {facts.student} taught by a {facts.teacher}")
+        far.append(f"a {facts.student} distilled from a {facts.teacher}")
     times = facts.labels / facts.classes / study.labels_a_class
     if not 1 / FAR <= times <= FAR:
         far.append(f"{facts.labels / facts.classes:.0f} labels a class")

@@ -15,7 +15,7 @@ from tutelage.tune.folder import TuneFolder
 from tutelage.tune.records import TrialRecord
 from tutelage.tune.search import REDUCTION, first_rung
 
-FEW = 8  # trials of a method, of which no importance is told
+FEW = 8  # trials of a method: with fewer, importance is not shown
 
 
 def best_trial(records: Sequence[TrialRecord]) -> TrialRecord:

@@ -14,7 +14,7 @@ from tutelage.tune.search import Drawn, Search
 
 
 class Listener(Protocol):
-    """Is told how a search goes on."""
+    """Follows a search."""
 
     def begin(self, drawn: Drawn) -> None:
         """Called before a trial."""
@@ -40,7 +40,7 @@ def run_search(
         candidates: recipes whose teachers are trained.
         wanted: number of trials.
         seed: of the draws.
-        listener: is told what happens.
+        listener: called before and after each trial, and at each validation.
 
     Returns:
         All trials.
