@@ -20,6 +20,7 @@ from torch import Tensor
 from tutelage.core.precision import full_precision, promote
 from tutelage.similarity._gram import FAR, inverse, only_rounding
 from tutelage.similarity._layer_gram import Grams
+from tutelage.similarity._products import may_read
 
 # In feature space the diagonal is subtracted at the end. What remains of a squared norm,
 # <U, U> / <K, K>, must be at least this for an error of 1e-6.
@@ -86,9 +87,11 @@ def u_center_(k: Tensor, noise: Tensor) -> Tensor:
     k.sub_(rows).sub_(rows.mT)
     k.diagonal(0, -2, -1).zero_()
     only_rounding = torch.linalg.vector_norm(k, dim=(-2, -1)) <= 8 * noise * size
-    for i in only_rounding.nonzero().flatten().tolist():
-        k[i] = 0
-    return k
+    if may_read(k):
+        for i in only_rounding.nonzero().flatten().tolist():
+            k[i] = 0
+        return k
+    return k.masked_fill_(only_rounding[:, None, None], 0.0)
 
 
 def features_are_cheaper(n: int, left: Sequence[int], right: Sequence[int] | None) -> bool:
@@ -232,7 +235,8 @@ def _center_into(part: Tensor, x: Tensor) -> Tensor:
     # As in `centered`: a column below the rounding of its mean is constant.
     eps = torch.finfo(promote(x[:0]).dtype).eps
     offset = torch.linalg.vector_norm(mean, dtype=torch.float64) * len(part) ** 0.5
-    if not bool(size > FAR * 4 * eps * offset):
+    # Looking at it would make an accelerator wait for every layer.
+    if not may_read(part) or not bool(size > FAR * 4 * eps * offset):
         part.masked_fill_(only_rounding(part, mean, eps), 0.0)
         size = torch.linalg.vector_norm(part, dtype=torch.float64)
     part *= inverse(size)
