@@ -41,7 +41,7 @@ class Grams(NamedTuple):
     """Gram matrices of several layers.
 
     Attributes:
-        stack: (L, n, n), float64.
+        stack: (L, n, n), float32 as long as every layer is and its Gram is in range, else float64.
         noise: (L,), relative rounding of each.
     """
 
@@ -106,9 +106,13 @@ def layer_grams(features: Sequence[Tensor]) -> Grams:
             offsets[i].copy_(offset)
         # All layers are checked at once: on a GPU, every look at a value waits for the device.
         again = _needs_centering(grams.stack, offsets, grams.noise)
+        stack, noise = grams
         for i in again.nonzero().flatten().tolist():
-            grams.stack[i] = _centered_gram(promote(features[i]))
-    return grams
+            k = _centered_gram(promote(features[i]))
+            if k.dtype != stack.dtype:  # out of float32's range; many layers of float32 take half
+                stack = stack.double()
+            stack[i] = k
+    return Grams(stack, noise)
 
 
 def stacked(matrices: Sequence[Tensor]) -> Grams:
@@ -187,6 +191,8 @@ def _empty(layers: Sequence[Tensor]) -> Grams:
     """Return memory for one (n, n) Gram matrix per layer, on a device that has float64."""
     device = torch.device("cpu") if layers[0].device.type == "mps" else layers[0].device
     n = len(layers[0])
-    stack = torch.empty(len(layers), n, n, dtype=torch.float64, device=device)
-    noise = [EPS64 if x.dtype == torch.float64 else EPS32 for x in layers]
-    return Grams(stack, stack.new_tensor(noise))
+    is_double = [x.dtype == torch.float64 for x in layers]
+    dtype = torch.float64 if any(is_double) else torch.float32
+    stack = torch.empty(len(layers), n, n, dtype=dtype, device=device)
+    noise = [EPS64 if double else EPS32 for double in is_double]
+    return Grams(stack, torch.tensor(noise, dtype=torch.float64, device=device))
