@@ -133,7 +133,7 @@ def by_hand(method: str, augmented: bool, weights: Path) -> Seconds:
         teacher.load_state_dict(torch.load(weights))
         test(teacher, *parts["validation"])
         with torch.no_grad():
-            pieces = [forward(teacher, scaled(part)) for part in images.split(EVAL_BATCH)]
+            pieces = [forward(teacher, scaled(part)) for part in torch.split(images, EVAL_BATCH)]
         names = ("logits", *FEATURES) if method == "rcka" else ("logits",)
         cached = {name: torch.cat([piece[name] for piece in pieces]) for name in names}
     optimizer = torch.optim.AdamW(student.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
@@ -249,7 +249,9 @@ def test(network: nn.Module, images: Tensor, labels: Tensor) -> dict[str, float]
     """Return accuracy and negative log-likelihood."""
     network.eval()
     right = nats = 0.0
-    for part, wanted in zip(images.split(EVAL_BATCH), labels.split(EVAL_BATCH), strict=True):
+    for part, wanted in zip(
+        torch.split(images, EVAL_BATCH), torch.split(labels, EVAL_BATCH), strict=True
+    ):
         logits = network(scaled(part))
         right += (logits.argmax(1) == wanted).sum().item()
         nats += F.cross_entropy(logits, wanted, reduction="sum").item()
@@ -264,7 +266,7 @@ def train_teacher(path: Path) -> float:
     teacher = make_teacher()
     optimizer = torch.optim.AdamW(teacher.parameters(), lr=5e-3)
     for _ in range(3):
-        for chosen in torch.randperm(len(images)).split(BATCH):
+        for chosen in torch.split(torch.randperm(len(images)), BATCH):
             optimizer.zero_grad()
             F.cross_entropy(teacher(scaled(images[chosen])), labels[chosen]).backward()
             optimizer.step()
@@ -295,7 +297,7 @@ def measure(names: list[str], rounds: int, weights: Path) -> dict[str, Any]:
             spent = calls[key]()
             if index:  # the first round warms up
                 seconds[key].append(spent)
-    rows = {}
+    rows: dict[str, Any] = {}
     for name in names:
         rows[name] = {}
         for part in ("epochs", "run"):

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 FULL = ("ieee", "none")  # `none` is the default of what has no shortcut by default
+BACKENDS: Any = torch.backends
 # torch < 2.9 has a flag for GPUs alone.
-HAS_NAMES = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+HAS_NAMES = hasattr(BACKENDS.cuda.matmul, "fp32_precision")
 
 
 def shortcuts(device_type: str) -> list[tuple[Any, str]]:
@@ -29,7 +30,7 @@ def shortcuts(device_type: str) -> list[tuple[Any, str]]:
         device_type: such as "cuda".
     """
     if not HAS_NAMES:
-        flags = [torch.backends.cuda.matmul, torch.backends.cudnn] if device_type == "cuda" else []
+        flags = [BACKENDS.cuda.matmul, BACKENDS.cudnn] if device_type == "cuda" else []
         return [(owner, "tf32") for owner in flags if owner.allow_tf32]
     found = []
     for owner in _owners(device_type):
@@ -41,7 +42,7 @@ def shortcuts(device_type: str) -> list[tuple[Any, str]]:
 
 def are_of_products(found: list[tuple[Any, str]]) -> bool:
     """Return whether matrix products are among them, not only convolutions."""
-    products = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    products = (BACKENDS.cuda.matmul, BACKENDS.mkldnn.matmul)
     return any(owner in products for owner, _ in found)
 
 
@@ -59,9 +60,9 @@ def without(found: list[tuple[Any, str]]) -> Iterator[None]:
 
 def _owners(device_type: str) -> tuple[Any, ...]:
     if device_type == "cuda":
-        return torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        return BACKENDS.cuda.matmul, BACKENDS.cudnn.conv
     if device_type == "cpu":
-        return torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+        return BACKENDS.mkldnn.matmul, BACKENDS.mkldnn.conv
     return ()
 
 

@@ -74,7 +74,8 @@ def _u_center_stack_(grams: Grams) -> Tensor:
     """
     stack, noise = grams
     count = max(1, CHUNK_BYTES // (8 * stack[0].numel()))
-    for part, part_noise in zip(stack.split(count), noise.split(count), strict=True):
+    parts = zip(torch.split(stack, count), torch.split(noise, count), strict=True)
+    for part, part_noise in parts:
         if part.dtype == torch.float64:
             u_center_(part, part_noise)
         else:
@@ -95,7 +96,8 @@ def _products(left: Tensor, right: Tensor) -> Tensor:
         return a @ b.mT
     count = max(1, CHUNK_BYTES // (8 * (len(a) + len(b))))
     total = a.new_zeros(len(a), len(b), dtype=torch.float64)
-    for part_a, part_b in zip(a.split(count, 1), b.split(count, 1), strict=True):
+    parts = zip(torch.split(a, count, dim=1), torch.split(b, count, dim=1), strict=True)
+    for part_a, part_b in parts:
         total.addmm_(part_a.double(), part_b.double().mT)
     return total
 
