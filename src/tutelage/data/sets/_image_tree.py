@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
 from tutelage.data._text import warn_counts
+from tutelage.data.sets._open_folder import ImageColumns, identity, opened
 from tutelage.errors import UserError
 
 # What torchvision reads, and GIF.
@@ -46,21 +45,6 @@ _name = attrgetter("name")
 
 # How nearly all names end; the others take further calls.
 USUAL = {ending for low in ENDINGS if len(low) == 4 for ending in (low, low.upper())}
-
-
-@dataclass
-class ImageColumns:
-    """Images that were found, in three columns.
-
-    Attributes:
-        paths: of every image.
-        sizes: in bytes; -1 for a file that is missing.
-        times: of the last change in nanoseconds; -1 for a file that is missing.
-    """
-
-    paths: list[str] = field(default_factory=list)
-    sizes: array[int] = field(default_factory=lambda: array("q"))
-    times: array[int] = field(default_factory=lambda: array("q"))
 
 
 @dataclass
@@ -141,7 +125,7 @@ class ImageTree:
             found: to add to.
             above: device and number of each folder on the way from the class folder to this one.
         """
-        with _opened(folder) as place, os.scandir(place) as listing:
+        with opened(folder) as place, os.scandir(place) as listing:
             # There may be a million images, so nothing is looked up for an ordinary one.
             add_path, add_size, add_time = (
                 found.paths.append,
@@ -175,8 +159,8 @@ class ImageTree:
     ) -> None:
         """Walk a folder in a folder, unless it is a link to one that holds it."""
         if not above:
-            above = (_identity(folder),)
-        own = _identity(inner)
+            above = (identity(folder),)
+        own = identity(inner)
         if own in above:
             self.passed_over["links in a circle"] += 1
         else:
@@ -279,24 +263,6 @@ def _ending(name: str) -> str:
 def _folder_names(folder: Path) -> list[str]:
     """Return the names of the folders in a folder that are neither hidden nor clutter, sorted."""
     return [entry.name for entry in _entries(folder) if entry.is_dir()]
-
-
-@contextmanager
-def _opened(folder: str) -> Iterator[str | int]:
-    """Open a folder, so that the system need not follow its path again for every file in it."""
-    if os.scandir not in os.supports_fd:
-        yield folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _identity(folder: str) -> tuple[int, int]:
-    status = os.stat(folder)
-    return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

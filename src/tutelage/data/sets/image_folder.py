@@ -17,7 +17,8 @@ from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data._settings import check_root
 from tutelage.data.file_set import Decode, FileSet, ImageFiles
 from tutelage.data.image_data import RawSplits
-from tutelage.data.sets._image_tree import ENDINGS, ImageColumns, ImageTree, find_tree
+from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
+from tutelage.data.sets._open_folder import ImageColumns
 from tutelage.data.square_images import SquareImages
 from tutelage.errors import UserError
 
