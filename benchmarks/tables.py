@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.pose_tables import pose_table
 from benchmarks.recommendation_tables import recommendation_table
 from benchmarks.retrieval_tables import retrieval_table
+from benchmarks.speed_tables import accumulation_table, data_speed_table, train_loop_table
 from benchmarks.study_results import (
     SETTINGS,
     result,
@@ -244,6 +245,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "gains": gains_table,
     "settings": settings_tables,
     "cost": cost_table,
+    "train-loop": train_loop_table,
+    "accumulation": accumulation_table,
+    "data-speed": data_speed_table,
     "balance": balance_table,
     "cap": cap_table,
     "outliers": outliers_table,

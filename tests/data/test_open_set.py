@@ -168,6 +168,20 @@ def test_every_set_gives_the_views_of_its_own_images() -> None:
     assert len(set(streams.batch(keys).views.tolist())) == 3
 
 
+def test_joined_sets_load_bytes_and_augment_on_the_device() -> None:
+    augmented = Digits(augment=True).splits(seed=2)["train"]
+    joined = concat([augmented, Digits().splits()["test"]], [None, -100])
+    keys = [(1, len(augmented) + 2), (1, 0), (3, 1), (1, len(augmented))]
+    loaded = joined.load(keys)
+    assert [part["inputs"].dtype for part in loaded.inputs] == [torch.uint8] * 2
+    assert joined.finish(loaded, "meta").inputs.device.type == "meta"
+    batch, finished = joined.batch(keys), joined.finish(loaded, "cpu")
+    assert sorted(batch) == ["ids", "inputs", "labels", "views"]
+    assert all(torch.equal(batch[name], finished[name]) for name in batch)
+    assert batch.labels.tolist() == [-100, *augmented.labels[:2].tolist(), -100]
+    assert torch.equal(batch.inputs[[1, 2]], augmented.batch([(1, 0), (3, 1)]).inputs)
+
+
 def test_far_images_take_size_and_channels_of_the_labeled_ones(tmp_path: Path) -> None:
     folder = ImageFolder(str(write_image_folder(tmp_path)), size=12)
     data = OpenSet(Digits(), KNOWN, far=folder)

@@ -87,3 +87,17 @@ def test_a_damaged_record_is_named(teacher: Path, tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(UserError, match=rf"{path.name} {says}.*; remove it to measure the"):
             fit(recipe_of(teacher)[0], tmp_path / "two")
+
+
+def test_the_teacher_sees_the_test_data_once(teacher: Path, tmp_path: Path) -> None:
+    recipe, _ = recipe_of(teacher, cache="memory")
+    expected = fit(recipe, tmp_path / "first")
+    for path in (teacher / "known").glob("test-*.json"):
+        path.unlink()
+    recipe, network = recipe_of(teacher, cache="memory")
+    metrics = fit(recipe, tmp_path / "second")
+    # Training data for the cache, and the 359 test images for the students' and its own metrics.
+    assert 1079 + 359 <= network.seen < 1079 + 2 * 359
+    assert expected is not None
+    assert metrics is not None
+    assert metrics["teacher"] == expected["teacher"]

@@ -154,3 +154,15 @@ def test_which_space_is_cheaper() -> None:
     assert features_are_cheaper(512, [64] * 20, [64] * 20)
     assert not features_are_cheaper(64, [2048] * 20, None)
     assert not features_are_cheaper(2048, [2048] * 4, [2048] * 4)
+
+
+def test_float32_layers_take_half_the_memory_and_lose_nothing() -> None:
+    layers = [torch.randn(40, 300) + index for index in range(6)]
+    single, double = layer_grams(layers), layer_grams([x.double() for x in layers])
+    assert single.stack.dtype == torch.float32
+    assert double.stack.dtype == torch.float64
+    orders = torch.stack([torch.randperm(40)])
+    found, expected = (gram_sums(grams, 3, orders) for grams in (single, double))
+    for ours, exact in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float64
+        assert torch.allclose(ours, exact, rtol=0, atol=1e-6 * float(expected.xx.max()))

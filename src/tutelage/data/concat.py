@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,32 +66,39 @@ class ConcatSamples(ImageSet):
         return self._chosen(parts, positions)
 
     def load(self, keys: Sequence[Key]) -> Batch:
-        """Return the samples with these keys as one batch, in their order, augmented."""
-        positions = torch.tensor([position for _, position in keys])
+        """Return the samples of every set as it loads them; `finish` brings them into order."""
+        positions = torch.tensor([position for _, position in keys], dtype=torch.int64)
         sources = self.sources[positions].tolist()
         order: list[int] = []
-        batches: list[Batch] = []
-        # Every set makes a batch of its own samples, ...
+        numbers: list[int] = []
+        loaded: list[dict[str, Any]] = []
         for number, part in enumerate(self.parts):
             members = [i for i, source in enumerate(sources) if source[0] == number]
             if members:
                 order += members
-                batches.append(part.batch([(keys[i][0], sources[i][1]) for i in members]))
-        # ... and these are brought into the order of the keys.
-        joined = batches[0].cat(batches[1:])
-        back = torch.tensor(order).argsort()
+                numbers.append(number)
+                loaded.append(dict(part.load([(keys[i][0], sources[i][1]) for i in members])))
         return Batch(
             {
-                "inputs": joined.inputs[back],
+                "inputs": loaded,
                 "labels": self.labels[positions],
                 "ids": self.ids[positions],
-                "views": joined.views[back],
+                "numbers": torch.tensor(numbers),
+                "order": torch.tensor(order).argsort(),
             }
         )
 
     def finish(self, loaded: Batch, device: torch.device | str) -> Batch:
-        """Return the batch on a device; every set has augmented its own samples."""
-        return loaded.to(device, non_blocking=True)
+        """Return the batch on a device, where every set augments its own samples."""
+        batches = [
+            self.parts[number].finish(Batch(fields), device)
+            for number, fields in zip(loaded["numbers"].tolist(), loaded.inputs, strict=True)
+        ]
+        joined = batches[0].cat(batches[1:])
+        own = Batch({"inputs": loaded["order"], "labels": loaded.labels, "ids": loaded.ids})
+        own = own.to(device, non_blocking=True)
+        order = own.inputs
+        return own.with_fields({"inputs": joined.inputs[order], "views": joined.views[order]})
 
     def _chosen(self, parts: Sequence[ImageSet], positions: Tensor) -> ConcatSamples:
         return ConcatSamples(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tutelage.core.batch import Batch
@@ -38,12 +39,15 @@ class ImageFiles:
 
     Args:
         paths: of every image.
-        states: size in bytes and time of the last change of every file.
+        states: size in bytes and time of the last change of every file, (N, 2).
         decode: what is kept, see `ImageFolder`.
     """
 
     def __init__(
-        self, paths: Sequence[str], states: Sequence[tuple[int, int]], decode: Decode = "auto"
+        self,
+        paths: Sequence[str],
+        states: Sequence[tuple[int, int]] | NDArray[np.int64],
+        decode: Decode = "auto",
     ) -> None:
         self.paths = list(paths)
         self.decode = decode
@@ -208,7 +212,7 @@ def _leading_crop(augment: nn.Module | None) -> RandomResizedCrop | None:
     return augment if isinstance(augment, RandomResizedCrop) else None
 
 
-def _digest(paths: Sequence[str], states: Sequence[tuple[int, int]]) -> str:
+def _digest(paths: Sequence[str], states: Sequence[tuple[int, int]] | NDArray[np.int64]) -> str:
     """Return what names the files as they are now."""
     digest = hashlib.blake2b("\0".join(paths).encode("utf-8", "surrogateescape"), digest_size=16)
     digest.update(np.array(states, dtype=np.int64).tobytes())

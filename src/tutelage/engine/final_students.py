@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from tutelage.core import Teacher
 from tutelage.engine.evaluate import evaluate, evaluation
 from tutelage.engine.setup import TrainingSetup
 from tutelage.engine.teacher_cache import teacher_beside
@@ -39,15 +40,19 @@ def choices(ready: TrainingSetup, students: dict[str, nn.Module]) -> dict[str, d
     return {name: chosen[id(student)] for name, student in students.items()}
 
 
+def teacher_beside_students(ready: TrainingSetup) -> Teacher | None:
+    """Return the teacher that the students are compared with on test data, if there is one."""
+    if not ready.setup.teacher.models():
+        return None
+    return teacher_beside(ready.setup, "test", ready.loading.device)
+
+
 def test_metrics(
-    ready: TrainingSetup, students: dict[str, nn.Module]
+    ready: TrainingSetup, students: dict[str, nn.Module], teacher: Teacher | None
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of each student on test data, beside the teacher."""
     setup = ready.setup
     method = ready.distiller.method
-    teacher = None
-    if setup.teacher.models():
-        teacher = teacher_beside(setup, "test", ready.loading.device)
     run = evaluation("test", ready.loading, teacher)
     metrics: dict[int, dict[str, float]] = {}
     for student in students.values():

@@ -15,7 +15,12 @@ from tutelage.engine.calibration import calibrate
 from tutelage.engine.checks.teacher import state_hash
 from tutelage.engine.checks.terms import check_terms
 from tutelage.engine.dry_run import check_recipe, num_parameters
-from tutelage.engine.final_students import choices, final_students, test_metrics
+from tutelage.engine.final_students import (
+    choices,
+    final_students,
+    teacher_beside_students,
+    test_metrics,
+)
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.previews import save_previews
 from tutelage.engine.ranks import is_first_launched, lost_rank
@@ -207,8 +212,9 @@ def _finish(
     epochs = {"last": trainer.step // trainer.steps_per_epoch, "best": trainer.best["epoch"]}
     students = final_students(trainer, epochs)
     chosen = choices(ready, students)
-    test = test_metrics(ready, students)
-    record = teacher_record(ready, teacher_metrics)
+    beside = teacher_beside_students(ready)
+    test = test_metrics(ready, students, beside)
+    record = teacher_record(ready, teacher_metrics, beside)
     shipped_epoch = recipe.train.checkpoint
     student = trainer.distiller.student
     student.load_state_dict(students[shipped_epoch].state_dict())

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from tutelage.core import Batch
+from tutelage.core import Batch, Evaluation, Teacher
 from tutelage.core.batch import tensors_in
 from tutelage.engine.checks.teacher import check_teacher, state_hash
-from tutelage.engine.evaluate import evaluate, evaluation, is_one_pass
+from tutelage.engine.evaluate import RecordedTeacher, evaluate, evaluation, is_one_pass
 from tutelage.engine.setup import TrainingSetup
 from tutelage.errors import UserError
 from tutelage.io import read_json, write_json
@@ -64,12 +64,16 @@ def checked_metrics(ready: TrainingSetup) -> Metrics | None:
     return metrics or None
 
 
-def teacher_record(ready: TrainingSetup, validation: Metrics | None) -> dict[str, Metrics] | None:
+def teacher_record(
+    ready: TrainingSetup, validation: Metrics | None, beside: Teacher | None
+) -> dict[str, Metrics] | None:
     """Return what metrics.json says of the teachers: checked ones on test data, too.
 
     Args:
         ready: the run.
         validation: what `checked_metrics` returned.
+        beside: the teacher that the students were compared with on test data; it need not run
+            again where it remembers its outputs.
     """
     if validation is None:
         return None
@@ -84,8 +88,9 @@ def teacher_record(ready: TrainingSetup, validation: Metrics | None) -> dict[str
             config, prefix = (recipe.teachers or {})[name], f"{name}/"
             if f"{prefix}{recipe.task.monitor}" not in validation:
                 continue  # not checked, so nothing is said of it
+        remembers = beside if recipe.teacher is not None else None
         metrics = _known_or(
-            lambda model=model: evaluate(model, recipe.task, setup.parts, run),  # type: ignore[misc]
+            lambda model=model, beside=remembers: _measured(model, beside, ready, run),  # type: ignore[misc]
             ready,
             config,
             model,
@@ -93,6 +98,20 @@ def teacher_record(ready: TrainingSetup, validation: Metrics | None) -> dict[str
         )
         test |= {f"{prefix}{key}": value for key, value in metrics.items()}
     return {"validation": validation, "test": test}
+
+
+def _measured(
+    model: nn.Module, beside: Teacher | None, ready: TrainingSetup, run: Evaluation
+) -> Metrics:
+    """Return the metrics of a teacher, from the outputs that are remembered where they are."""
+    task = ready.setup.recipe.task
+    parts = ready.setup.parts
+    if not isinstance(beside, RecordedTeacher) or not is_one_pass(task):
+        return evaluate(model, task, parts, run)
+    metrics = task.metrics()
+    for batch in run.batches(parts[run.part]):
+        metrics.update(beside(batch, task.inputs(batch)).output, batch)
+    return metrics.compute()
 
 
 def _known_or(

@@ -238,6 +238,10 @@ def check_classes(labels: Tensor, classes: int) -> None:
     # Reading values from an accelerator would make every training step wait for it.
     if labels.device.type != "cpu":
         return
+    if labels.numel():
+        lowest, highest = labels.aminmax()
+        if lowest.item() >= 0 and highest.item() < classes:
+            return
     wrong = (labels != IGNORE_INDEX) & ((labels < 0) | (labels >= classes))
     if wrong.any():
         raise UserError(

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from tutelage.core.batch import IGNORE_INDEX
 from tutelage.core.distributed import mean_over_ranks
@@ -43,7 +42,8 @@ from tutelage.methods._checks import (
     check_positive,
     check_weights,
 )
-from tutelage.methods._divergence import HIGH, divergence_terms, softened, too_small
+from tutelage.methods._divergence import HIGH, too_small
+from tutelage.methods._fused_dkd import FusedDivergences, divergences
 from tutelage.methods._ramp import Ramp, check_ramp, fade_in
 from tutelage.similarity._checks import as_same_dtype
 
@@ -85,24 +85,17 @@ def dkd_loss(
     check_logits("DKD", student, teacher, maps=False, min_classes=2)
     check_labels("DKD", labels, student)
     with full_precision(student.device):
-        labeled = labels != IGNORE_INDEX
+        unlabeled = labels == IGNORE_INDEX
         index = labels.clamp(min=0).unsqueeze(1)
         student, teacher = as_same_dtype(student, teacher)
         wanted = (bool(alpha), bool(beta and student.shape[1] > 2))
-        precise = temperature > HIGH
-        tckd, nckd = _divergences(student, teacher, index, temperature, wanted, precise)
-        if not precise and any(
-            too_small(kl.detach().sum(), kl.shape[0]) for kl in (tckd, nckd) if kl is not None
-        ):
-            again = _divergences(student, teacher, index, temperature, wanted, True)
-            # Other ranks may not need this: what is summed over ranks has one dtype.
-            tckd, nckd = (kl if kl is None else kl.to(student.dtype) for kl in again)
-        terms = {}
-        if alpha and tckd is not None:
-            terms["tckd"] = alpha * temperature**2 * _masked_mean(tckd, labeled)
-        if beta and nckd is not None:
-            terms["nckd"] = beta * temperature**2 * _masked_mean(nckd, labeled)
-        return {name: term.to(student.dtype) for name, term in terms.items()}
+        totals = _totals(student, teacher, index, unlabeled, temperature, wanted)
+        count = len(labels) - unlabeled.sum()
+        scales = {"tckd": alpha, "nckd": beta}
+        return {
+            name: mean_over_ranks(total, count) * (float(scales[name] or 0) * temperature**2)
+            for name, total in totals.items()
+        }
 
 
 class DKD(Method):
@@ -166,44 +159,22 @@ class DKD(Method):
         return {f"dkd/{name}": factor * term for name, term in terms.items()}
 
 
-def _divergences(
+def _totals(
     student: Tensor,
     teacher: Tensor,
     index: Tensor,
+    unlabeled: Tensor,
     temperature: float,
     wanted: tuple[bool, bool],
-    precise: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Return TCKD and NCKD of each item, (N,), or None where one is not wanted."""
-    student_sides = _decoupled(softened(student, temperature, precise), index)
-    teacher_sides = _decoupled(softened(teacher, temperature, precise), index)
-    tckd = nckd = None
-    if wanted[0]:
-        tckd = divergence_terms(student_sides[0], teacher_sides[0], precise).sum(1)
-    if wanted[1]:
-        nckd = divergence_terms(student_sides[1], teacher_sides[1], precise).sum(1)
-    return tckd, nckd
-
-
-def _decoupled(logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return log b (N, 2) and log q (N, C), in which the label's column is 0.
-
-    Args:
-        logits: z / T, (N, C).
-        index: the labels (N, 1), each one a class.
-    """
-    is_label = index == torch.arange(logits.shape[1], device=logits.device)
-    rest = logits.masked_fill(is_label, -torch.inf)
-    # p[y] = sigmoid(margin) and 1 - p[y] = sigmoid(-margin): no logarithm of a rounded probability.
-    margin = logits.gather(1, index) - rest.logsumexp(1, keepdim=True)
-    log_binary = F.logsigmoid(torch.cat((margin, -margin), 1))
-    log_rest = F.log_softmax(rest, 1).masked_fill(is_label, 0.0)
-    return log_binary, log_rest
-
-
-def _masked_mean(kl: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of (N,) over the items in the mask (N,); 0 if there are none.
-
-    Under several ranks it is the mean over the items of all of them.
-    """
-    return mean_over_ranks(kl.masked_fill(~mask, 0.0).sum(), mask.sum())
+) -> dict[str, Tensor]:
+    """Return TCKD and NCKD, summed over the items that have a label, where they are wanted."""
+    precise = temperature > HIGH
+    arguments = student, teacher, index, unlabeled, temperature
+    if all(wanted) and not (precise or teacher.requires_grad or torch.compiler.is_compiling()):
+        totals = dict(zip(("tckd", "nckd"), FusedDivergences.apply(*arguments), strict=True))
+    else:
+        totals = divergences(*arguments, wanted, precise)
+    if not precise and any(too_small(kl, len(index)) for kl in totals.values()):
+        totals = divergences(*arguments, wanted, True)
+    # Other ranks may not need what is precise: what is summed over ranks has one dtype.
+    return {name: total.to(student.dtype) for name, total in totals.items()}

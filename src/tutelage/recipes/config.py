@@ -138,7 +138,8 @@ class TrainConfig:
         channels_last: let the weights of convolutions have channels last in memory, which is faster
             on GPUs in mixed precision.
         matmul_precision: of float32 products of matrices on GPUs, see
-            `torch.set_float32_matmul_precision`; `high` (TF32) is faster, and losses have it, too.
+            `torch.set_float32_matmul_precision`; `high` (TF32) is faster. Similarity losses stay in
+            full float32 by themselves.
         cudnn_benchmark: let cuDNN try its algorithms for every new shape, and take the fastest;
             runs may then differ in the last bits.
         num_workers: data loading processes; None takes none for data in memory and for fewer than

@@ -20,11 +20,13 @@ from torch import Tensor
 from tutelage.core.precision import full_precision, promote
 from tutelage.similarity._gram import FAR, inverse, only_rounding
 from tutelage.similarity._layer_gram import Grams
+from tutelage.similarity._products import may_read
 
 # In feature space the diagonal is subtracted at the end. What remains of a squared norm,
 # <U, U> / <K, K>, must be at least this for an error of 1e-6.
 MIN_REMAINDER = {torch.float32: 0.1, torch.float64: 1e-8}
 CHUNK = 2048  # columns of the left side whose products are formed at a time
+CHUNK_BYTES = 2**24  # of float64 copies of float32 Gram matrices
 
 
 class Sums(NamedTuple):
@@ -52,18 +54,62 @@ def gram_sums(grams: Grams, num_left: int, orders: Tensor) -> Sums:
         num_left: L₁.
         orders: (permutations, n), row orders of the right side.
     """
-    u = u_center_(*grams)
-    left = u[:num_left].flatten(1)
+    u = _u_center_stack_(grams)
+    left = u[:num_left]
     with_itself = len(u) == num_left
     right = u if with_itself else u[num_left:]
-    # Flattened, <U(K_i), U(L_j)> of all pairs is one matrix product.
-    xy = left @ right.flatten(1).mT
+    xy = _products(left, right)
     # Permuting the items permutes rows and columns of a Gram matrix.
-    null = [left @ right[:, order][:, :, order].flatten(1).mT for order in orders.to(u.device)]
+    null = [_products(left, right[:, order][:, :, order]) for order in orders.to(u.device)]
     if with_itself:
         return _on_cpu(xy, xy.diagonal(), xy.diagonal(), null)
-    squared_norms = torch.linalg.vector_norm(u, dim=(-2, -1)).square()
+    squared_norms = _squared_norms(u)
     return _on_cpu(xy, squared_norms[:num_left], squared_norms[num_left:], null)
+
+
+def _u_center_stack_(grams: Grams) -> Tensor:
+    """U-center Gram matrices in place, in float64, a few at a time.
+
+    A result in float32 has lost eps of each of its n² numbers, which is nothing in sums over them.
+    """
+    stack, noise = grams
+    count = max(1, CHUNK_BYTES // (8 * stack[0].numel()))
+    parts = zip(torch.split(stack, count), torch.split(noise, count), strict=True)
+    for part, part_noise in parts:
+        if part.dtype == torch.float64:
+            u_center_(part, part_noise)
+        else:
+            part.copy_(u_center_(part.double(), part_noise))
+    return stack
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """Return <U(K_i), U(L_j)> of all pairs, (L₁, L₂) float64.
+
+    Args:
+        left: (L₁, n, n).
+        right: (L₂, n, n).
+    """
+    # Flattened, it is one matrix product; of float32 a part of the columns at a time.
+    a, b = left.flatten(1), right.flatten(1)
+    if a.dtype == torch.float64:
+        return a @ b.mT
+    count = max(1, CHUNK_BYTES // (8 * (len(a) + len(b))))
+    total = a.new_zeros(len(a), len(b), dtype=torch.float64)
+    parts = zip(torch.split(a, count, dim=1), torch.split(b, count, dim=1), strict=True)
+    for part_a, part_b in parts:
+        total.addmm_(part_a.double(), part_b.double().mT)
+    return total
+
+
+def _squared_norms(u: Tensor) -> Tensor:
+    """Return ‖U(K_i)‖² in float64, (L,)."""
+    norms = u.new_empty(len(u), dtype=torch.float64)
+    # One memory for all copies in float64: new ones would not fit into each other's place.
+    copy = torch.empty_like(u[0], dtype=torch.float64)
+    for i, k in enumerate(u):
+        norms[i] = torch.linalg.vector_norm(copy.copy_(k))
+    return norms.square_()
 
 
 def u_center_(k: Tensor, noise: Tensor) -> Tensor:
@@ -86,9 +132,11 @@ def u_center_(k: Tensor, noise: Tensor) -> Tensor:
     k.sub_(rows).sub_(rows.mT)
     k.diagonal(0, -2, -1).zero_()
     only_rounding = torch.linalg.vector_norm(k, dim=(-2, -1)) <= 8 * noise * size
-    for i in only_rounding.nonzero().flatten().tolist():
-        k[i] = 0
-    return k
+    if may_read(k):
+        for i in only_rounding.nonzero().flatten().tolist():
+            k[i] = 0
+        return k
+    return k.masked_fill_(only_rounding[:, None, None], 0.0)
 
 
 def features_are_cheaper(n: int, left: Sequence[int], right: Sequence[int] | None) -> bool:
@@ -232,7 +280,8 @@ def _center_into(part: Tensor, x: Tensor) -> Tensor:
     # As in `centered`: a column below the rounding of its mean is constant.
     eps = torch.finfo(promote(x[:0]).dtype).eps
     offset = torch.linalg.vector_norm(mean, dtype=torch.float64) * len(part) ** 0.5
-    if not bool(size > FAR * 4 * eps * offset):
+    # Looking at it would make an accelerator wait for every layer.
+    if not may_read(part) or not bool(size > FAR * 4 * eps * offset):
         part.masked_fill_(only_rounding(part, mean, eps), 0.0)
         size = torch.linalg.vector_norm(part, dtype=torch.float64)
     part *= inverse(size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from tutelage.errors import UserError, near_misses
@@ -80,7 +81,19 @@ def as_grams(layers: Named) -> Named:
     Raises:
         UserError: If a matrix is not floating, square or symmetric.
     """
-    return [(label, _gram_matrix(k, label).detach()) for label, k in layers]
+    for label, k in layers:
+        _check_square(k, label)
+    matrices = [(label, k.detach()) for label, k in layers]
+    # One look at all of them: an accelerator would wait for every one.
+    gaps = [(k - k.mT).abs().amax() > 1e-3 * k.abs().amax() for _, k in matrices]
+    asymmetric = torch.stack([gap.to(gaps[0].device) for gap in gaps]).tolist() if gaps else []
+    for (label, _), is_wrong in zip(matrices, asymmetric, strict=True):
+        if is_wrong:
+            raise UserError(
+                f"{label} is not symmetric, so it is no Gram matrix; give features to update, or "
+                "use gram_of"
+            )
+    return matrices
 
 
 def count_items(layers: Named) -> int:
@@ -139,18 +152,12 @@ def check_finite(sums: Sums, left: tuple[str, ...], right: tuple[str, ...], batc
                 )
 
 
-def _gram_matrix(k: Tensor, label: str) -> Tensor:
+def _check_square(k: Tensor, label: str) -> None:
     if not k.dtype.is_floating_point or k.ndim != 2 or k.shape[0] != k.shape[1] or len(k) == 0:
         raise UserError(
             f"{label} is of {k.dtype} and shape {tuple(k.shape)}, no Gram matrix (n, n); use "
             "gram_of"
         )
-    if (k - k.mT).abs().amax() > 1e-3 * k.abs().amax():
-        raise UserError(
-            f"{label} is not symmetric, so it is no Gram matrix; give features to update, or use "
-            "gram_of"
-        )
-    return k
 
 
 def _as_list(ids: Ids) -> list[object]:

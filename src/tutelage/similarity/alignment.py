@@ -8,7 +8,8 @@ maps and to one scale of the features. The widths of X and Y may differ. With ce
 No product of two Gram matrices is formed: <K, L> is a sum over elements. Where the features are
 narrower than the batch is long, the same number comes from their cross products,
 <K, L> = ‖Xᵀ Y‖². The uncentered forms, which training uses, have a hand-written gradient in
-`_fused.py`; the rest is ordinary autograd.
+`_fused.py`, ordinary features with centered and row-scaled kernels one in `_fused_centered.py`; the
+rest is autograd.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from tutelage.errors import UserError
 from tutelage.similarity._alignment_by_autograd import alignment_by_autograd
 from tutelage.similarity._checks import as_same_dtype, check_tensors
 from tutelage.similarity._fused import FusedAlignment
+from tutelage.similarity._fused_centered import centered_rows
 from tutelage.similarity._gram import centered, gram_is_cheaper, unit_rows
 
 Scale = Literal["rows", "cosine"]
@@ -81,6 +83,10 @@ def alignment(
         rows_scaled = scale == "rows"
         in_gram_space = gram_is_cheaper(x.shape[-2], (x.shape[-1], y.shape[-1]), rows_scaled)
         debiased = estimator == "debiased"
+        if center and rows_scaled and not debiased:
+            ordinary = centered_rows(x, y, in_gram_space)
+            if ordinary is not None:
+                return ordinary
         if debiased or (center and rows_scaled):
             return alignment_by_autograd(x, y, scale, debiased=debiased)
         if scale == "cosine":

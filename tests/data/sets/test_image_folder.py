@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -427,3 +429,40 @@ def test_images_are_in_the_order_of_their_paths(tmp_path: Path) -> None:
 def test_decode_is_one_of_its_choices() -> None:
     with pytest.raises(UserError, match=r"data.decode is one of \['auto', .* got 'ram'"):
         ImageFolder("images", decode="ram")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("",)])
+def test_every_folder_is_listed_once_for_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: tuple[str, ...]
+) -> None:
+    for part in parts:
+        tree(tmp_path / part, 12)
+    listed: Counter[str] = Counter()
+    scandir = os.scandir
+
+    def counting(folder: str | int | Path) -> Any:
+        # A folder that is open is given by its number.
+        path = os.readlink(f"/proc/self/fd/{folder}") if isinstance(folder, int) else folder
+        listed[str(path)] += 1
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    monkeypatch.setattr(os, "supports_fd", {*os.supports_fd, counting})
+    assert set(ImageFolder(str(tmp_path), size=16).splits()) == {"train", "validation", "test"}
+    classes = [str(tmp_path / part / name) for part in parts for name in ("cat", "dog")]
+    # Once for the images; the first class folders are looked at for folders that look like parts.
+    assert sum(listed[name] for name in classes) <= len(classes) + 4
+    assert all(listed[name] for name in classes)
+
+
+def test_a_system_that_cannot_list_an_open_folder_finds_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path)
+    write(tmp_path / "cat" / "more" / "1.jpg.PNG", (255, 0, 0))
+    expected = ImageFolder(str(tmp_path)).raw_splits()[0].files
+    monkeypatch.setattr(os, "supports_fd", set())
+    found = ImageFolder(str(tmp_path)).raw_splits()[0].files
+    assert found.names() == expected.names()
+    assert len(found.names()) == 21
+    assert found.digest == expected.digest

@@ -12,9 +12,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+from tests.helpers.operators import count_operators
 from tests.helpers.ranks import fork_ranks
 from tutelage import UserError
 from tutelage.core import Batch
+from tutelage.tasks import Detection
 from tutelage.tasks._checks import warn_once
 from tutelage.tasks.detection.metrics import SUMMARY, DetectionMetrics, average_precision
 
@@ -222,3 +224,25 @@ def test_a_box_or_score_of_nan_is_refused() -> None:
     for boxes, scores in ((box * nan, torch.ones(1)), (box, torch.tensor([nan]))):
         with pytest.raises(UserError, match="the network gives NaN or infinity for 1 of 1 images"):
             evaluated(boxes, scores, box)
+
+
+def test_steps_and_validation_read_nothing_from_the_device_image_by_image() -> None:
+    task = Detection(num_classes=5)
+
+    def waits(count: int) -> int:
+        truth, found = (
+            [{name: torch.as_tensor(value) for name, value in image.items()} for image in images]
+            for images in scene(count)
+        )
+        for target in truth:  # as the data sets of the package give them
+            target["single"] = (~target["iscrowd"]).nonzero().flatten()
+        batch = Batch({"inputs": [torch.zeros(3, 8, 8)] * count, "labels": truth})
+        metrics = task.metrics()
+
+        def step() -> None:
+            task.inputs(batch)
+            metrics.update(found, batch, found)
+
+        return count_operators(step).waits
+
+    assert waits(2) == waits(9) == 0

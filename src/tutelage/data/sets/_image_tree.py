@@ -8,9 +8,11 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from tutelage.data._text import warn_counts
+from tutelage.data.sets._open_folder import ImageColumns, identity, opened
 from tutelage.errors import UserError
 
 # What torchvision reads, and GIF.
@@ -38,9 +40,11 @@ PART_STEMS = ("train", "test", "valid")  # also in trainset, TestImages and mytr
 CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 MAX_KINDS = 6  # kinds of passed-over files that the warning names
 
+_name = attrgetter("name")
 
-ImageFile = tuple[str, int, int]
-"""(path, size in bytes, time of the last change in nanoseconds); -1 for a file that is missing."""
+
+# How nearly all names end; the others take further calls.
+USUAL = {ending for low in ENDINGS if len(low) == 4 for ending in (low, low.upper())}
 
 
 @dataclass
@@ -52,11 +56,13 @@ class ImageTree:
         parts: folder of each part by its name in `PART_NAMES`; only `train`, which is the root,
             where there are no parts.
         passed_over: what is not read -> how often.
+        folders: names of the folders in each folder that was listed, sorted.
     """
 
     root: Path
     parts: dict[str, Path]
     passed_over: Counter[str] = field(default_factory=Counter)
+    folders: dict[Path, list[str]] = field(default_factory=dict)
 
     @property
     def classes(self) -> list[str]:
@@ -65,13 +71,13 @@ class ImageTree:
 
     def class_names(self, folder: Path) -> list[str]:
         """Return the names of the class folders of a part, sorted."""
-        return [path.name for path in _folders(folder)]
+        if folder not in self.folders:
+            self.folders[folder] = _folder_names(folder)
+        return self.folders[folder]
 
-    def images(self, folder: Path) -> list[ImageFile]:
-        """Return the images at any depth below a class folder, sorted; links are followed."""
-        found: list[ImageFile] = []
-        self._walk(str(folder), found, ())
-        return found
+    def add_images(self, folder: str, found: ImageColumns) -> None:
+        """Add the images at any depth below a class folder, sorted; links are followed."""
+        self._walk(folder, found, ())
 
     def warn(self) -> None:
         """Say in one warning what is passed over, beside and in the class folders.
@@ -85,7 +91,8 @@ class ImageTree:
                 files = [name for name in files if _ending(name) in ENDINGS]
             counts["files outside of class folders"] += len(files)
         if self.parts["train"] != self.root:
-            others = [path.name for path in _folders(self.root) if self._looks_like_part(path)]
+            names = self.class_names(self.root)
+            others = [name for name in names if self._looks_like_part(self.root / name)]
             counts[f"folders ({_listed(others)})"] = len(others)
         else:
             self._warn_of_parts()
@@ -93,11 +100,11 @@ class ImageTree:
 
     def _warn_of_parts(self) -> None:
         """Say if what is in the class folders looks like the classes."""
-        folders = _folders(self.root)
-        common = _common_names(folders)
+        names = self.class_names(self.root)
+        common = _common_names(self.root, names)
         if len(common) > 1:
             warnings.warn(
-                f"{self.root}: its folders {_listed([folder.name for folder in folders])} are "
+                f"{self.root}: its folders {_listed(names)} are "
                 f"taken for classes, but all hold folders of the same names ({_listed(common)}); "
                 "if these are the classes, name the former train, val and test",
                 stacklevel=3,
@@ -110,33 +117,54 @@ class ImageTree:
         has_classes = not set(self.class_names(folder)).isdisjoint(self.classes)
         return has_classes or any(_ending(entry.name) in ENDINGS for entry in _entries(folder))
 
-    def _walk(
-        self, folder: str, found: list[ImageFile], above: tuple[tuple[int, int], ...]
+    def _walk(self, folder: str, found: ImageColumns, above: tuple[tuple[int, int], ...]) -> None:
+        """Add the images below a folder, in the order of their names, folders among them.
+
+        Args:
+            folder: its path.
+            found: to add to.
+            above: device and number of each folder on the way from the class folder to this one.
+        """
+        with opened(folder) as place, os.scandir(place) as listing:
+            # There may be a million images, so nothing is looked up for an ordinary one.
+            add_path, add_size, add_time = (
+                found.paths.append,
+                found.sizes.append,
+                found.times.append,
+            )
+            usual = USUAL
+            for entry in sorted(listing, key=_name):
+                name = entry.name
+                path = f"{folder}{os.sep}{name}"
+                if name[0] == ".":
+                    self.passed_over["hidden images"] += _is_hidden_image(name)
+                elif entry.is_dir():
+                    if name not in CLUTTER:
+                        self._descend(folder, path, found, above)
+                elif name[-4:] in usual or _ending(name) in ENDINGS:
+                    add_path(path)
+                    try:
+                        status = entry.stat()
+                    except OSError:  # it is named when files are checked
+                        add_size(-1)
+                        add_time(-1)
+                    else:
+                        add_size(status.st_size)
+                        add_time(status.st_mtime_ns)
+                elif name not in CLUTTER:
+                    self.passed_over[f"files {_ending(name) or 'without ending'}"] += 1
+
+    def _descend(
+        self, folder: str, inner: str, found: ImageColumns, above: tuple[tuple[int, int], ...]
     ) -> None:
-        """Add the images below a folder, in the order of their names, folders among them."""
-        own = os.stat(folder)
-        key = (own.st_dev, own.st_ino)
-        if key in above:  # a link to a folder that holds it
+        """Walk a folder in a folder, unless it is a link to one that holds it."""
+        if not above:
+            above = (identity(folder),)
+        own = identity(inner)
+        if own in above:
             self.passed_over["links in a circle"] += 1
-            return
-        with os.scandir(folder) as listing:
-            entries = sorted(listing, key=_name)
-        for entry in entries:
-            name = entry.name
-            if name[0] == ".":
-                self.passed_over["hidden images"] += _is_hidden_image(name)
-            elif entry.is_dir():
-                if name not in CLUTTER:
-                    self._walk(entry.path, found, (*above, key))
-            elif name[name.rfind(".") :].lower() in ENDINGS:  # perhaps a million: no further calls
-                try:
-                    status = entry.stat()
-                except OSError:  # it is named when files are checked
-                    found.append((entry.path, -1, -1))
-                else:
-                    found.append((entry.path, status.st_size, status.st_mtime_ns))
-            elif name not in CLUTTER:
-                self.passed_over[f"files {_ending(name) or 'without ending'}"] += 1
+        else:
+            self._walk(inner, found, (*above, own))
 
 
 def find_tree(root: Path) -> ImageTree:
@@ -149,36 +177,40 @@ def find_tree(root: Path) -> ImageTree:
         UserError: If two folders are the same part, or there are parts, but none for training.
     """
     parts: dict[str, Path] = {}
-    others: list[Path] = []
-    for folder in _folders(root):
-        part = _part_of(folder.name)
+    others: list[str] = []
+    names = _folder_names(root)
+    for name in names:
+        part = _part_of(name)
         if part is None:
-            others.append(folder)
+            others.append(name)
         elif part in parts:
             raise UserError(
                 f"{root} has two folders for the {part} part, {parts[part].name} and "
-                f"{folder.name}; join them, or move one away"
+                f"{name}; join them, or move one away"
             )
         else:
-            parts[part] = folder
+            parts[part] = root / name
     if parts and not others and "train" not in parts:
         raise UserError(
             f"{root} has the parts {_listed([path.name for path in parts.values()])}, but none "
             "for training; name it train"
         )
-    if "train" in parts and (_folders(parts["train"]) or not others):
-        return ImageTree(root, parts)
-    _check_no_parts(root)
-    return ImageTree(root, {"train": root})
+    listed = {root: names}
+    if "train" in parts:
+        listed[parts["train"]] = _folder_names(parts["train"])
+        if listed[parts["train"]] or not others:
+            return ImageTree(root, parts, folders=listed)
+    _check_no_parts(root, names)
+    return ImageTree(root, {"train": root}, folders=listed)
 
 
-def _check_no_parts(root: Path) -> None:
+def _check_no_parts(root: Path, names: Sequence[str]) -> None:
     """Refuse class folders that look like parts."""
-    named = [folder for folder in _folders(root) if _is_like_part(folder.name.lower())]
-    common = _common_names(named)
+    named = [name for name in names if _is_like_part(name.lower())]
+    common = _common_names(root, named)
     if common:
         raise UserError(
-            f"{root} holds the folders {_listed([folder.name for folder in named])}, in which "
+            f"{root} holds the folders {_listed(named)}, in which "
             f"there are folders of the same names ({_listed(common)}), so that they look like "
             "parts; name them train, val and test, or link to them under these names"
         )
@@ -189,15 +221,20 @@ def _is_like_part(name: str) -> bool:
     return has_stem or not PART_WORDS.isdisjoint(re.split("[^a-z]+", name))
 
 
-def _common_names(folders: Sequence[Path]) -> list[str]:
-    """Return the names of folders that are in all of these, sorted; none if they are not two."""
-    if len(folders) < 2:
+def _common_names(root: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of folders that are in all of these, sorted; none if they are not two.
+
+    Args:
+        root: where the folders are.
+        names: of the folders.
+    """
+    if len(names) < 2:
         return []
-    common = {path.name for path in _folders(folders[0])}
-    for folder in folders[1:]:
+    common = set(_folder_names(root / names[0]))
+    for name in names[1:]:
         if not common:  # as in nearly every data set: the others need not be listed
             break
-        common &= {path.name for path in _folders(folder)}
+        common &= set(_folder_names(root / name))
     return sorted(common)
 
 
@@ -223,12 +260,9 @@ def _ending(name: str) -> str:
     return "" if ending == "." else ending
 
 
-def _name(entry: os.DirEntry[str]) -> str:
-    return entry.name
-
-
-def _folders(folder: Path) -> list[Path]:
-    return [folder / entry.name for entry in _entries(folder) if entry.is_dir()]
+def _folder_names(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that are neither hidden nor clutter, sorted."""
+    return [entry.name for entry in _entries(folder) if entry.is_dir()]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

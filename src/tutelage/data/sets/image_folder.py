@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +17,8 @@ from tutelage.data._overlap import warn_repeated, warn_shared
 from tutelage.data._settings import check_root
 from tutelage.data.file_set import Decode, FileSet, ImageFiles
 from tutelage.data.image_data import RawSplits
-from tutelage.data.sets._image_tree import ENDINGS, ImageFile, ImageTree, find_tree
+from tutelage.data.sets._image_tree import ENDINGS, ImageTree, find_tree
+from tutelage.data.sets._open_folder import ImageColumns
 from tutelage.data.square_images import SquareImages
 from tutelage.errors import UserError
 
@@ -120,31 +123,31 @@ class ImageFolder(SquareImages):
                 f"{folder} has a class {lacking[0]!r} that the training part lacks; every part "
                 "needs the same classes"
             )
-        found: list[ImageFile] = []
-        labels: list[int] = []
-        for label, name in enumerate(classes):
+        found = ImageColumns()
+        counts: list[int] = []
+        for name in classes:
+            before = len(found.paths)
             # In validation and test parts a class may be missing.
-            files = tree.images(folder / name) if name in present else []
-            if not files and part == "train":
+            if name in present:
+                tree.add_images(os.path.join(folder, name), found)
+            counts.append(len(found.paths) - before)
+            if not counts[-1] and part == "train":
                 raise UserError(
                     f"{folder / name} holds no image ({', '.join(sorted(ENDINGS))}); {ADVICE}"
                 )
-            found += files
-            labels += [label] * len(files)
-        if not found:
+        if not found.paths:
             raise UserError(
                 f"{folder} has no folder of a class with images in it; sort its images into one "
                 f"folder a class, or move it out of {tree.root}, and that part is cut from the "
                 "training part"
             )
-        rows = torch.arange(len(found))
+        rows = torch.arange(len(found.paths))
+        states = np.stack([np.asarray(found.sizes), np.asarray(found.times)], 1)
         return FileSet(
-            files=ImageFiles(
-                [file[0] for file in found], [file[1:] for file in found], self.decode
-            ),
+            files=ImageFiles(found.paths, states, self.decode),
             rows=rows,
             size=self.size,
-            labels=torch.tensor(labels, dtype=torch.int64),
+            labels=torch.arange(len(classes)).repeat_interleave(torch.tensor(counts)),
             ids=rows,
         )
 
