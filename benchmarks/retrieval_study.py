@@ -29,7 +29,7 @@ from tutelage.cli.networks import open_run
 from tutelage.core.modes import eval_mode
 from tutelage.engine.dry_run import num_parameters
 from tutelage.engine.evaluate import EvalLoading, evaluation
-from tutelage.engine.setup import setup_finished_run
+from tutelage.engine.finished_run import setup_finished_run
 from tutelage.io import read_json
 from tutelage.models import DualEncoder
 from tutelage.tasks.retrieval import paired_test
