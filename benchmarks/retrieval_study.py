@@ -73,7 +73,9 @@ def measure(folder: Path, seeds: int) -> dict[str, Any]:
         "queries": len(part.rows),
         "documents": len(part.corpus),
         "systems": {name: rows[name] for name in ("bm25", "teacher", *methods)},
-        "steps": [_step(by_query, *pair) for pair in pairs if set(pair) <= set(by_query)],
+        "steps": [
+            _step(by_query, *pair) for pair in dict.fromkeys(pairs) if set(pair) <= set(by_query)
+        ],
     }
 
 
