@@ -171,6 +171,13 @@ def test_the_command_prints_facts_and_advice_and_writes_nothing(run: Run, teache
     assert f"tutelage tune {recipe} --trials 20" in answer.out
 
 
+def test_the_next_command_is_one_that_tune_takes(run: Run) -> None:
+    answer = run("advise", write_recipe("my own/baseline.yaml"))
+    assert answer.code == 0
+    assert "next, with its folder, since baseline itself has nothing to tune:\n" in answer.out
+    assert "  tutelage tune 'my own' --trials 20 " in answer.out
+
+
 def test_a_teacher_that_is_not_trained_is_said_and_stays_so(run: Run) -> None:
     write_recipe("teacher.yaml", **TEACHER)
     recipe = write_recipe("kd.yaml", method=part("methods.KD"), teacher={"recipe": "teacher.yaml"})

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from argparse import Namespace
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.helpers.commands import TRAIN, network, part, tree, write_recipe
 from tests.helpers.patience import Patience
+from tutelage.cli.tune import _print_next
 from tutelage.engine.lock import locked
 from tutelage.recipes import parse_recipe
 from tutelage.tune import search
@@ -83,6 +85,13 @@ def test_the_best_recipe_runs_as_it_is_and_has_the_figure_of_its_trial(
     page = Path("out/report.html").read_text()
     assert "What matters" in page
     assert "test data was not read" in page
+
+
+def test_the_next_command_can_be_pasted(capsys: pytest.CaptureFixture[str]) -> None:
+    _print_next(TuneFolder(Path("my runs/a?")), Namespace(teacher_dir="my teachers"))
+    said = capsys.readouterr().out.splitlines()[-1].split(" --seeds 5 ")
+    assert said[0] == "  tutelage study 'my runs/a?'"
+    assert said[1] == "--out 'my runs/a?-study' --teacher-dir 'my teachers'"
 
 
 def test_more_trials_are_added_the_rest_is_kept_and_test_data_is_never_read(

@@ -194,6 +194,15 @@ def test_damage_is_always_one_sentence(tmp_path: Path) -> None:
                 decode_image(path)
 
 
+def test_an_image_of_too_many_pixels_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    with pytest.raises(UserError, match=r"large.png has more pixels than Pillow opens, .*smaller"):
+        decode_image(tmp_path / "large.png")
+
+
 def test_a_jpeg_file_that_is_cut_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.jpg"
     Image.new("RGB", (40, 40), (9, 200, 3)).save(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from tutelage import UserError, load
+from tutelage.cli.export import _lines
 from tutelage.data.image_input import ImageInput
 from tutelage.deploy.check import compare
 from tutelage.deploy.export import export
@@ -83,6 +86,20 @@ def test_int8_and_latency_stand_beside_teacher_and_student(
     assert list(median) == names
     assert all(set(values) == {"1", "32"} for values in median.values())
     assert all(value > 0 for values in median.values() for value in values.values())
+
+
+def test_a_teacher_that_is_gone_is_not_timed_and_the_export_is_whole(
+    classifier: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(classifier, tmp_path / "run"))
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["teacher"]["model"] = {"class_path": "./gone.py:Net"}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    record = export(run, "safetensors")
+    assert list(record["latency_ms"]["median"]) == ["student"]
+    assert "there is no file ./gone.py" in record["latency_ms"]["without_teacher"]
+    assert json.loads((run / "export/student.safetensors.json").read_text()) == record
+    assert f"  the teacher was not timed: {run}" in "\n".join(_lines(record))
 
 
 def test_a_segmenter_takes_images_of_any_size(segmenter: Path, tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ def test_a_tensor_that_is_no_image_is_refused(
         load(classifier).predict(image)
 
 
+RGB: dict[str, object] = {"channels": 3, "size": [8, 8], "resize": "center-crop"}
+
+
 @pytest.mark.parametrize(
     ("entries", "says"),
     [
@@ -172,6 +175,11 @@ def test_a_tensor_that_is_no_image_is_refused(
         ({"temperature": 0}, "'temperature' in .* is no positive number"),
         ({"ids": [1]}, "'ids' in .* are not one for each class"),
         ({"input": "x"}, "'input' in .* does not say how images enter"),
+        ({"input": {**RGB, "size": [0, 8]}}, "described by channels, size, .* got .*0, 8"),
+        ({"input": {**RGB, "size": [8.5, 8]}}, "described by channels, size, .* got .*8.5, 8"),
+        ({"input": {**RGB, "channels": 0}}, "described by channels, size, .* got .*0"),
+        ({"classes": ["a", "b"]}, "'classes' in .* are 2, and its task has 3"),
+        ({"mean": [float("nan")] * 3}, "'mean' in .* is no list of finite numbers"),
     ],
 )
 def test_a_damaged_record_is_named(

@@ -57,6 +57,21 @@ def test_a_module_beside_the_recipe_is_found(kind: str, name: str, tmp_path: Pat
     assert type(parse_recipe("elsewhere.yaml").build().student.model).__name__ == "Net"
 
 
+@pytest.mark.parametrize("kind", ["own/{}.py:Net", "./own/{}.py:build"])
+@pytest.mark.parametrize("key", ["--student.model", "--student.model.class_path"])
+def test_a_file_is_found_on_the_command_line(
+    kind: str, key: str, name: str, tmp_path: Path
+) -> None:
+    recipe = write_recipe("mine.yaml")
+    given = kind.format(name)
+    for overrides in ([key, given], [f"{key}={given}"]):
+        parsed = parse_recipe(recipe, overrides)
+        assert type(parsed.build().student.model).__name__ == "Net"
+        assert f"class_path: {tmp_path.resolve()}/own/{name}.py:" in parsed.text()
+    with pytest.raises(UserError, match=r"^on the command line: there is no file nowhere\.py for "):
+        parse_recipe(recipe, [key, "nowhere.py:Net"])
+
+
 def test_a_module_in_the_working_folder_is_found(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{name}_here.py").write_text(
         "from torch import nn\nclass Net(nn.Identity): pass\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
@@ -17,8 +18,13 @@ if TYPE_CHECKING:
     from tutelage.engine.dry_run import Plan
     from tutelage.engine.teacher_facts import TeacherFacts
     from tutelage.recipes import Recipe
+    from tutelage.tune.candidates import Candidate
 
 WIDTH = 80
+ONE_CLASS_EACH = (
+    "Classification",
+    "OpenSetClassification",
+)  # tasks whose samples have one class each
 EXAMPLES = """
 tutelage advise classification/digits/kd
 tutelage advise own/rcka.yaml --num_labels 4000
@@ -48,6 +54,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     from tutelage.engine import plan
     from tutelage.engine.teacher_facts import teacher_on_validation
     from tutelage.recipes import parse_recipe
+    from tutelage.tune.candidates import Candidate
 
     parsed = parse_recipe(arguments.source, overrides)
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
@@ -69,9 +76,18 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     print()
     for number, sentence in enumerate(advise(facts), 1):
         print(_sentence(number, sentence))
-    print("\nnext, with this recipe or its folder:")
-    print(f"  tutelage tune {arguments.source} --trials 20 --out runs/tune")
+    _print_next(arguments.source, Candidate.of(parsed.path.stem, parsed, parsed))
     return 0
+
+
+def _print_next(source: str, candidate: Candidate) -> None:
+    """Print a command that `tune` takes: it refuses a recipe without numbers to search for."""
+    if candidate.numbers:
+        print("\nnext, with this recipe or its folder:")
+    else:
+        source = str(Path(source).parent)
+        print(f"\nnext, with its folder, since {candidate.name} itself has nothing to tune:")
+    print(f"  tutelage tune {quote(source)} --trials 20 --out runs/tune")
 
 
 def facts_of(recipe: Recipe, planned: Plan, known: TeacherFacts | None) -> Facts:
@@ -137,7 +153,9 @@ def _described(name: str, facts: Facts, known: TeacherFacts | None, planned: Pla
     """Return the facts in words."""
     parts = [f"{facts.labels:,} labeled training samples"]
     if facts.classes:
-        parts.append(f"{facts.classes} classes ({facts.labels / facts.classes:.0f} labels a class)")
+        share = f" ({facts.labels / facts.classes:.0f} labels a class)"
+        is_one_each = facts.task in ONE_CLASS_EACH
+        parts.append(f"{facts.classes} classes{share if is_one_each else ''}")
     sizes = planned.parameters
     student = f"a {facts.student} of {sizes['student']:,} parameters"
     if facts.ratio is None:

@@ -95,6 +95,9 @@ def _lines(record: Mapping[str, Any]) -> list[str]:
         )
     if "latency_ms" in record:
         lines += _latency_lines(record["latency_ms"]["median"])
+        why = record["latency_ms"]["without_teacher"]
+        if why is not None:
+            lines.append(f"  the teacher was not timed: {why}")
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from tutelage.cli._parser import STUDY_OVERRIDES, Commands, add_command, add_teacher_dir
@@ -161,6 +162,7 @@ def _print_next(folder: TuneFolder, arguments: argparse.Namespace) -> None:
     files = (folder.best, folder.outcome, folder.path / "report.html")
     print("\n" + "  ".join(map(str, files)))
     teachers = arguments.teacher_dir
-    where = "" if teachers == "runs/teachers" else f" --teacher-dir {teachers}"
+    where = "" if teachers == "runs/teachers" else f" --teacher-dir {quote(teachers)}"
     print("the best of many flatters itself; with other seeds, on test data, beside the baseline:")
-    print(f"  tutelage study {folder.path} --seeds 5 --out {folder.path}-study{where}")
+    source, out = quote(str(folder.path)), quote(f"{folder.path}-study")
+    print(f"  tutelage study {source} --seeds 5 --out {out}{where}")

@@ -101,6 +101,11 @@ def decode_stream(
             return rgb_pixels(file, name, annotated_size)
     except UserError:
         raise
+    except Image.DecompressionBombError as error:  # the file may well be whole
+        raise UserError(
+            f"{name} has more pixels than Pillow opens, twice its Image.MAX_IMAGE_PIXELS; save it "
+            "in a smaller size"
+        ) from error
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
         raise UserError(f"{name} cannot be decoded as an image ({error}); {advice}") from error
 

@@ -81,14 +81,15 @@ class ImageInput:
         resize = record.get("resize")
         channels = record.get("channels")
         batch = record.get("batch", "tensor")
-        is_size = size is None or (isinstance(size, list) and len(size) == 2)
+        is_pair = isinstance(size, list) and len(size) == 2
+        is_size = size is None or (is_pair and all(_is_count(side) for side in size))
         is_known = resize in get_args(Resize) and batch in get_args(BatchOf)
-        if not is_size or not is_known or not isinstance(channels, int):
+        if not is_size or not is_known or not _is_count(channels):
             raise UserError(
                 f"an input is described by channels, size, resize and batch, got {record}"
             )
-        sides = None if size is None else (int(size[0]), int(size[1]))
-        return cls(channels, sides, cast("Resize", resize), batch)
+        sides = None if size is None else (size[0], size[1])
+        return cls(cast("int", channels), sides, cast("Resize", resize), batch)
 
     def _with_channels(self, pixels: Tensor) -> Tensor:
         from torchvision.transforms.v2 import functional
@@ -115,6 +116,10 @@ class ImageInput:
             max(round(height * scale), target_height),
             max(round(width * scale), target_width),
         ]
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _check_values(image: Tensor) -> None:

@@ -168,17 +168,29 @@ def _description(what: Served, model: Predictor, kind: Format) -> dict[str, Any]
 def _latency(model: Predictor, what: Served, calls: dict[str, Call]) -> dict[str, Any]:
     """Return medians in milliseconds, of the run's teachers too."""
     networks: dict[str, Call] = {}
-    resolved = model.folder / "recipe.yaml"
-    if resolved.is_file() and not resolved.read_text(encoding="utf-8").startswith("Recipe("):
-        recipe = parse_recipe(resolved).build()
-        configs = dict(recipe.teachers or {})
-        if recipe.teacher is not None:
-            configs["teacher"] = recipe.teacher
-        for name, config in configs.items():
-            if config.model is not None:
-                networks[name] = _torch_call(config.model.eval(), what)
+    why = None
+    try:
+        networks = _teacher_calls(model.folder / "recipe.yaml", what)
+    except UserError as error:  # its code or its files may be gone
+        why = str(error)
     batches = BATCHES[:1] if what.takes_list or what.rule.size is None else BATCHES
-    return {"threads": 1, "median": latencies({**networks, **calls}, batches)}
+    median = latencies({**networks, **calls}, batches)
+    return {"threads": 1, "median": median, "without_teacher": why}
+
+
+def _teacher_calls(resolved: Path, what: Served) -> dict[str, Call]:
+    """Return calls of a run's teachers by name; none of a run that was made in Python."""
+    networks: dict[str, Call] = {}
+    if not resolved.is_file() or resolved.read_text(encoding="utf-8").startswith("Recipe("):
+        return networks
+    recipe = parse_recipe(resolved).build()
+    configs = dict(recipe.teachers or {})
+    if recipe.teacher is not None:
+        configs["teacher"] = recipe.teacher
+    for name, config in configs.items():
+        if config.model is not None:
+            networks[name] = _torch_call(config.model.eval(), what)
+    return networks
 
 
 def _torch_call(network: torch.nn.Module, what: Served) -> Call:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tutelage.core import Batch, Overlay, Task
 from tutelage.core.modes import device_of
 from tutelage.core.prediction import (
-    ClassMap,
     Prediction,
     Predicts,
     PredictsFromRun,
@@ -23,6 +22,7 @@ from tutelage.core.prediction import (
 from tutelage.core.taps import call
 from tutelage.data import Data
 from tutelage.data.image_input import ImageInput, as_pixels
+from tutelage.deploy.student_record import class_map, input_rule, temperature_of
 from tutelage.deploy.trust import check_trusted
 from tutelage.engine.calibration import Calibrates
 from tutelage.engine.checks.student_facts import FIX, STUDENT, StudentFacts, read_student_facts
@@ -60,9 +60,9 @@ class Predictor:
         self.data: Data = recipe.data
         self.recipe = recipe
         self.facts = facts
-        self.classes = _class_map(facts)
-        self.temperature = _temperature(facts)
-        self.transform = _input_rule(facts)
+        self.classes = class_map(facts, recipe.task)
+        self.temperature = temperature_of(facts)
+        self.transform = input_rule(facts)
         self._network = network
 
     @property
@@ -236,34 +236,6 @@ def _recipe_of(folder: Path, facts: StudentFacts) -> Recipe:
         )
     parsed = parse_recipe(resolved)
     return parsed.replace({"teacher": None, "teachers": None}).build()
-
-
-def _input_rule(facts: StudentFacts) -> ImageInput | None:
-    record = facts.entries.get("input")
-    if record is None:
-        return None
-    if not isinstance(record, dict):
-        raise UserError(f"the 'input' in {facts.path} does not say how images enter; {FIX}")
-    try:
-        return ImageInput.from_record(record)
-    except UserError as error:
-        raise UserError(f"{facts.path}: {error}; {FIX}") from error
-
-
-def _class_map(facts: StudentFacts) -> ClassMap:
-    names = facts.classes or []
-    ids = facts.entries.get("ids")
-    if ids is not None and not (isinstance(ids, list) and len(ids) == len(names)):
-        raise UserError(f"the 'ids' in {facts.path} are not one for each class; {FIX}")
-    return ClassMap(names, ids)
-
-
-def _temperature(facts: StudentFacts) -> float:
-    value = facts.entries.get("temperature", 1.0)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float("inf"):
-        raise UserError(f"the 'temperature' in {facts.path} is no positive number; {FIX}")
-    return float(value)
 
 
 def _read(rule: ImageInput, image: Any) -> Batch:

@@ -14,7 +14,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +26,8 @@ from tutelage.errors import UserError, near_misses, reason
 from tutelage.recipes._lookup import resolve
 
 FILE = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
+NETWORK = re.compile(rf"{FILE.pattern}|[\w.]+\.\w+")  # what may name one on the command line
+NETWORKS = ("student", "teacher", "teachers")  # sections with networks
 FACTORY = "from_pretrained"  # what makes a network of a class that is none itself
 INSTALLED = ("site-packages", "dist-packages")
 
@@ -57,6 +59,40 @@ def with_own_code(
             section["model"] = {**model, "class_path": made}
         elif made != path:
             section["model"] = made
+    return result, files
+
+
+def overrides_with_own_code(overrides: Sequence[str]) -> tuple[list[str], dict[str, Path]]:
+    """Return overrides whose networks can be imported, and the own files that they name.
+
+    Relative paths start from the working folder, where the command is given.
+
+    >>> overrides_with_own_code(["--student.model", "timm.create_model", "--train.epochs=3"])
+    (['--student.model', 'timm.create_model', '--train.epochs=3'], {})
+
+    Args:
+        overrides: as on the command line: `--key value`, or `--key=value`.
+
+    Raises:
+        UserError: As `with_own_code`.
+    """
+    files: dict[str, Path] = {}
+    result: list[str] = []
+    awaited = ""  # the key of the option before, whose value comes next
+    for option in overrides:
+        key, equals, value = option.partition("=")
+        is_pair = key.startswith("--") and bool(equals)
+        keys = key[2:].split(".") if is_pair else awaited.split(".")
+        given = value if is_pair else option
+        if keys[0] in NETWORKS and NETWORK.fullmatch(given):
+            try:
+                given = _imported(given, Path.cwd(), files, keys[-1])
+            except UserError as error:
+                raise UserError(f"on the command line: {error}") from error
+            if keys[-1] == "model" or keys[-2:] == ["model", "class_path"]:
+                given = _make_factory(given)
+        result.append(f"{key}={given}" if is_pair else given)
+        awaited = option[2:] if option.startswith("--") and not equals else ""
     return result, files
 
 
@@ -141,7 +177,7 @@ def _of_file(file: str, name: str, folder: Path, files: dict[str, Path]) -> str:
     candidates = [given] if given.is_absolute() else [folder / given, Path.cwd() / given]
     path = next((place.resolve() for place in candidates if place.is_file()), None)
     if path is None:
-        places = " and ".join(str(place) for place in candidates)
+        places = " and ".join(dict.fromkeys(str(place) for place in candidates))
         raise UserError(f"there is no file {file} for {file}:{name}; it was looked for at {places}")
     module = _load_file(path)
     if not hasattr(module, name):

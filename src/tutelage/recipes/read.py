@@ -28,7 +28,12 @@ from tutelage.recipes._text import shorten
 from tutelage.recipes._yaml import SETTING, read_merged, settings_of, write_yaml
 from tutelage.recipes.config import Recipe, StudentConfig, TrainConfig, check_seed
 from tutelage.recipes.messages import explain, unknown_keyword
-from tutelage.recipes.own_code import move_keyword, with_files, with_own_code
+from tutelage.recipes.own_code import (
+    move_keyword,
+    overrides_with_own_code,
+    with_files,
+    with_own_code,
+)
 from tutelage.recipes.shipped import find_recipe, label, shipped_name
 
 ALIAS = re.compile(r"(^|[\s\[,{:])\*\w")
@@ -186,6 +191,8 @@ def parse_content(
     if content.get("train", {}).get("precision") is False:
         content["train"] = {**content["train"], "precision": "no"}
     _check_overrides(overrides, content)
+    overrides, others = overrides_with_own_code(overrides)
+    files |= others
     parser = ArgumentParser(
         exit_on_error=False,
         prog="tutelage",

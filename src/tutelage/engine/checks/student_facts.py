@@ -79,8 +79,9 @@ def read_student_facts(source: str | Path) -> StudentFacts | None:
         raise UserError(f"the 'classes' in {path} are no list of names; {FIX}")
     for name in ("mean", "std"):
         values = entries.get(name)
-        if values is not None and not _is_list_of(values, (int, float)):
-            raise UserError(f"the '{name}' in {path} is no list of numbers; {FIX}")
+        is_numbers = values is None or _is_list_of(values, (int, float))
+        if not is_numbers or not all(math.isfinite(value) for value in values or []):
+            raise UserError(f"the '{name}' in {path} is no list of finite numbers; {FIX}")
     mean = entries.get("mean")
     std = entries.get("std")
     if (mean is None) != (std is None) or len(mean or []) != len(std or []):
