@@ -197,7 +197,7 @@ def test_a_wrong_study_is_one_sentence_before_anything_runs(refuse: Run) -> None
         "baseline,kdd",
         says=("study has no recipe kdd.yaml", "['baseline', 'kd']"),
     )
-    refuse(*study, "--methods", "", says=("study has no recipe .yaml",))
+    refuse(*study, "--methods", "", says=("--methods is empty; it takes names out of",))
     write_recipe("study/ofa_teacher_vit.yaml", **TEACHER)
     for teacher in ("teacher", "ofa_teacher_vit"):
         refuse(

@@ -131,7 +131,9 @@ def test_mistakes_are_one_sentence_and_leave_nothing(
     refuse("tune", kd, "--trials", 0, "--out", "out", says=("--trials must be at least 1, got 0",))
     refuse("tune", kd, "--methods", "dkd", "--out", "out", says=("has no recipe dkd.yaml",))
     refuse("tune", "recipes/baseline.yaml", "--out", "out", says=("nothing to tune",))
-    refuse("tune", kd, "--methods", "kd,baseline", "--out", "out", says=("leave it out of",))
+    refuse(
+        "tune", kd, "--methods", "kd,baseline", "--out", "out", says=("search over other recipes",)
+    )
     refuse("tune", recipes, "--trials", 1, "--out", "out", says=("one for each of 2 methods",))
     refuse("tune", kd, "--out", "recipes", says=("recipes exists and is no search of ours",))
     refuse("tune", kd, "--out", kd, says=("kd.yaml exists and is no search of ours",))

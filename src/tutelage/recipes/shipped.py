@@ -126,7 +126,9 @@ def chosen_methods(folder: Path, names: str | None, called: str) -> list[str]:
     available = methods_in(folder)
     if names is None:
         return available
-    chosen = [name.strip() for name in names.split(",")]
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if not chosen:
+        raise UserError(f"--methods is empty; it takes names out of {available}, with commas")
     for name in chosen:
         if name not in available:
             raise UserError(

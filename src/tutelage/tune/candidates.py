@@ -112,7 +112,7 @@ def check_has_numbers(candidate: Candidate) -> None:
         why = "sets none of the numbers that its method declares in search_space to a positive one"
     else:
         why = f"has nothing to tune: {path} declares no numbers in search_space"
-    raise UserError(f"the recipe {candidate.source.name} {why}; leave it out of --methods")
+    raise UserError(f"the recipe {candidate.source.name} {why}; search over other recipes")
 
 
 def check_comparable(candidates: Sequence[Candidate]) -> None:

@@ -34,7 +34,7 @@ class Layout:
 LAYOUTS = (
     Layout(
         "image-folder",
-        "<class>/*.jpg or train/<class>/*.jpg",
+        "<class>/*.jpg or train/<class>/*.jpg, two classes or more",
         images.is_tree,
         images.read_tree,
     ),
