@@ -9,6 +9,7 @@ from benchmarks.study_results import result
 from tutelage.analysis.formatting import MISSING, format_fixed, markdown_table
 from tutelage.analysis.study import BASELINE, MeanStd, interval
 
+RECOMMENDERS = ("citeulike-10", "citeulike-20", "citeulike-10-lightgcn", "ml-100k")  # studies
 METRICS = ("recall@10", "ndcg@10", "recall@10/popular", "recall@10/unpopular", "share@10/popular")
 DIFFERENCES = ("recall@10", "recall@10/unpopular")
 TITLES = {
@@ -18,9 +19,9 @@ TITLES = {
     "rd": "RD",
     "cd": "CD",
     "rrd": "RRD",
-    "unkd": "UnKD, weight 0.3",
-    "unkd 0.1": "UnKD, weight 0.1",
-    "unkd of the paper": "UnKD, weight 0.3, the paper's decay",
+    "unkd": "UnKD",
+    "unkd 0.1": "UnKD",
+    "unkd of the paper": "UnKD, the paper's decay",
 }
 # Recall@10, NDCG@10, and recall of popular and unpopular items, of the paper's tables.
 PUBLISHED: Mapping[str, Mapping[str, str]] = {
@@ -36,7 +37,7 @@ PUBLISHED: Mapping[str, Mapping[str, str]] = {
         BASELINE: ".0783 / .0510",
         "rd": ".0833 / .0538",
         "cd": ".0936 / .0616",
-        "unkd 0.1": ".1006 / .0654",
+        "unkd": ".1006 / .0654",
     },
 }
 HEADER = (
@@ -63,12 +64,22 @@ def recommendation_table(name: str) -> str:
     teachers = {str(n): run for n, run in enumerate(study["teachers"].values())}
     runs: dict[str, Runs] = {"teacher": teachers, **study["runs"]}
     order = [key for key in TITLES if runs.get(key)]
-    return markdown_table(HEADER, [_row(name, key, runs) for key in order])
+    titles = [_title(key, study["variants"].get(key, [])) for key in order]
+    rows = [
+        [row_title, *_cells(name, key, runs)] for row_title, key in zip(titles, order, strict=True)
+    ]
+    return markdown_table(HEADER, rows)
 
 
-def _row(name: str, key: str, runs: Mapping[str, Runs]) -> Sequence[str]:
+def _title(key: str, variant: Sequence[str]) -> str:
+    """Return the title of a row, with the method's weight where that is not the recipe's."""
+    weights = [text.partition("=")[2] for text in variant if text.startswith("--method.weight=")]
+    return f"{TITLES[key]}, weight {weights[0]}" if weights else TITLES[key]
+
+
+def _cells(name: str, key: str, runs: Mapping[str, Runs]) -> list[str]:
     own, student = runs[key], runs[BASELINE]
-    cells = [TITLES[key]]
+    cells = []
     for metric in METRICS:
         stats = MeanStd.of([run["test"][metric] for run in own.values()])
         std = format_fixed(stats.std, 4)

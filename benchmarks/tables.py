@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from benchmarks.pose_tables import pose_table
-from benchmarks.recommendation_tables import recommendation_table
+from benchmarks.recommendation_tables import RECOMMENDERS, recommendation_table
 from benchmarks.retrieval_tables import retrieval_table
 from benchmarks.speed_tables import accumulation_table, data_speed_table, train_loop_table
 from benchmarks.study_results import (
@@ -253,7 +254,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "outliers": outliers_table,
     "mirror-mouse": lambda: pose_table("mirror-mouse"),
     "pen-digits": lambda: pose_table("pen-digits"),
-    "citeulike-10": lambda: recommendation_table("citeulike-10"),
+    **{name: partial(recommendation_table, name) for name in RECOMMENDERS},
 }
 
 
