@@ -9,7 +9,7 @@ from benchmarks.study_results import result
 from tutelage.analysis.formatting import MISSING, format_fixed, markdown_table
 from tutelage.analysis.study import BASELINE, MeanStd, interval
 
-RECOMMENDERS = ("citeulike-10", "citeulike-20", "citeulike-10-lightgcn", "ml-100k")  # studies
+RECOMMENDERS = ("citeulike-10", "citeulike-20")  # studies
 METRICS = ("recall@10", "ndcg@10", "recall@10/popular", "recall@10/unpopular", "share@10/popular")
 DIFFERENCES = ("recall@10", "recall@10/unpopular")
 TITLES = {
