@@ -103,9 +103,14 @@ class RetrievalData(Data):
             seed: the run's seed; it draws the subset, and one of several relevant documents.
 
         Raises:
-            UserError: If a part is empty, a share is out of range or cannot be held out, or there
-                are fewer training queries than that.
+            UserError: If a part is empty, a share is out of range or cannot be held out, the
+                documents of a query are fewer than 0, or the training queries than asked for.
         """
+        if self.documents_per_query < 0:
+            raise UserError(
+                "data.documents_per_query is a whole number from 0 on, got "
+                f"{self.documents_per_query}"
+            )
         contents = self.contents()
         test = contents.parts["test"]
         train = contents.parts.get("train")
@@ -126,6 +131,11 @@ class RetrievalData(Data):
         else:
             validation = train
             rows, held_out = _cut(rows, self.validation)
+        if not len(rows):
+            raise UserError(
+                f"no training query is left beside {len(held_out)} for validation; lower "
+                "data.validation, or give more training queries"
+            )
         if num_labels is not None:
             rows = _drawn(rows, num_labels, seed)
         samples = QuerySamples(

@@ -80,6 +80,26 @@ def test_a_wrong_line_is_named(file: str, line: str, says: str, tmp_path: Path) 
         Beir(str(root)).contents()
 
 
+def test_a_header_with_the_document_first_is_refused(tmp_path: Path) -> None:
+    path = write_beir(tmp_path) / "qrels/test.tsv"
+    lines = path.read_text().splitlines()
+    write_lines(path, ["corpus-id\tquery-id\tscore", *lines[1:]])
+    with pytest.raises(UserError, match=r"test.tsv, line 1, names the columns \['corpus-id'"):
+        Beir(str(tmp_path)).contents()
+
+
+def test_training_queries_must_be_left(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    (root / "qrels/dev.tsv").unlink()
+    with (
+        pytest.warns(UserWarning, match="24 queries without judgments"),
+        pytest.raises(UserError, match=r"no training query is left beside \d+ for validation"),
+    ):
+        Beir(str(root), validation=0.999).splits()
+    with pytest.raises(UserError, match="documents_per_query is a whole number from 0 on, got -1"):
+        Beir(str(root), documents_per_query=-1).splits()
+
+
 @pytest.mark.parametrize("grade", ["inf", "nan", "1e30", "0.5", "yes"])
 def test_a_grade_is_a_whole_number(grade: str, tmp_path: Path) -> None:
     root = write_beir(tmp_path)
@@ -254,6 +274,25 @@ def test_trec_joins_topics_by_number(tmp_path: Path) -> None:
     assert part.queries.ids == ["1", "2", "4"]
 
 
+def test_trec_refuses_a_number_in_two_forms(tmp_path: Path) -> None:
+    root = write_trec(tmp_path, "docs", "topics", "qrels")
+    with (root / "topics").open("a") as file:
+        file.write("<top><num> 001</num><title>another question</title></top>")
+    with pytest.raises(UserError, match="topics: the id '1' is given twice"):
+        Trec(str(root), "docs", "topics", "qrels").contents()
+
+
+@pytest.mark.parametrize(("file", "tag"), [("docs", "doc"), ("topics", "top")])
+def test_trec_refuses_what_has_no_end(file: str, tag: str, tmp_path: Path) -> None:
+    root = write_trec(tmp_path, "docs", "topics", "qrels")
+    text = (root / file).read_text()
+    whole = text.count(f"</{tag}>")
+    (root / file).write_text(text.replace(f"</{tag}>", "", 1))
+    says = f"{file} has {whole} times <{tag}>, but {whole - 1} of them end"
+    with pytest.raises(UserError, match=says):
+        Trec(str(root), "docs", "topics", "qrels").contents()
+
+
 @pytest.mark.skipif(not CRANFIELD, reason="TUTELAGE_CRANFIELD does not name the folder")
 def test_the_real_cranfield_has_its_counts() -> None:
     with pytest.warns(UserWarning, match="2 documents without text"):
@@ -327,6 +366,9 @@ def test_pairs_of_a_table_are_cut_by_document(tmp_path: Path) -> None:
     assert not trained & set(parts["test"].judgments.documents.tolist())
     write_lines(file, ["one\ttwo\tthree"])
     with pytest.raises(UserError, match=r"pairs.tsv, line 1, has 3 columns and not 2"):
+        TextPairs(str(file)).splits()
+    write_lines(file, ["Query\tDocument", *lines])
+    with pytest.raises(UserError, match=r"pairs.tsv, line 1, is a header; remove it"):
         TextPairs(str(file)).splits()
     with pytest.raises(UserError, match="is missing, or no file"):
         TextPairs(str(tmp_path / "nowhere.tsv")).splits()

@@ -51,12 +51,14 @@ def read_qrels(path: Path, fix: str) -> list[Grade]:
     and a header.
 
     Raises:
-        UserError: If a line is neither; the message names it.
+        UserError: If a line is neither, or the header names the columns in another order; the
+            message names it.
     """
     grades: list[Grade] = []
     for number, line in enumerate(read_lines(path, fix), 1):
         fields = line.split("\t") if "\t" in line else line.split()
         if number == 1 and len(fields) == 3 and not _is_number(fields[-1]):  # BEIR's header
+            _check_header(path, fields)
             continue
         if len(fields) not in (3, 4) or not _is_grade(fields[-1]):
             raise UserError(
@@ -203,6 +205,16 @@ def warn_documents(where: object, texts: Sequence[str]) -> None:
     """Say how many documents are empty: they stay in the corpus, but can hardly be found."""
     empty = sum(not text.strip() for text in texts)
     warn_counts(where, {"documents without text": empty})
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    """Raise if a header has the document before the query: ids of both may be equal numbers."""
+    first, second = (name.strip().lower() for name in names[:2])
+    if first.startswith(("corpus", "doc")) or second.startswith(("query", "topic")):
+        raise UserError(
+            f"{path}, line 1, names the columns {list(names)}; put the query's id first, then the "
+            "document's, then the grade"
+        )
 
 
 def _is_grade(field: str) -> bool:

@@ -28,10 +28,10 @@ def read_trec_documents(path: Path, fix: str) -> list[TrecDocument]:
     """Return the documents of a file: <doc> with <docno>, and perhaps <title> and <text>.
 
     Raises:
-        UserError: If there is none, or one has no number.
+        UserError: If there is none, or one has no number or no end.
     """
     documents = []
-    for number, block in enumerate(_blocks(_text(path, fix), "doc"), 1):
+    for number, block in enumerate(_blocks(path, "doc", fix), 1):
         identifier = _field(block, "docno")
         if not identifier:
             raise UserError(f"{path}: the document {number} of it has no <docno>; {fix}")
@@ -47,10 +47,10 @@ def read_trec_topics(path: Path, fix: str) -> list[tuple[str, str]]:
     A title may end without a tag, as in TREC's own files.
 
     Raises:
-        UserError: If there is none, or one has no number or title.
+        UserError: If there is none, or one has no number, no title or no end.
     """
     topics = []
-    for position, block in enumerate(_blocks(_text(path, fix), "top"), 1):
+    for position, block in enumerate(_blocks(path, "top", fix), 1):
         number = _field(block, "num").removeprefix("Number:").strip()
         title = _field(block, "title").removeprefix("Topic:").strip()
         if not number or not title:
@@ -69,8 +69,17 @@ def _text(path: Path, fix: str) -> str:
         return content.decode("latin-1")
 
 
-def _blocks(text: str, tag: str) -> Sequence[str]:
-    return re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL | re.IGNORECASE)
+def _blocks(path: Path, tag: str, fix: str) -> Sequence[str]:
+    """Return what stands between each pair of tags; one without an end would swallow the next."""
+    text = _text(path, fix)
+    blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL | re.IGNORECASE)
+    begun = len(re.findall(rf"<{tag}>", text, re.IGNORECASE))
+    if begun != len(blocks):
+        raise UserError(
+            f"{path} has {begun} times <{tag}>, but {len(blocks)} of them end with </{tag}> before "
+            f"the next; the file is cut off or damaged: {fix}"
+        )
+    return blocks
 
 
 def _field(block: str, tag: str) -> str:

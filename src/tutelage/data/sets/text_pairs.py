@@ -101,6 +101,8 @@ class TextPairs(RetrievalData):
                 raise UserError(
                     f"{path}, line {number}, has {line.count(chr(9)) + 1} columns and not 2; {FIX}"
                 )
+            if number == 1 and (query.lower(), document.lower()) == (self.query, self.document):
+                raise UserError(f"{path}, line 1, is a header; remove it, or {FIX}")
             yield query, document
 
 

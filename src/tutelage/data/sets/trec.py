@@ -74,8 +74,8 @@ class Trec(RetrievalData):
         bodies = [document.text for document in documents]
         corpus, rows = read_corpus(root / self.documents, ids, titles, bodies)
         topics = read_trec_topics(root / self.topics, ADVICE)
-        unique_rows([number for number, _ in topics], str(root / self.topics))
         # A number may be written 001 in one file and 1 in the other.
+        unique_rows([_plain(number) for number, _ in topics], str(root / self.topics))
         queries = {_plain(number): title for number, title in topics}
         read = read_qrels(root / self.qrels, ADVICE)
         grades = [(_plain(query), document, grade) for query, document, grade in read]
