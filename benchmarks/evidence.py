@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_results import result, summary, title
+from benchmarks.study_results import MIN_SEEDS, result, summary, title
 from benchmarks.tables import FACTOR
 from tutelage.analysis.study import BASELINE
 from tutelage.analysis.study_table import Row
 
 PATH = Path(__file__).parents[1] / "src/tutelage/cli/evidence.json"
-MIN_SEEDS = 3  # of an interval that is told
 
 FASHION = {"data": "Fashion-MNIST", "classes": 10, "student": "CNN", "teacher": "CNN"}
 TO_VIT = {**FASHION, "student": "ViT"}

@@ -23,6 +23,7 @@ SETTINGS = {
     "mixer-student-1000": "CNN → Mixer, 1000",
 }
 # Variants whose name is not that of one or several methods.
+MIN_SEEDS = 3  # of a study whose intervals are shown
 TITLES = {"residual": "ResidualKD", "dkd_8": "DKD, β = 8", "rtk": "RTK-style"}
 
 

@@ -20,6 +20,7 @@ from benchmarks.recommendation_tables import RECOMMENDERS, recommendation_table
 from benchmarks.retrieval_tables import retrieval_table
 from benchmarks.speed_tables import accumulation_table, data_speed_table, train_loop_table
 from benchmarks.study_results import (
+    MIN_SEEDS,
     SETTINGS,
     result,
     seeds_column,
@@ -55,7 +56,6 @@ OPEN_TITLES = {
     "srd_same": "SRD, also on unlabeled clothes",
 }
 OUTLIER_METRICS = ("auroc_near", "fpr95_near", "auroc_far", "fpr95_far")
-MIN_SEEDS = 3  # of a study that is shown with intervals
 FACTOR = ", labels × "  # between the method and the factor, in the names of the balance study
 
 

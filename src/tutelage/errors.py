@@ -27,6 +27,7 @@ EXTRAS = {
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",
+    "optuna": "tune",
     "pyarrow": "recommendation",
     "ray": "ray",
     "sentence_transformers": "retrieval",

@@ -74,9 +74,11 @@ def test_it_expects_little_where_no_method_gained_with_certainty(
     studies, balance = read_evidence()
     uncertain = [replace(study, certain=()) for study in studies]
     monkeypatch.setattr(advice, "read_evidence", lambda: (uncertain, balance))
-    told = texts(replace(FASHION, teacher="ViT", labels=4000, teacher_top1=86.8))
-    assert told[0].startswith("Expect little: in our nearest study no method gained with certainty")
-    assert any("Yours has 86.8 % on validation data." in text for text in told)
+    sentences = texts(replace(FASHION, teacher="ViT", labels=4000, teacher_top1=86.8))
+    assert sentences[0].startswith(
+        "Expect little: in our nearest study no method gained with certainty"
+    )
+    assert any("Yours has 86.8 % on validation data." in text for text in sentences)
 
 
 @pytest.mark.parametrize(
@@ -100,10 +102,10 @@ def test_it_says_where_no_study_fits(change: dict[str, object], said: str) -> No
 
 
 def test_a_task_without_a_study_gets_no_figure() -> None:
-    (told,) = advise(replace(FASHION, task="MultiLabelClassification"))
-    assert told.text.startswith("No study of ours is of MultiLabelClassification")
-    assert told.studies == ()
-    assert not re.search(r"\d", told.text)
+    (sentence,) = advise(replace(FASHION, task="MultiLabelClassification"))
+    assert sentence.text.startswith("No study of ours is of MultiLabelClassification")
+    assert sentence.studies == ()
+    assert not re.search(r"\d", sentence.text)
 
 
 @pytest.mark.parametrize("task", ["Detection", "Segmentation", "Pose", "Retrieval"])

@@ -56,10 +56,10 @@ def sealed(teacher_run: Path, **train: object) -> Recipe:
 def test_it_has_the_scores_of_a_run_and_reads_no_test_data(
     teacher_run: Path, tmp_path: Path
 ) -> None:
-    told: list[tuple[int, float]] = []
+    reported: list[tuple[int, float]] = []
 
     def listen(epoch: int, score: float) -> bool:
-        told.append((epoch, score))
+        reported.append((epoch, score))
         return False
 
     result = run_trial(sealed(teacher_run, epochs=3), tmp_path / "trial", "text", listen)
@@ -69,7 +69,7 @@ def test_it_has_the_scores_of_a_run_and_reads_no_test_data(
     assert metrics is not None
     assert result.score == metrics["validation"]["top1"]
     scores = [record["validation"]["top1"] for record in RunFolder(tmp_path / "run").records()]
-    assert told == [(epoch, max(scores[:epoch])) for epoch in (1, 2, 3)]
+    assert reported == [(epoch, max(scores[:epoch])) for epoch in (1, 2, 3)]
     assert not (tmp_path / "trial/metrics.json").exists()
     with pytest.raises(AssertionError, match="test data is read"):
         fit(sealed(teacher_run, epochs=1), tmp_path / "sealed")
@@ -102,17 +102,17 @@ def test_an_interrupted_trial_goes_on(teacher_run: Path, tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         run_trial(sealed(teacher_run, epochs=4), tmp_path / "trial", "text", break_off)
-    told: list[int] = []
+    reported: list[int] = []
     result = run_trial(
         sealed(teacher_run, epochs=4),
         tmp_path / "trial",
         "text",
-        lambda epoch, score: bool(told.append(epoch)),
+        lambda epoch, score: bool(reported.append(epoch)),
     )
     assert result is not None
     assert whole is not None
     assert (result.score, result.epochs) == (whole.score, whole.epochs)
-    assert told == [1, 2, 3, 4]
+    assert reported == [1, 2, 3, 4]
 
 
 def test_without_validation_data_there_is_nothing_to_choose_by(teacher_run: Path) -> None:

@@ -37,8 +37,8 @@ def test_value_and_gradients_are_those_of_autograd(
     assert found is not None
     expected = alignment_by_autograd(x, y, "rows", debiased=False)
     assert found.item() == pytest.approx(expected.item(), abs=1e-13)
-    for ours, theirs in zip(gradients(found, x, y), gradients(expected, x, y), strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-13)
+    for by_hand, by_autograd in zip(gradients(found, x, y), gradients(expected, x, y), strict=True):
+        assert torch.allclose(by_hand, by_autograd, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("offset", [0.0, 20.0])

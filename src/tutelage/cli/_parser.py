@@ -82,6 +82,13 @@ def add_command(
     return command
 
 
+def add_recipe(command: Parser) -> None:
+    """Add the argument for a recipe."""
+    command.add_argument(
+        "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
+    )
+
+
 def add_teacher_dir(command: Parser) -> None:
     """Add the option for the folder of the teachers' runs."""
     command.add_argument(

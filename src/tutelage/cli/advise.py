@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_recipe, add_teacher_dir
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,9 +40,7 @@ def register(commands: Commands) -> None:
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )
-    command.add_argument(
-        "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
-    )
+    add_recipe(command)
     add_teacher_dir(command)
     command.set_defaults(run=run)
 
@@ -59,11 +57,11 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     parsed = parse_recipe(arguments.source, overrides)
     parsed, teachers = resolve_teachers(parsed, Path(arguments.teacher_dir))
     is_trained = all(teacher.ready for teacher in teachers)
-    planned = plan(without_weights(parsed, teachers).build())
+    recipe = without_weights(parsed, teachers).build()
+    planned = plan(recipe)
     known = None
     if is_trained and parsed.teachers():
         known = teacher_on_validation(parsed.build())
-    recipe = without_weights(parsed, teachers).build()
     facts = facts_of(recipe, planned, known)
     print(_fill(_described(parsed.name, facts, known, planned)))
     if not is_trained:

@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_ray, add_teacher_dir
+from tutelage.cli._parser import (
+    OVERRIDES,
+    Commands,
+    add_command,
+    add_ray,
+    add_recipe,
+    add_teacher_dir,
+)
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,9 +41,7 @@ def register(commands: Commands) -> None:
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )
-    command.add_argument(
-        "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
-    )
+    add_recipe(command)
     command.add_argument(
         "--out",
         help="folder of the files (default: the recipe's teacher.cache_dir or CachedEncoder)",

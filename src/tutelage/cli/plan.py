@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_recipe, add_teacher_dir
 
 EXAMPLES = """
 tutelage plan classification/fashion-mnist/rcka
@@ -22,9 +22,7 @@ def register(commands: Commands) -> None:
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )
-    command.add_argument(
-        "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
-    )
+    add_recipe(command)
     add_teacher_dir(command)
     command.set_defaults(run=run)
 

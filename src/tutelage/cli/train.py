@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_teacher_dir
+from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_recipe, add_teacher_dir
 from tutelage.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def register(commands: Commands) -> None:
         examples=EXAMPLES,
         overrides=OVERRIDES,
     )
-    command.add_argument(
-        "source", metavar="RECIPE", help="name of a shipped recipe, or a YAML file"
-    )
+    add_recipe(command)
     command.add_argument(
         "--out", help="run folder (default: runs/<task>-<data>-<method>-seed<seed>)"
     )

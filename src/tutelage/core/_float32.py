@@ -1,9 +1,9 @@
 """Which hardware shortcuts float32 products take, and how to do without them for a while.
 
 On recent GPUs "float32" products may be formed in TF32, which keeps 10 bits of every factor: matrix
-products where `torch.set_float32_matmul_precision` allows it, convolutions unless cuDNN is told not
-to. Some processors do the same with bfloat16. A similarity of features with a common offset loses
-all its digits that way.
+products where `torch.set_float32_matmul_precision` allows it, convolutions unless it is off for
+cuDNN. Some processors do the same with bfloat16. A similarity of features with a common offset
+loses all its digits that way.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tutelage.errors import UserError
+from tutelage.errors import NotInstalledError, UserError
 from tutelage.tune.candidates import Candidate
 from tutelage.tune.records import TrialRecord, record_of
 
@@ -175,7 +175,7 @@ def check_installed() -> None:
         UserError: If it is not.
     """
     if find_spec("optuna") is None:
-        raise UserError("tune needs optuna, which is not installed; pip install 'tutelage[tune]'")
+        raise NotInstalledError("tune", "optuna")
 
 
 def check_database(path: Path) -> None:
