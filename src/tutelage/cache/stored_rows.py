@@ -2,7 +2,7 @@
 
     <name>.npy           (n, ...), float32, float16 or uint8, one row an item; mapped into memory
     <name>.ids.json      the id of each row
-    <name>.json          fingerprint of the network, digest of the items, count, dtype, shape
+    <name>.json          fingerprint of the network, digests of items and ids, count, dtype, shape
     <name>.npy.partial   while it is being made, with <name>.progress.json beside it
 
 The items may be anything with ids, texts or images; the fingerprint is whatever the network's
@@ -12,6 +12,7 @@ silence: they may have cost hours.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -111,6 +112,7 @@ class StoredRows:
             "version": VERSION,
             "fingerprint": json.loads(json.dumps(self.fingerprint)),
             "digest": self.digest,
+            "ids": ids_digest(self.ids),
             "count": len(self.ids),
             "shape": list(shape),
             "dtype": dtype,
@@ -173,6 +175,11 @@ class StoredRows:
     @property
     def _fix(self) -> str:
         return f"remove {self.folder} to make it anew, or give another folder"
+
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """Return what changes with an id or their order, for those who have no items at hand."""
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
 
 
 def _rows_done(partial: Path, progress: Path, record: Mapping[str, Any]) -> int:

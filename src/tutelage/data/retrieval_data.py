@@ -124,6 +124,7 @@ class RetrievalData(Data):
         rows = trainable(train, [part.queries for part in given])
         test_rows = torch.arange(len(test.queries))
         if validation is not None:
+            _warn_shared(validation.queries, test.queries)
             held_out = torch.arange(len(validation.queries))
         elif self.judged_validation:
             validation = test
@@ -241,8 +242,7 @@ def trainable(part: JudgedQueries, held_out: Sequence[Collection] = ()) -> Tenso
     """
     has_relevant = torch.zeros(len(part.queries), dtype=torch.bool)
     has_relevant[part.judgments.queries[part.judgments.grades > 0]] = True
-    known = {_comparable(item) for queries in held_out for item in queries.items}
-    is_known = torch.tensor([_comparable(item) in known for item in part.queries.items])
+    is_known = torch.tensor(_are_in(part.queries, held_out))
     total = len(part.queries)
     for mask, what in (
         (~has_relevant, "have no relevant document"),
@@ -253,6 +253,24 @@ def trainable(part: JudgedQueries, held_out: Sequence[Collection] = ()) -> Tenso
             message = f"{count} of {total} training queries {what} and are left out"
             warnings.warn(message, stacklevel=2)
     return (has_relevant & ~is_known).nonzero().flatten()
+
+
+def _warn_shared(validation: Collection, test: Collection) -> None:
+    """Warn of validation queries that are tested on, as where dev.tsv is a copy of test.tsv."""
+    count = sum(_are_in(validation, [test]))
+    if count:
+        warnings.warn(
+            f"{count} of {len(validation)} validation queries are also queries of test, so that "
+            "epochs and settings are chosen on what is reported; give other queries for one of "
+            "them",
+            stacklevel=3,
+        )
+
+
+def _are_in(queries: Collection, others: Sequence[Collection]) -> list[bool]:
+    """Return which queries are equal to one of others, but for case and punctuation."""
+    known = {_comparable(item) for other in others for item in other.items}
+    return [_comparable(item) in known for item in queries.items]
 
 
 def _comparable(item: str | Tensor) -> object:

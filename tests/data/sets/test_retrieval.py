@@ -100,7 +100,7 @@ def test_training_queries_must_be_left(tmp_path: Path) -> None:
         Beir(str(root), documents_per_query=-1).splits()
 
 
-@pytest.mark.parametrize("grade", ["inf", "nan", "1e30", "0.5", "yes"])
+@pytest.mark.parametrize("grade", ["inf", "nan", "1e30", "0.5", "yes", "1_0"])
 def test_a_grade_is_a_whole_number(grade: str, tmp_path: Path) -> None:
     root = write_beir(tmp_path)
     with (root / "qrels/test.tsv").open("a") as file:
@@ -153,6 +153,16 @@ def test_training_queries_that_are_held_out_are_left_out(tmp_path: Path) -> None
     assert len(parts["test"]) == len(parts["validation"]) == 24
 
 
+def test_validation_queries_that_are_tested_are_said(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    write_lines(root / "qrels/dev.tsv", (root / "qrels/test.tsv").read_text().splitlines())
+    with (
+        pytest.warns(UserWarning, match="24 queries without judgments"),  # those of dev.tsv
+        pytest.warns(UserWarning, match="24 of 24 validation queries are also queries of test"),
+    ):
+        assert len(Beir(str(root)).splits()["validation"]) == 24
+
+
 def open_lines(root: Path) -> list[str]:
     """Return the lines of a BEIR folder's queries."""
     return (root / "queries.jsonl").read_text().splitlines()
@@ -186,6 +196,14 @@ def test_tested_queries_without_a_relevant_document_are_said(tmp_path: Path) -> 
         Beir(str(root)).contents()
 
 
+def test_an_empty_id_is_refused(tmp_path: Path) -> None:
+    root = write_beir(tmp_path)
+    lines = open_lines(root)
+    write_lines(root / "queries.jsonl", [*lines, json.dumps({"_id": " ", "text": "a wing"})])
+    with pytest.raises(UserError, match=rf"entry {len(lines) + 1} has an empty id"):
+        Beir(str(root)).contents()
+
+
 def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no such folder"):
         Beir(str(tmp_path / "nowhere")).contents()
@@ -193,6 +211,10 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     (root / "qrels/test.tsv").unlink()
     with pytest.raises(UserError, match=r"test.tsv is missing"):
         Beir(str(root)).contents()
+    (root / "qrels/test.tsv").mkdir()
+    with pytest.raises(UserError, match=r"test.tsv is no regular file"):
+        Beir(str(root)).contents()
+    (root / "qrels/test.tsv").rmdir()
     write_lines(root / "qrels/test.tsv", ["query-id\tcorpus-id\tscore", "other\tids\t1"])
     with (
         pytest.warns(UserWarning, match="unknown queries"),

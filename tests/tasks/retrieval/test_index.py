@@ -118,6 +118,12 @@ def test_an_index_of_something_else_is_refused(source: Path, tmp_path: Path) -> 
     vectors = np.load(array)
     np.save(array, vectors[:5])
     refused("different numbers of documents")
+    np.save(array, vectors)
+    ids = run / "index/document-documents.ids.json"
+    names = ids.read_text()
+    ids.write_text(json.dumps(json.loads(names)[::-1]))
+    refused("has other ids than the vectors were stored with")
+    ids.write_text(names)
     np.save(array, vectors[:, :5])
     refused("queries get vectors of width 16")
     array.write_bytes(b"nothing")

@@ -31,10 +31,12 @@ def unique_rows(ids: Sequence[str], what: str) -> dict[str, int]:
     """Return the row of every id.
 
     Raises:
-        UserError: If an id occurs twice; the message names it and its rows.
+        UserError: If an id is empty or occurs twice; the message names it and its rows.
     """
     rows: dict[str, int] = {}
     for row, identifier in enumerate(ids):
+        if not identifier.strip():
+            raise UserError(f"{what}: entry {row + 1} has an empty id; give every entry one")
         if identifier in rows:
             raise UserError(
                 f"{what}: the id {identifier!r} is given twice, in entries {rows[identifier] + 1} "
@@ -184,11 +186,12 @@ def read_parts(root: Path, fix: str) -> dict[str, tuple[Path, list[Grade]]]:
     """
     found = {}
     for part, names in PARTS.items():
-        path = next((p for n in names if is_file(p := root / "qrels" / f"{n}.tsv")), None)
+        paths = [root / "qrels" / f"{name}.tsv" for name in names]
+        path = next(filter(is_file, paths), None)
+        if path is None and part == "test":
+            path = paths[0]  # reading it says what is wrong with it
         if path is not None:
             found[part] = path, read_qrels(path, fix)
-    if "test" not in found:
-        raise UserError(f"{root / 'qrels' / 'test.tsv'} is missing; {fix}")
     return found
 
 
@@ -227,4 +230,4 @@ def _is_number(field: str) -> bool:
         float(field)
     except ValueError:
         return False
-    return True
+    return "_" not in field  # Python reads 1_0 as 10

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.cache.stored_rows import StoredRows
+from tutelage.cache.stored_rows import StoredRows, ids_digest
 from tutelage.core.collection import Collection
 from tutelage.errors import NotInstalledError, UserError
 from tutelage.io import read_json, write_text
@@ -140,7 +140,8 @@ def read_index(run: Path) -> DocumentIndex:
     if not record.is_file():
         raise UserError(f"{folder} has no vectors of the documents ({record.name}); {FIX}")
     fix = f"remove {folder}, and {FIX}"
-    _check_fits(read_json(record, fix), card, record, fix)
+    stored = read_json(record, fix)
+    _check_fits(stored, card, record, fix)
     try:
         documents = torch.from_numpy(
             np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)
@@ -154,6 +155,11 @@ def read_index(run: Path) -> DocumentIndex:
     lengths = {len(documents), len(ids), len(ids if beginnings is None else beginnings)}
     if len(lengths) > 1:
         raise UserError(f"the files in {folder} have different numbers of documents; {fix}")
+    if stored.get("ids") != ids_digest(ids):
+        raise UserError(
+            f"{folder / name}.ids.json has other ids than the vectors were stored with, or another "
+            f"order of them; {fix}"
+        )
     encoder = _open_encoder(queries)
     width = encoder.get_embedding_dimension()
     if documents.ndim != 2 or documents.shape[1] != width:
