@@ -70,6 +70,16 @@ def settings() -> dict[str, dict[str, Row]]:
     return {setting: summary(setting) for setting in SETTINGS if summary(setting)}
 
 
+def capped_settings() -> dict[str, dict[str, Row]]:
+    """Return the summaries within the gradient cap, where all variants have enough seeds."""
+    summaries = {setting: summary(f"{setting}-capped") for setting in SETTINGS}
+    return {
+        setting: rows
+        for setting, rows in summaries.items()
+        if rows and min(len(row["seeds"]) for row in rows.values()) >= MIN_SEEDS
+    }
+
+
 def variants() -> list[str]:
     """Return the variants of the classification study."""
     names = {variant for rows in settings().values() for variant in rows}

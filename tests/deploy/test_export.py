@@ -226,5 +226,5 @@ def test_what_differs_is_not_kept(
     )
     assert record["check"]["images"] == 1
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(UserError, match=r"onnxruntime is not installed; pip install 'tutelage\[ex"):
+    with pytest.raises(UserError, match=r"onnxruntime, which is not installed; pip install 'tutel"):
         export(classifier, out=tmp_path / "b.onnx")

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tutelage.deploy.served import Served
-from tutelage.errors import UserError, reason
+from tutelage.errors import NotInstalledError, UserError, reason
 from tutelage.io import write_tensors
 
 Format = Literal["onnx", "torch-export", "torchscript", "safetensors"]
@@ -194,10 +195,8 @@ def require(*packages: str) -> None:
     """Raise unless packages of the extra `export` are installed.
 
     Raises:
-        UserError: The message says how to install them.
+        NotInstalledError: If one is missing; the message says how to install it.
     """
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} is not installed; pip install 'tutelage[export]'")
+    for package in packages:
+        if find_spec(package) is None:
+            raise NotInstalledError("ONNX", package)
