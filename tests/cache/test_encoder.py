@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +149,7 @@ def test_a_cache_that_does_not_fit_is_refused_by_name(tmp_path: Path) -> None:
         CachedEncoder(encoder, str(tmp_path), dtype="float16").prepare([(corpus, "document")])
 
 
-@pytest.mark.parametrize("damage", ["cut", "no record", "rows", "version"])
+@pytest.mark.parametrize("damage", ["cut", "no record", "rows", "numbers", "width", "version"])
 def test_damaged_files_are_named(damage: str, tmp_path: Path) -> None:
     corpus, encoder = collection("c", 10)
     CachedEncoder(encoder, str(tmp_path)).prepare([(corpus, "document")])
@@ -158,10 +160,35 @@ def test_damaged_files_are_named(damage: str, tmp_path: Path) -> None:
         record.unlink()
     elif damage == "rows":
         np.save(array, np.load(array)[:5])
+    elif damage == "numbers":
+        np.save(array, np.load(array).astype(np.float64))
+    elif damage == "width":
+        np.save(array, np.load(array)[:, :2])
     else:
         record.write_text(record.read_text().replace('"version": 1', '"version": 9'))
-    with pytest.raises(UserError, match=rf"document-c\.\w+.*remove {tmp_path} to make it anew"):
+    says = rf"document-c\.\w+.*remove {tmp_path}/document-c.\* to make it anew"
+    with pytest.raises(UserError, match=says):
         CachedEncoder(encoder, str(tmp_path)).prepare([(corpus, "document")])
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    corpus, encoder = collection("c", 10)
+    with pytest.raises(UserError, match=r"cannot be stored in .*No space left.*; make room"):
+        CachedEncoder(encoder, str(tmp_path)).prepare([(corpus, "document")])
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_kill_before_the_array_has_its_name_loses_nothing(tmp_path: Path) -> None:
+    corpus, encoder = collection("c", 10)
+    rows = CachedEncoder(encoder, str(tmp_path)).encode_collection(corpus, "document")
+    (tmp_path / "document-c.npy").rename(tmp_path / "document-c.npy.partial")
+    again = CachedEncoder(encoder, str(tmp_path)).encode_collection(corpus, "document")
+    assert torch.equal(again, rows)
+    assert sorted(path.name for path in tmp_path.glob("document*")) == FILES
 
 
 def test_half_precision_takes_half_the_space(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tests.cli.conftest import Run
@@ -44,6 +45,20 @@ def test_it_trains_the_teacher_first_and_stores_views(run: Run) -> None:
     assert list(Path("here").rglob("output-00000.safetensors"))
 
 
+def test_the_keys_it_prints_are_those_of_each_teacher(run: Run, teacher: Path) -> None:
+    spec = {**network(width=8), "weights": str(teacher)}
+    method = part("methods.KD")
+    recipe = write_recipe("mine.yaml", method=method, teacher=None, teachers={"a": spec, "b": spec})
+    answer = run("cache", recipe, "--out", "my cache")
+    assert answer.code == 0
+    keys = shlex.split(answer.out.strip().splitlines()[-1].partition("train with ")[2])
+    assert keys[:2] == ["--teachers.a.cache", "disk"]
+    assert "--teachers.b.cache_dir" in keys
+    trained = run("train", recipe, "--out", "run", *keys)
+    assert trained.code == 0
+    assert "storing" not in trained.err
+
+
 def test_what_it_cannot_store_is_said(refuse: Run, teacher: Path) -> None:
     refuse("cache", write_recipe("mine.yaml"), says=("Baseline in this recipe has none",))
     spec = {**network(width=8), "weights": str(teacher)}
@@ -51,3 +66,5 @@ def test_what_it_cannot_store_is_said(refuse: Run, teacher: Path) -> None:
     recipe = write_recipe("own.yaml", data=data, method=part("methods.KD"), teacher=spec)
     says = ("samples that stay the same in every epoch", "teacher.cache_views")
     refuse("cache", recipe, "--out", "own", says=says)
+    refuse("cache", recipe, "--views", "0", says=("cache_views must be at least 2, got 0",))
+    refuse("cache", recipe, "--top-k", "0", says=("cache_top_k must be at least 1, got 0",))

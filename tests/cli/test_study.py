@@ -213,6 +213,7 @@ def test_a_wrong_study_is_one_sentence_before_anything_runs(refuse: Run) -> None
     )
     refuse(*study, "--jobs", 2, "--ray", says=("leave --jobs out",))
     refuse(*study, "--ray", "--gpus-per-run", 1.5, says=("0 to 1 or a whole number, got 1.5",))
+    refuse(*study, "--ray", "--gpus-per-run", -1, says=("0 to 1 or a whole number, got -1",))
     refuse(*study, "--seed", 3, says=("study gives every run its seed", "--seeds"))
     refuse(*study, "--resume", says=("--resume is no option and no key of the recipe",))
     refuse(*study, "--train.epochz", 3, says=("on the command line: --train.epochz",))

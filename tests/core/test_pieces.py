@@ -259,6 +259,14 @@ def test_too_many_pieces_are_refused() -> None:
         distiller_of(network(), 0)
 
 
+@pytest.mark.parametrize("count", [12, 10, 7])
+def test_pieces_of_two_or_fewer_have_no_smaller_trial(count: int) -> None:
+    # Batch norm fails with one item; six pieces of 7 items are of 2 and of 1.
+    norm = [nn.BatchNorm1d(8)] if count == 12 else []
+    distiller = distiller_of(network(*norm), 6)
+    distiller(batch_of(count))
+
+
 def test_another_student_is_joined_anew() -> None:
     distiller = distiller_of(network(), 3)
     distiller(batch_of())

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import torch
 
-from tutelage.data import Digits
+from tests.helpers.own_data import write_tree
+from tutelage.data import Digits, ImageFolder
 from tutelage.data.repeated_views import KeyedSamples, RepeatedViews
 
 
@@ -28,3 +32,15 @@ def test_samples_by_their_keys() -> None:
     assert len(chosen) == 3
     assert torch.equal(chosen.batch([(0, 1), (0, 2)]).inputs, train.batch(keys[1:]).inputs)
     assert torch.equal(chosen.subset([2]).batch([(9, 0)]).inputs, train.batch(keys[2:]).inputs)
+
+
+def test_a_file_that_changed_is_seen_through_it(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train": 4, "test": 2})
+    digests = []
+    for seconds in (0, 1):
+        os.utime(next((tmp_path / "train").rglob("*.png")), (seconds, seconds))
+        samples = ImageFolder(str(tmp_path), size=24, validation=0.2).splits()["train"]
+        digests.append(RepeatedViews(samples, 2).files_digest)
+    assert digests[0] != digests[1]
+    assert None not in digests
+    assert RepeatedViews(Digits().splits()["train"], 2).files_digest is None

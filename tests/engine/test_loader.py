@@ -14,6 +14,7 @@ from tutelage.engine.loader import (
     EpochSampler,
     default_workers,
     evaluation_loader,
+    lost_loader,
     training_loader,
 )
 
@@ -125,6 +126,14 @@ def test_loading_processes_live_as_long_as_the_loader() -> None:
     next(iter(loader))  # a pass that is left, as by a run that is interrupted
     sampler.start = 2
     assert [len(batch.inputs) for batch in loader] == [10, 10]
+
+
+def test_a_killed_loading_process_is_a_sentence() -> None:
+    error = RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+    lost = lost_loader(error)
+    assert lost is not None
+    assert "(DataLoader worker (pid 7) is killed by signal: Killed.), as by a machine" in str(lost)
+    assert lost_loader(RuntimeError("no such width")) is None
 
 
 def test_validation_keeps_its_processes_until_other_samples_come() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.helpers.runs import make_recipe
 from tutelage import KD, RCKA, Baseline, CombinedMethod, UserError
 from tutelage.engine import Recipe, Setup, TeacherConfig, fit, plan
+from tutelage.engine.dry_run import check_recipe
 from tutelage.engine.teacher_cache import fill_cache
 
 
@@ -94,8 +95,23 @@ def test_keys_without_effect_are_refused() -> None:
         TeacherConfig(cache_views=2)
     with pytest.raises(UserError, match=r"are of files, but teacher\.cache is 'memory'"):
         TeacherConfig(cache="memory", cache_top_k=5)
-    with pytest.raises(UserError, match=r"teacher\.cache_views must be at least 1, got 0"):
+    with pytest.raises(UserError, match=r"teacher\.cache_views must be at least 2, got 0"):
         TeacherConfig(cache="disk", cache_views=0)
+
+
+def test_teachers_share_the_keys_of_a_cache(teacher_run: Path) -> None:
+    recipe = recipe_of(teacher_run, None)
+    assert recipe.teacher is not None
+    sections = [replace(recipe.teacher, cache=cache) for cache in ("memory", "disk", "none")]
+    with pytest.raises(UserError, match=r"give one value: teachers.a.cache memory, teachers.b.ca"):
+        replace(recipe, teacher=None, teachers=dict(zip("abc", sections, strict=True)))
+
+
+def test_augmentation_without_views_shows_before_a_teacher_is_trained(teacher_run: Path) -> None:
+    recipe = recipe_of(teacher_run, None, augment=True, cache="memory")
+    with pytest.raises(UserError, match=r"set data.augment to false, or teacher.cache_views"):
+        check_recipe(recipe)
+    check_recipe(recipe_of(teacher_run, None, augment=True, cache="memory", cache_views=2))
 
 
 def test_a_method_without_a_teacher_has_nothing_to_store(teacher_run: Path) -> None:

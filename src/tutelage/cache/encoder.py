@@ -97,9 +97,15 @@ class CachedEncoder(DualEncoder):
             UserError: If the file is of another encoder or of other texts.
         """
         if not self._opened(collection, role):
-            rows = self._stored(collection, role).make(
-                lambda done: self._compute(collection, role, done), (self.dim,), self.dtype
-            )
+            try:
+                rows = self._stored(collection, role).make(
+                    lambda done: self._compute(collection, role, done), (self.dim,), self.dtype
+                )
+            except OSError as error:
+                raise UserError(
+                    f"vectors cannot be stored in {self.folder} ({error}); make room, or give "
+                    "another folder"
+                ) from error
             self._remember(collection, role, rows)
         return self._vectors[role, collection.digest].float()
 

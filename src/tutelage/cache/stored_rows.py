@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -69,16 +70,22 @@ class StoredRows:
             UserError: If they are of another network, of other items, damaged, or of another
                 version. The message names the file and what differs.
         """
-        if not self.record.is_file():
-            if self.array.exists():
-                raise UserError(f"{self.array} has no {self.record.name} beside it; {self._fix}")
+        if not self.array.exists():
             return None
-        self._check(read_json(self.record, self._fix))
+        if not self.record.is_file():
+            raise UserError(f"{self.array} has no {self.record.name} beside it; {self._fix}")
+        record = read_json(self.record, self._fix)
+        self._check(record)
         try:
             array = np.load(self.array, mmap_mode="c", allow_pickle=False)
             ids = json.loads((self.folder / f"{self.name}.ids.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"{self.array} is not whole ({error}); {self._fix}") from error
+        if [str(array.dtype), *array.shape[1:]] != [record.get("dtype"), *record.get("shape", [])]:
+            raise UserError(
+                f"{self.array} has {array.dtype} rows of shape {array.shape[1:]}, unlike what "
+                f"{self.record.name} says; {self._fix}"
+            )
         if len(array) != len(self.ids) or ids != list(self.ids):
             raise UserError(f"{self.array} has rows of other ids than the data; {self._fix}")
         return torch.from_numpy(array)
@@ -99,6 +106,7 @@ class StoredRows:
 
         Raises:
             UserError: If an unfinished array is of something else, or a value is not finite.
+            OSError: If there is no room for the rows, or the folder cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / f".{self.name}.lock"):
@@ -121,6 +129,7 @@ class StoredRows:
         full = (len(self.ids), *shape)
         mode: Literal["r+", "w+"] = "r+" if done else "w+"
         array = np.lib.format.open_memmap(partial, mode=mode, dtype=np.dtype(dtype), shape=full)
+        _take_room(partial)
         saved = done
         for numbers, values in compute(done):
             if not bool(values.isfinite().all()):
@@ -139,9 +148,9 @@ class StoredRows:
         with atomic(self.folder / f"{self.name}.ids.json") as file:
             file.write_text(json.dumps(list(self.ids)), encoding="utf-8")
         settle(partial)
-        partial.replace(self.array)
+        write_json(self.record, record)
+        partial.replace(self.array)  # last: with it the rows are there
         sync_folder(self.folder)
-        write_json(self.record, record)  # last: with it the rows are there
         progress.unlink(missing_ok=True)
         rows = self.open()
         assert rows is not None
@@ -174,7 +183,23 @@ class StoredRows:
 
     @property
     def _fix(self) -> str:
-        return f"remove {self.folder} to make it anew, or give another folder"
+        return f"remove {self.folder / self.name}.* to make it anew, or give another folder"
+
+
+def _take_room(path: Path) -> None:
+    """Give a file the room of its size; writing into a map of a full disk would kill the process.
+
+    Raises:
+        OSError: If there is not so much.
+    """
+    if not hasattr(os, "posix_fallocate"):  # macOS, Windows
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def ids_digest(ids: Sequence[str]) -> str:

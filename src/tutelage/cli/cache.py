@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,8 +112,8 @@ def _store_outputs(arguments: argparse.Namespace, parsed: ParsedRecipe, recipe: 
             cache="disk",
             cache_dir=config.cache_dir if arguments.out is None else arguments.out,
             cache_dtype=arguments.dtype or config.cache_dtype,
-            cache_views=arguments.views or config.cache_views,
-            cache_top_k=arguments.top_k or config.cache_top_k,
+            cache_views=config.cache_views if arguments.views is None else arguments.views,
+            cache_top_k=config.cache_top_k if arguments.top_k is None else arguments.top_k,
         )
 
     if recipe.teacher is not None and isinstance(recipe.teacher.model, DualEncoder):
@@ -137,16 +138,28 @@ def _store_outputs(arguments: argparse.Namespace, parsed: ParsedRecipe, recipe: 
         size = sum(path.stat().st_size for path in paths) / 2**20
         what = name or "logits"
         print(f"{what}  {rows}, {size:.1f} MiB in {len(paths)} file(s), {_in_words(errors)}")
-    shown = recipe.teacher or next(iter((recipe.teachers or {}).values()))
-    keys = f"--teacher.cache disk --teacher.cache_dir {shown.cache_dir}"
-    if filled.views > 1:
-        keys += f" --teacher.cache_views {filled.views}"
-    if shown.cache_dtype != "float32":
-        keys += f" --teacher.cache_dtype {shown.cache_dtype}"
-    if shown.cache_top_k is not None:
-        keys += f" --teacher.cache_top_k {shown.cache_top_k}"
-    print(f"{filled.folder}\ntrain with {keys}")
+    print(f"{filled.folder}\ntrain with {_keys(recipe, filled.views)}")
     return 0
+
+
+def _keys(recipe: Recipe, views: int) -> str:
+    """Return the options with which `train` reads the files."""
+    if recipe.teacher is not None:
+        sections = {"teacher": recipe.teacher}
+    else:
+        several = recipe.teachers or {}
+        sections = {f"teachers.{name}": section for name, section in several.items()}
+    words = []
+    for name, section in sections.items():
+        keys = {"cache": "disk", "cache_dir": section.cache_dir}
+        if views > 1:
+            keys["cache_views"] = str(views)
+        if section.cache_dtype != "float32":
+            keys["cache_dtype"] = section.cache_dtype
+        if section.cache_top_k is not None:
+            keys["cache_top_k"] = str(section.cache_top_k)
+        words += [f"--{name}.{key} {shlex.quote(value)}" for key, value in keys.items()]
+    return " ".join(words)
 
 
 @contextmanager

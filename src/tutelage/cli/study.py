@@ -93,7 +93,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
             raise UserError(f"{name} must be at least 1, got {value}")
     gpus = arguments.gpus_per_run
     # Ray shares one GPU among runs, but gives a run no part of a second one.
-    if gpus is not None and not (0 <= gpus <= 1 or gpus.is_integer()):
+    if gpus is not None and not (0 <= gpus <= 1 or (gpus > 1 and gpus.is_integer())):
         raise UserError(f"--gpus-per-run must be 0 to 1 or a whole number, got {gpus:g}")
     if arguments.ray is None:
         for name in ("--cpus-per-run", "--gpus-per-run"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.analysis import layer_map, layers_of, split_inputs
+from tutelage.analysis.formatting import NUM_SAMPLES
 from tutelage.analysis.study import check_runs, collect, summarize
 from tutelage.analysis.study_table import study_table_text
 from tutelage.cli.networks import without_teachers
@@ -38,6 +39,7 @@ def write_study(out: Path, methods: Sequence[str], seeds: int, monitor: str) -> 
     """
     runs = collect(out, methods, seeds)
     check_runs(runs, monitor, out)
+    _warn_other_data(runs, out)
     summary = summarize(runs, monitor)
     content = {
         "provenance": provenance(),
@@ -50,6 +52,19 @@ def write_study(out: Path, methods: Sequence[str], seeds: int, monitor: str) -> 
     text = study_table_text(summary, monitor)
     write_text(out / "table.txt", text + "\n")
     return text
+
+
+def _warn_other_data(runs: Mapping[str, Mapping[int, Mapping[str, Any]]], out: Path) -> None:
+    """Say if runs were tested on different numbers of samples, as after files were added."""
+    tested = [run["test"].get(NUM_SAMPLES) for by_seed in runs.values() for run in by_seed.values()]
+    counts = sorted({int(count) for count in tested if count is not None})
+    if len(counts) > 1:
+        print(
+            f"warning: the runs in {out} were tested on different numbers of samples "
+            f"({', '.join(map(str, counts))}), so the data changed between them; remove those that "
+            "are of the old data and give the command again",
+            file=sys.stderr,
+        )
 
 
 def with_earlier_runs(

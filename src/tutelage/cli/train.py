@@ -19,7 +19,7 @@ EXAMPLES = """
 tutelage train classification/digits/rcka --out runs/digits-rcka
 tutelage train classification/digits/rcka --seed 1 --resume
 tutelage train own/kd.yaml --data.root DIR
-accelerate launch --num_processes 2 -m tutelage train RECIPE --out runs/two
+torchrun --nproc_per_node 2 -m tutelage train RECIPE --out runs/two
 """
 
 

@@ -76,11 +76,13 @@ class Pieces:
         training = student.training
         if training not in self._kinds:
             with torch.no_grad(), undisturbed(student):
-                larger = run(batch.split(self.count)[0])
-                smaller = run(batch.split(2 * self.count)[0])
+                piece = batch.split(self.count)[0]
+                # Batch norm needs two items, which the half of a piece may not have.
+                others = 2 * self.count if _size(piece) > 2 else self.count // 2
+                one, other = run(piece), run(batch.split(others)[0])
             self._kinds[training] = [
-                _kinds(_entries(larger.student), _entries(smaller.student)),
-                _kinds(_entries(larger.teacher), _entries(smaller.teacher)),
+                _kinds(_entries(one.student), _entries(other.student)),
+                _kinds(_entries(one.teacher), _entries(other.teacher)),
             ]
         steps = [run(piece) for piece in batch.split(self.count)]
         sizes = [_size(step.batch) for step in steps]
@@ -188,16 +190,16 @@ class _Replay:
             torch.cuda.set_rng_state(states[1], self._device)
 
 
-def _kinds(larger: Any, smaller: Any) -> Any:
+def _kinds(one: Any, other: Any) -> Any:
     """Return how each entry of nested outputs is joined, nested in the same way."""
-    if isinstance(larger, Tensor):
-        return "rows" if larger.shape[:1] != smaller.shape[:1] else "mean"
-    if isinstance(larger, Mapping):
-        return {name: _kinds(entry, smaller[name]) for name, entry in larger.items()}
-    if isinstance(larger, (list, tuple)):
-        if len(larger) != len(smaller):  # an entry an item
+    if isinstance(one, Tensor):
+        return "rows" if one.shape[:1] != other.shape[:1] else "mean"
+    if isinstance(one, Mapping):
+        return {name: _kinds(entry, other[name]) for name, entry in one.items()}
+    if isinstance(one, (list, tuple)):
+        if len(one) != len(other):  # an entry an item
             return "rows"
-        return [_kinds(*entries) for entries in zip(larger, smaller, strict=True)]
+        return [_kinds(*entries) for entries in zip(one, other, strict=True)]
     return "same"
 
 

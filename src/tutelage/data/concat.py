@@ -40,6 +40,11 @@ class ConcatSamples(ImageSet):
         """Whether a batch is read from files."""
         return any(part.reads_files for part in self.parts)
 
+    @property
+    def files_digest(self) -> str | None:
+        """What changes with a file that is read."""
+        return " ".join(str(part.files_digest) for part in self.parts)
+
     def before_loading(self) -> None:
         """Make ready what loading processes share of every set."""
         for part in self.parts:

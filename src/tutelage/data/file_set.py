@@ -122,6 +122,11 @@ class FileSet(ImageSet):
         """Whether images are decoded whenever they are read."""
         return self._squares() is None
 
+    @property
+    def files_digest(self) -> str | None:
+        """What changes with a file that is read."""
+        return self.files.digest
+
     def before_loading(self) -> None:
         """Decode what is kept on disk, or reserve the memory for it."""
         squares = self._squares()

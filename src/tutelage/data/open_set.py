@@ -117,6 +117,11 @@ class LabeledWithPools(ImageSet):
         """Whether a batch is read from files."""
         return self.images.reads_files
 
+    @property
+    def files_digest(self) -> str | None:
+        """What changes with a file that is read."""
+        return self.images.files_digest
+
     def before_loading(self) -> None:
         """Make ready what loading processes share; pools without a share are not read."""
         self.images.before_loading()

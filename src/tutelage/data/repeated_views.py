@@ -40,6 +40,11 @@ class SamplesUnderKeys(Samples, ABC):
         """Return the samples as one batch."""
         return self.samples.batch(self.keys_of(keys))
 
+    @property
+    def files_digest(self) -> str | None:
+        """What changes with a file that is read."""
+        return self.samples.files_digest
+
     def before_loading(self) -> None:
         """Make ready what loading processes share."""
         self.samples.before_loading()

@@ -95,6 +95,11 @@ class ResizedSet(ImageSet):
         """Whether a batch is read from files."""
         return self.images.reads_files
 
+    @property
+    def files_digest(self) -> str | None:
+        """What changes with a file that is read."""
+        return self.images.files_digest
+
     def before_loading(self) -> None:
         """Make ready what loading processes share."""
         self.images.before_loading()

@@ -52,6 +52,14 @@ class Samples(Dataset[Batch], ABC):
         """Whether a batch is read from files, so that loading processes are worth their start."""
         return False
 
+    @property
+    def files_digest(self) -> str | None:
+        """What changes with the name, size or time of a file that is read; None if that is unknown.
+
+        By default it is.
+        """
+        return None
+
     @abstractmethod
     def __len__(self) -> int:
         """Return the number of samples, those of the streams included."""

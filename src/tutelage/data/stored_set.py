@@ -33,6 +33,8 @@ class StoredImages:
     def __init__(self, store: ImageStore) -> None:
         self.store = store
 
+    digest = None  # of files: that of a store is not known
+
     def names(self) -> list[str]:
         """Return nothing: the images have no paths of their own."""
         return []

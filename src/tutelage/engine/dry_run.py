@@ -16,7 +16,7 @@ from tutelage.analysis import suggest_pairs
 from tutelage.engine.activations import activation_bytes
 from tutelage.engine.checks.terms import TermScale, check_terms
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
-from tutelage.engine.teacher_cache import without_cache
+from tutelage.engine.teacher_cache import check_views_of, without_cache
 from tutelage.engine.teacher_run import resolve_teachers
 from tutelage.errors import UserError
 from tutelage.recipes.config import Recipe, TeacherConfig
@@ -113,7 +113,8 @@ def check_recipe(recipe: Recipe) -> None:
         teacher=teacher,
         teachers=teachers,
     )
-    TrainingSetup.of(Setup.of(trial), make_accelerator(recipe.train))
+    ready = TrainingSetup.of(Setup.of(trial), make_accelerator(recipe.train))
+    check_views_of(recipe, ready.setup.parts["train"])
 
 
 def num_parameters(network: nn.Module) -> int:

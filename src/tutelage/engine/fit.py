@@ -22,6 +22,7 @@ from tutelage.engine.final_students import (
     test_metrics,
 )
 from tutelage.engine.interrupt import Interrupt
+from tutelage.engine.loader import lost_loader
 from tutelage.engine.previews import save_previews
 from tutelage.engine.ranks import is_first_launched, lost_rank
 from tutelage.engine.run_folder import RunFolder
@@ -110,7 +111,7 @@ def fit_claimed(
             raise UserError(
                 f"{folder.path} cannot be written ({error}); make room, and add --resume to go on"
             ) from error
-        lost = lost_rank(error)
+        lost = lost_rank(error) or lost_loader(error)
         if lost is not None:
             raise lost from error
         raise

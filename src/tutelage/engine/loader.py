@@ -206,6 +206,20 @@ class BatchLoader:
         )
 
 
+def lost_loader(error: BaseException) -> UserError | None:
+    """Return what to say of an error, if a loading process was killed; else None.
+
+    PyTorch raises it wherever the run is when the signal comes.
+    """
+    if not (isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")):
+        return None
+    return UserError(
+        f"a loading process was ended from outside ({' '.join(str(error).split())}), as by a "
+        "machine that is out of memory; lower train.num_workers or train.batch_size, and add "
+        "--resume to go on where a checkpoint was saved"
+    )
+
+
 class _Unfinished(Dataset[Batch]):
     """Batches as `Samples.load` gives them."""
 

@@ -12,6 +12,7 @@ import torch
 
 from tutelage.cache import CachedTeacher, StoredTeacher
 from tutelage.cache.disk import Elsewhere
+from tutelage.cache.table import refuse_views
 from tutelage.core import Batch, Teacher
 from tutelage.data.repeated_views import KeyedSamples, RepeatedViews
 from tutelage.data.samples import Key, Samples
@@ -200,6 +201,21 @@ def fill_cache(
     return filled
 
 
+def check_views_of(recipe: Recipe, samples: Samples) -> None:
+    """Raise if training samples are augmented and their number of views is not given.
+
+    Args:
+        recipe: may ask for a cache.
+        samples: the training data.
+
+    Raises:
+        UserError: If so.
+    """
+    config = cache_of(recipe)
+    if config is not None and config.cache_views is None and _is_augmented(samples):
+        refuse_views()
+
+
 def without_cache(config: TeacherConfig) -> TeacherConfig:
     """Return the section of a teacher without a cache, for a dry run, which fills none."""
     return replace(config, cache="none", cache_views=None, cache_dtype="float32", cache_top_k=None)
@@ -232,6 +248,7 @@ def _facts(setup: Setup, samples: Samples, is_drawn: bool) -> dict[str, Any]:
         "task": f"{type(recipe.task).__module__}.{type(recipe.task).__qualname__}",
         "data": repr(recipe.data),
         "num_samples": len(samples),
+        "files": samples.files_digest,
         "num_labels": recipe.num_labels if is_drawn else None,
         "streams": [[stream.name, stream.first, stream.size] for stream in samples.streams],
         # Runs of several seeds have the same samples unless the seed draws or augments them.

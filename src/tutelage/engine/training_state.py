@@ -47,6 +47,7 @@ def pack(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     scaler = accelerator.scaler
     state = {
         "step": trainer.step,
+        "samples": _num_samples(trainer),
         "seconds": trainer.seconds,
         "names": list(trainer.sums.names),
         "best": trainer.best,
@@ -69,8 +70,10 @@ def unpack(
         source: for messages.
 
     Raises:
-        UserError: If it does not fit, because the code of a network or a method has changed.
+        UserError: If it does not fit, because the code of a network or a method has changed, or
+            the data has another number of samples.
     """
+    _check_samples(trainer, state, source)
     try:
         _unpack(trainer, tensors, state)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
@@ -99,6 +102,23 @@ def _unpack(trainer: Trainer, tensors: dict[str, Tensor], state: dict[str, Any])
     scaler = trainer.accelerator.scaler
     if state["scaler"] is not None and scaler is not None:
         scaler.load_state_dict(state["scaler"])
+
+
+def _num_samples(trainer: Trainer) -> dict[str, int]:
+    return {name: len(samples) for name, samples in trainer.ready.setup.parts.items()}
+
+
+def _check_samples(trainer: Trainer, state: dict[str, Any], source: Path) -> None:
+    """Raise if the data has grown or shrunk: its parts would be cut otherwise, in other epochs."""
+    now = _num_samples(trainer)
+    before = state.get("samples", now)
+    changed = [name for name in before if before[name] != now.get(name)]
+    if changed:
+        counts = ", ".join(f"{name} {before[name]} and now {now.get(name, 0)}" for name in changed)
+        raise UserError(
+            f"{source} is of data with other numbers of samples ({counts}); bring the data back as "
+            "it was, or choose another --out"
+        )
 
 
 def _restore_generators(

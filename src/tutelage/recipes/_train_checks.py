@@ -86,10 +86,13 @@ def check_cache(teacher: HasCache) -> None:
     Raises:
         UserError: If so.
     """
-    for name in ("cache_views", "cache_top_k"):
-        value = getattr(teacher, name)
-        if value is not None and value < 1:
-            raise UserError(f"teacher.{name} must be at least 1, got {value}")
+    if teacher.cache_top_k is not None and teacher.cache_top_k < 1:
+        raise UserError(f"teacher.cache_top_k must be at least 1, got {teacher.cache_top_k}")
+    if teacher.cache_views is not None and teacher.cache_views < 2:
+        raise UserError(
+            f"teacher.cache_views must be at least 2, got {teacher.cache_views}; leave it out for "
+            "data without augmentation"
+        )
     if teacher.cache == "none" and teacher.cache_views is not None:
         raise UserError(
             "teacher.cache_views is of a cache, but teacher.cache is 'none'; set it to 'memory' or "
@@ -101,6 +104,23 @@ def check_cache(teacher: HasCache) -> None:
             "teacher.cache_dtype and cache_top_k are of files, but teacher.cache is "
             f"{teacher.cache!r}; set it to 'disk', or leave them out"
         )
+
+
+def check_same_caches(teachers: Mapping[str, HasCache]) -> None:
+    """Raise for teachers whose outputs are to be stored otherwise than those of another.
+
+    Raises:
+        UserError: If so.
+    """
+    cached = {name: teacher for name, teacher in teachers.items() if teacher.cache != "none"}
+    names = ("cache", "cache_dir", "cache_views", "cache_dtype", "cache_top_k")
+    for key in names:
+        values = {name: getattr(teacher, key) for name, teacher in cached.items()}
+        if len(set(values.values())) > 1:
+            shown = ", ".join(f"teachers.{name}.{key} {value}" for name, value in values.items())
+            raise UserError(
+                f"the outputs of all teachers are stored together, so give one value: {shown}"
+            )
 
 
 def check_pieces(batch_size: int, accumulate: int) -> None:

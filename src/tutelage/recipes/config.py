@@ -21,6 +21,7 @@ from tutelage.errors import UserError, near_misses
 from tutelage.recipes._train_checks import (
     check_cache,
     check_pieces,
+    check_same_caches,
     check_schedule,
     check_types,
 )
@@ -254,6 +255,7 @@ class Recipe:
         check_seed(self.seed)
         if self.teacher is not None and self.teachers is not None:
             raise UserError("the recipe has both teacher and teachers; give one of them")
+        check_same_caches(self.teachers or {})
 
 
 def check_seed(seed: int) -> None:

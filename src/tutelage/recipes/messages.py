@@ -269,6 +269,10 @@ FORMS: list[tuple[str, Callable[[Match[str], Place], str]]] = [
     (r"^unrecognized arguments: (.*)", _unknown_option),
     (r"^argument (--\S+): expected one argument", _no_value),
     (r"^the following arguments are required: (.*?)(?: - Expected|$)", _missing),
+    (
+        r"^Expected a (.*?)\. Got value: (.*?)(?: - Expected a | Given value|$)",
+        _wrong_type,
+    ),
     (r"NestedArg\(key='([\w./-]+)', val=", _nested),
     (
         r"^Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: "
@@ -279,10 +283,6 @@ FORMS: list[tuple[str, Callable[[Match[str], Place], str]]] = [
         r"^Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] "
         r"Errors: .*? Given value: (.*?)(?: - Expected a <class| Given value type|$)",
         _wrong_union,
-    ),
-    (
-        r"^Expected a (.*?)\. Got value: (.*?)(?: - Expected a | Given value|$)",
-        _wrong_type,
     ),
     (r"^Expected a dot import path string: (.*)", _no_class_path),
     (r"^Not a valid subclass of (\w+)\. Got value: (.*?) Subclass types", _no_class),

@@ -122,6 +122,8 @@ class ParsedRecipe:
         except UserError as error:
             raise UserError(f"{self.name}: {self._blame(name)}: {error}") from error
         except Exception as error:
+            if isinstance(error.__cause__, UserError):  # in the parser's words for a union
+                raise UserError(f"{self.name}: {error.__cause__}") from error
             raise UserError(
                 f"{self.name}: {self._blame(name)} cannot be built: {reason(error)}"
             ) from error
