@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from benchmarks.calibration_tables import CALIBRATED, calibration_table
 from benchmarks.pose_tables import pose_table
 from benchmarks.recommendation_tables import RECOMMENDERS, recommendation_table
 from benchmarks.retrieval_tables import retrieval_table
@@ -257,6 +258,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "outliers": outliers_table,
     "mirror-mouse": lambda: pose_table("mirror-mouse"),
     "pen-digits": lambda: pose_table("pen-digits"),
+    **{name: partial(calibration_table, name) for name in CALIBRATED},
     **{name: partial(recommendation_table, name) for name in RECOMMENDERS},
 }
 

@@ -157,9 +157,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "multi-label": (write_multi_label, "multi-label classification", "rcka"),
     "parquet": (write_parquet, "classification", "dist"),
     "tar": (write_shards, "classification", "dist"),
-    "coco": (write_boxes, "detection", "pcka"),
-    "voc-masks": (write_mask_lists, "segmentation", "pcka"),
-    "masks": (write_masks, "segmentation", "pcka"),
+    "coco": (write_boxes, "detection", "ssim"),
+    "voc-masks": (write_mask_lists, "segmentation", "ssim"),
+    "masks": (write_masks, "segmentation", "ssim"),
     "beir": (write_beir, "retrieval", "embed_distill"),
     "interactions": (write_interactions, "recommendation", "unkd"),
 }

@@ -102,7 +102,7 @@ def _texts(
     )
     setting = "\n".join(
         [
-            comment(HEAD.format(start="pcka")),
+            comment(HEAD.format(start="ssim")),
             "",
             section("data", f"tutelage.data.{found.data}", found.arguments, found.remarks),
             "",
@@ -119,6 +119,10 @@ def _texts(
         ]
     )
     pairs = ", ".join(f'"{layer}": "{layer}"' for layer in layers)
+    ssim = (
+        "{class_path: tutelage.methods.SSIM, init_args: {weight: 2.0,\n"
+        f"  layer_pairs: {{{pairs}}}}}}}"
+    )
     pcka = (
         "{class_path: tutelage.methods.PCKA, init_args: {intra_weight: 10.0, patch_size: auto,\n"
         f"  layer_pairs: {{{pairs}}}}}}}"
@@ -129,6 +133,10 @@ def _texts(
     )
     return {
         "_setting.yaml": setting,
+        "ssim.yaml": (
+            "# SSIM: the student's feature maps get the local structure of the teacher's.\n"
+            f"method: {ssim}\n"
+        ),
         "pcka.yaml": (
             "# PCKA: patches of the feature maps are aligned with the teacher's by their kernels "
             f"(CKA).\nmethod: {pcka}\n"
