@@ -14,8 +14,10 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 from benchmarks.calibration_tables import CALIBRATED, calibration_table
+from benchmarks.open_set_table import outliers_table
 from benchmarks.pose_tables import pose_table
 from benchmarks.recommendation_tables import RECOMMENDERS, recommendation_table
 from benchmarks.retrieval_tables import retrieval_table
@@ -47,16 +49,6 @@ from tutelage.analysis.study_table import (
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 REGION = re.compile(r"(<!-- figures ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
-OPEN_TITLES = {
-    "baseline": "Baseline",
-    "kd": "KD",
-    "kd_open": "KD, also on shoes, bags, digits",
-    "srd_closed": "SRD",
-    "srd": "SRD, also on shoes, bags, digits",
-    "srd_logits": "the same without its feature term",
-    "srd_same": "SRD, also on unlabeled clothes",
-}
-OUTLIER_METRICS = ("auroc_near", "fpr95_near", "auroc_far", "fpr95_far")
 FACTOR = ", labels × "  # between the method and the factor, in the names of the balance study
 
 
@@ -105,15 +97,18 @@ def classification_table() -> str:
 def gains_table() -> str:
     """Return mean differences to the baseline within the cap, methods by settings.
 
-    Variants with a value that no recipe has are on the pages of their methods.
+    The method with the largest mean over its settings comes first. Variants with a value that no
+    recipe has are on the pages of their methods.
     """
-    summaries = {
-        setting: {name: row for name, row in rows.items() if name != "dkd_8"}
-        for setting, rows in capped_settings().items()
-    }
+    summaries = capped_settings()
     accuracies = [accuracy(rows[BASELINE]) for rows in summaries.values()]
+    names = [name for name in next(iter(summaries.values())) if name not in (BASELINE, "dkd_8")]
+
+    def mean(name: str) -> float:
+        return fmean(r[name]["difference"]["mean"] for r in summaries.values() if name in r)
+
     lines = [[title(BASELINE), *accuracies]]
-    for variant in by_gain(next(iter(summaries.values()))):
+    for variant in sorted(names, key=mean, reverse=True):
         cells = [gain(rows[variant]) if variant in rows else MISSING for rows in summaries.values()]
         lines.append([title(variant), *cells])
     titles = [SETTINGS[setting].replace(" → ", "→").replace(",", "") for setting in summaries]
@@ -182,19 +177,6 @@ def balance_table() -> str:
     header = ["validation", *(f"labels × {factor}" for factor in factors)]
     header += [f"recipe − {BASELINE} [95 %]", f"chosen − {BASELINE} [95 %]"]
     return markdown_table(header, lines)
-
-
-def outliers_table() -> str:
-    """Return what unlabeled images of other classes are worth, for accuracy and for outliers."""
-    rows = summary("open-1200")
-    rows = {variant: rows[variant] for variant in OPEN_TITLES}
-    columns = [
-        method_column("", lambda variant: OPEN_TITLES.get(variant, variant)),
-        metric_column("top1", header="accuracy", digits=1),
-        difference_column("top1", digits=1),
-        *(metric_column(metric, digits=1) for metric in OUTLIER_METRICS),
-    ]
-    return StudyTable.of({**teacher_row(result("methods_open-1200")), **rows}, columns).markdown()
 
 
 def cost_table(name: str | None = None) -> str:
