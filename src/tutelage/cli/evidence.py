@@ -27,8 +27,8 @@ START = {
     ),
     "detection": (
         "SSIM",
-        "+6.95 [+1.31, +12.60] points of AP on blood cells, and +0.81 [+0.68, +0.94] on trees, where "
-        "FitNet has +1.16 [+0.37, +1.96]; 3 seeds each",
+        "+6.95 [+1.31, +12.60] points of AP on blood cells, and +0.81 [+0.68, +0.94] on trees, "
+        "where FitNet has +1.16 [+0.37, +1.96]; 3 seeds each",
     ),
     "segmentation": (
         "SSIM",

@@ -54,18 +54,17 @@ def embed_matching_loss(student: Tensor, teacher: Tensor, *, metric: Metric = "l
     _check_vectors(student, teacher)
     with full_precision(student.device):
         student, teacher = as_same_dtype(student, teacher.detach())
-        count = max(len(student), 1)
+        if not student.numel():
+            return student.sum()
         if metric == "cosine":
-            if not len(student):
-                return student.sum()
             return (1 - F.cosine_similarity(student, teacher, dim=1)).mean()
         difference = student - teacher
         if metric == "l2":
             # Unlike the root of a sum of squares, this norm has gradient 0 at 0, not NaN.
             lengths: Tensor = torch.linalg.vector_norm(difference, dim=1)
-            return lengths.sum() / count
-        size = student.shape[1] if metric == "mse" else 1
-        return difference.square().sum() / (count * size)
+            return lengths.mean()
+        squares = difference.square()
+        return squares.mean() if metric == "mse" else squares.sum() / len(student)
 
 
 def score_distillation_loss(
