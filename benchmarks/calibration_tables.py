@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from statistics import fmean
 
-from benchmarks.study_results import result, title
-from tutelage.analysis.formatting import format_metric, markdown_table
-from tutelage.analysis.study import MeanStd
-from tutelage.analysis.study_table import difference_column, metric_column
+from benchmarks.study_results import result, seeds_column, title
+from tutelage.analysis.formatting import format_metric
+from tutelage.analysis.study import Run
+from tutelage.analysis.study_table import (
+    Cell,
+    Column,
+    Row,
+    StudyTable,
+    difference_column,
+    method_column,
+    metric_column,
+)
 
 CALIBRATED = ("fashion-1000-calibrated", "fashion-4000-calibrated")
-HEADER = ["", "top-1, %", "− baseline [95 %]", "ECE", "ECE, calibrated", "temperature", "seeds"]
 
 
 def calibration_table(name: str) -> str:
@@ -20,25 +28,24 @@ def calibration_table(name: str) -> str:
         name: of a study whose runs have `train.calibrate: temperature`.
     """
     study = result(name)
-    lines = []
-    for variant, row in study["summary"].items():
-        runs = list(study["runs"][variant].values())
-        difference = ""
-        if "difference" in row:
-            difference = difference_column("top1", digits=1).cell(variant, row).markdown()
-        lines.append(
-            [
-                title(variant),
-                metric_column("top1", digits=1).cell(variant, row).text,
-                difference,
-                _mean("ece", (run["test"]["ece"] for run in runs)),
-                _mean("ece", (run["calibration"]["test"]["ece"] for run in runs)),
-                f"{MeanStd.of([run['calibration']['temperature'] for run in runs]).mean:.2f}",
-                str(len(runs)),
-            ]
-        )
-    return markdown_table(HEADER, lines)
 
+    def mean(header: str, value: Callable[[Run], float], text: Callable[[float], str]) -> Column:
+        def cell(variant: str, row: Row) -> Cell:
+            return Cell(text(fmean(map(value, study["runs"][variant].values()))))
 
-def _mean(metric: str, values: Iterable[float]) -> str:
-    return format_metric(metric, MeanStd.of(list(values)).mean)
+        return Column(header, cell)
+
+    columns = [
+        method_column("", title),
+        metric_column("top1", digits=1),
+        difference_column("top1", digits=1),
+        metric_column("ece", with_std=False),
+        mean(
+            "ECE, calibrated",
+            lambda run: run["calibration"]["test"]["ece"],
+            lambda ece: format_metric("ece", ece),
+        ),
+        mean("temperature", lambda run: run["calibration"]["temperature"], "{:.2f}".format),
+        seeds_column(),
+    ]
+    return StudyTable.of(study["summary"], columns).markdown()

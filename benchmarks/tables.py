@@ -144,7 +144,7 @@ def cap_table() -> str:
     """
     parts = []
     for setting, capped in capped_settings().items():
-        rows = settings()[setting]
+        rows = summary(setting)
         lines = []
         for name in by_gain(capped):
             cells = [make(of[name]) for make in (difference, ece) for of in (rows, capped)]

@@ -48,7 +48,8 @@ def test_it_trains_the_teacher_first_and_stores_views(run: Run) -> None:
 def test_the_keys_it_prints_are_those_of_each_teacher(run: Run, teacher: Path) -> None:
     spec = {**network(width=8), "weights": str(teacher)}
     method = part("methods.KD")
-    recipe = write_recipe("mine.yaml", method=method, teacher=None, teachers={"a": spec, "b": spec})
+    teachers = {"a": spec, "b": spec}
+    recipe = write_recipe("own.yaml", method=method, teacher=None, teachers=teachers)
     answer = run("cache", recipe, "--out", "my cache")
     assert answer.code == 0
     keys = shlex.split(answer.out.strip().splitlines()[-1].partition("train with ")[2])

@@ -129,7 +129,8 @@ class StoredRows:
         full = (len(self.ids), *shape)
         mode: Literal["r+", "w+"] = "r+" if done else "w+"
         array = np.lib.format.open_memmap(partial, mode=mode, dtype=np.dtype(dtype), shape=full)
-        _take_room(partial)
+        if not done:  # what was computed before has its room
+            _take_room(partial)
         saved = done
         for numbers, values in compute(done):
             if not bool(values.isfinite().all()):

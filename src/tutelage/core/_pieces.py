@@ -79,7 +79,8 @@ class Pieces:
                 piece = batch.split(self.count)[0]
                 # Batch norm needs two items, which the half of a piece may not have.
                 others = 2 * self.count if _size(piece) > 2 else self.count // 2
-                one, other = run(piece), run(batch.split(others)[0])
+                one = run(piece)
+                other = run(batch.split(others)[0])
             self._kinds[training] = [
                 _kinds(_entries(one.student), _entries(other.student)),
                 _kinds(_entries(one.teacher), _entries(other.teacher)),

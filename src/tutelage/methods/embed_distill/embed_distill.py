@@ -217,7 +217,7 @@ class EmbedDistill(Method):
         if self.embed_weight:
             target = teacher.targets(len(queries))
             loss = embed_matching_loss(queries, target, metric=self.metric)
-            terms["embed_distill/query"] = _weighed(self.embed_weight, loss)
+            terms["embed_distill/query"] = self.embed_weight * loss
             if student.documents is not None and not self.inherit_documents:
                 target = teacher.document_targets(student.documents)
                 loss = embed_matching_loss(student.documents, target, metric=self.metric)
@@ -271,11 +271,6 @@ class EmbedDistill(Method):
             t_squared=self.t_squared,
             mask=mask,
         )
-
-
-def _weighed(weight: float, loss: Tensor) -> Tensor:
-    """Return the product, without an operation for weight 1."""
-    return loss if weight == 1 else weight * loss
 
 
 def _is_unit(vectors: Tensor) -> bool:

@@ -119,18 +119,9 @@ def _texts(
         ]
     )
     pairs = ", ".join(f'"{layer}": "{layer}"' for layer in layers)
-    ssim = (
-        "{class_path: tutelage.methods.SSIM, init_args: {weight: 2.0,\n"
-        f"  layer_pairs: {{{pairs}}}}}}}"
-    )
-    pcka = (
-        "{class_path: tutelage.methods.PCKA, init_args: {intra_weight: 10.0, patch_size: auto,\n"
-        f"  layer_pairs: {{{pairs}}}}}}}"
-    )
-    fitnet = (
-        "{class_path: tutelage.methods.FitNet, init_args: {weight: 0.5,\n"
-        f"  layer_pairs: {{{pairs}}}}}}}"
-    )
+    ssim = _on_pairs("SSIM", "weight: 2.0", pairs)
+    pcka = _on_pairs("PCKA", "intra_weight: 10.0, patch_size: auto", pairs)
+    fitnet = _on_pairs("FitNet", "weight: 0.5", pairs)
     return {
         "_setting.yaml": setting,
         "ssim.yaml": (
@@ -153,6 +144,14 @@ def _texts(
         "baseline.yaml": BASELINE,
         "teacher.yaml": teacher_text(teacher, found.counts["train"]),
     }
+
+
+def _on_pairs(method: str, arguments: str, pairs: str) -> str:
+    """Return a method on pairs of layers, as YAML."""
+    return (
+        f"{{class_path: tutelage.methods.{method}, init_args: {{{arguments},\n"
+        f"  layer_pairs: {{{pairs}}}}}}}"
+    )
 
 
 def _fcos(name: str, num_classes: int, side: int, is_small: bool) -> dict[str, Any]:
