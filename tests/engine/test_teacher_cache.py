@@ -90,6 +90,19 @@ def test_a_plan_writes_nothing(teacher_run: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_plan_tells_how_long_a_cache_takes_and_fills_none(teacher_run: Path) -> None:
+    asked: list[int] = []
+    recipe = recipe_of(teacher_run, None, cache="memory")
+    recipe = replace(recipe, train=replace(recipe.train, batch_size=4))
+    assert recipe.teacher is not None
+    assert recipe.teacher.model is not None
+    recipe.teacher.model.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
+    found = plan(recipe)
+    assert 0 < sum(asked) < found.num_samples["train"] / 2
+    assert found.cache_seconds > 0
+    assert plan(recipe_of(teacher_run, None)).cache_seconds == 0
+
+
 def test_keys_without_effect_are_refused() -> None:
     with pytest.raises(UserError, match=r"cache_views is of a cache, but teacher\.cache is 'none'"):
         TeacherConfig(cache_views=2)

@@ -25,6 +25,11 @@ def describe(plan: Plan) -> str:
     if plan.pairs:
         sections.append(_pairs(plan.pairs))
     sections.append(_memory(plan))
+    if plan.cache_seconds:
+        sections.append(
+            "the teacher runs once over all views of the training data, for teacher.cache: about "
+            f"{_duration(plan.cache_seconds)}"
+        )
     sections.append(
         f"{plan.steps} steps of {plan.step_seconds * 1e3:.1f} ms here: about "
         f"{_duration(plan.steps * plan.step_seconds)} without validation"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import median
@@ -13,16 +13,19 @@ from accelerate import Accelerator
 from torch import nn
 
 from tutelage.analysis import suggest_pairs
+from tutelage.core import Batch
 from tutelage.engine.activations import activation_bytes
 from tutelage.engine.checks.terms import TermScale, check_terms
+from tutelage.engine.evaluate import RecordedTeacher
 from tutelage.engine.setup import Setup, TrainingSetup, make_accelerator
-from tutelage.engine.teacher_cache import check_views_of, without_cache
+from tutelage.engine.teacher_cache import cache_of, check_views_of, without_cache
 from tutelage.engine.teacher_run import resolve_teachers
 from tutelage.errors import UserError
 from tutelage.recipes.config import Recipe, TeacherConfig
 
 TIMED_STEPS = 5
 PAIRING_BATCHES = 4
+ENOUGH_SECONDS = 10.0  # for either of them, where a step is slow
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Plan:
             a teacher.
         steps: optimizer steps of the run.
         step_seconds: median time of one step on this machine, with the loading of its batch.
+        cache_seconds: time in which a teacher cache is filled before the first step; 0 without one.
         gradient_cap: how many times as hard as the labels the terms may pull across them; None
             without a limit.
         pieces: in how many pieces a batch runs.
@@ -53,6 +57,7 @@ class Plan:
     pairs: list[tuple[str, str, float]]
     steps: int
     step_seconds: float
+    cache_seconds: float
     gradient_cap: float | None
     pieces: int
     activation_bytes: int
@@ -64,9 +69,11 @@ def plan(recipe: Recipe) -> Plan:
     Raises:
         UserError: If a part does not fit.
     """
+    asked = recipe
     recipe = _with_untrained_teachers(recipe)
     accelerator = make_accelerator(recipe.train)
     ready = TrainingSetup.of(Setup.of(recipe), accelerator)
+    check_views_of(asked, ready.setup.parts["train"])
     distiller = ready.distiller
     terms = check_terms(distiller, ready.example)
     example = distiller.step(ready.example)
@@ -77,6 +84,12 @@ def plan(recipe: Recipe) -> Plan:
     ]
     pieces = ready.example.split(recipe.train.accumulate)
     activations = activation_bytes(distiller.student, recipe.task.inputs(pieces[0]))
+    cache_seconds = 0.0
+    cache = cache_of(asked)
+    if cache is not None and distiller.method.uses_teacher:
+        cache_seconds = _teacher_seconds(ready) * len(ready.sampler) * (cache.cache_views or 1)
+        # A step then finds its teacher's outputs stored, as those of this batch are.
+        distiller.teacher = RecordedTeacher(distiller.teacher)
     networks: dict[str, nn.Module] = {"student": distiller.student, "method": distiller.method}
     networks.update(ready.setup.teacher.models())
     return Plan(
@@ -88,6 +101,7 @@ def plan(recipe: Recipe) -> Plan:
         pairs=_pairs(ready),
         steps=len(ready.sampler) * recipe.train.epochs,
         step_seconds=_with_loading(ready, _step_seconds(ready, accelerator)),
+        cache_seconds=cache_seconds,
         gradient_cap=None if ready.cap is None else ready.cap.limit,
         pieces=len(pieces),
         activation_bytes=activations,
@@ -128,8 +142,7 @@ def _with_untrained_teachers(recipe: Recipe) -> Recipe:
     missing = [str(run.out) for run in runs if not run.ready]
 
     def available(config: TeacherConfig) -> TeacherConfig:
-        # A plan writes no files; a teacher in memory shows what a step with a cache takes.
-        config = without_cache(config) if config.cache == "disk" else config
+        config = without_cache(config)  # filling one takes a pass over all data, and writes files
         return replace(config, weights=None) if config.weights in missing else config
 
     teacher = None if recipe.teacher is None else available(recipe.teacher)
@@ -152,11 +165,28 @@ def _pairs(ready: TrainingSetup) -> list[tuple[str, str, float]]:
         return suggest_pairs(
             models[0],
             ready.distiller.student,
-            islice(ready.training_batches(), PAIRING_BATCHES),
+            _some(ready.training_batches()),
             inputs=ready.setup.recipe.task.inputs,
         )
     except UserError:  # nothing to pair, or batches of fewer than 4 items: the plan goes without
         return []
+
+
+def _some(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Give the first few batches, fewer where networks are slow."""
+    start = time.perf_counter()
+    for batch in islice(batches, PAIRING_BATCHES):
+        yield batch
+        if time.perf_counter() - start > ENOUGH_SECONDS:
+            return
+
+
+def _teacher_seconds(ready: TrainingSetup) -> float:
+    batch = ready.example
+    start = time.perf_counter()
+    ready.distiller.teacher(batch, ready.setup.recipe.task.inputs(batch))
+    batch.ids.sum().item()  # waits for the device, which works in order
+    return time.perf_counter() - start
 
 
 def _step_seconds(ready: TrainingSetup, accelerator: Accelerator) -> float:
@@ -171,6 +201,8 @@ def _step_seconds(ready: TrainingSetup, accelerator: Accelerator) -> float:
         optimizer.zero_grad()
         loss.item()  # waits for the device
         seconds.append(time.perf_counter() - start)
+        if sum(seconds) > ENOUGH_SECONDS:
+            break
     return median(seconds)
 
 
