@@ -32,7 +32,7 @@ def deviations_and_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = rows.mean(1, keepdim=True)
     data = rows - mean
-    sizes = torch.linalg.vector_norm(data, dim=1, keepdim=True)
+    sizes = _lengths(data)
     if may_read(data):
         limits = torch.finfo(data.dtype)
         # Far from both: the rounding of the mean, and what cannot be squared.
@@ -40,4 +40,13 @@ def deviations_and_norms(rows: Tensor) -> tuple[Tensor, Tensor]:
         if float(sizes.sub(mean.abs(), alpha=far).amin()) > 16 * limits.tiny**0.5:
             return data, sizes
     data = deviations(rows)
-    return data, torch.linalg.vector_norm(data, dim=1, keepdim=True)
+    return data, _lengths(data)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """Return the lengths (R, 1) of rows."""
+    if rows.stride(1) == 1:
+        lengths: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+        return lengths
+    # Which vector_norm would read value by value.
+    return rows.square().sum(1, keepdim=True).sqrt()

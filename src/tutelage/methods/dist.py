@@ -85,8 +85,8 @@ def dist_loss(
     with full_precision(student.device):
         student, teacher = as_same_dtype(student, teacher)
         precise = temperature > HIGH
-        student_probs = softened(_rows(student), temperature, precise).softmax(1)
-        teacher_probs = softened(_rows(teacher), temperature, precise).softmax(1)
+        student_probs = _probabilities(student, temperature, precise)
+        teacher_probs = _probabilities(teacher, temperature, precise)
         terms = {}
         if beta and student.shape[1] > 2:
             correlation = mean_correlation(student_probs, teacher_probs, eps)
@@ -160,6 +160,10 @@ class DIST(Method):
         return {f"dist/{name}": term for name, term in terms.items()}
 
 
-def _rows(logits: Tensor) -> Tensor:
-    """Return logits (N, C, ...) as one row for every item and position."""
-    return logits if logits.ndim == 2 else logits.movedim(1, -1).flatten(0, -2)
+def _probabilities(logits: Tensor, temperature: float, precise: bool) -> Tensor:
+    """Return softmax(logits / T) of (N, C, ...) as one row for every item and position."""
+    if logits.ndim == 2:
+        return softened(logits, temperature, precise).softmax(1)
+    # A softmax over few classes takes a tenth of the time where the positions are side by side.
+    positions = logits.movedim(1, 0).flatten(1)
+    return softened(positions, temperature, precise).softmax(0).mT
