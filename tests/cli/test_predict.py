@@ -60,6 +60,25 @@ def test_files_and_folders_are_answered_in_words_and_json(
     refuse("predict", "run", "photos", "--draw", says=says)
 
 
+def test_an_image_that_cannot_be_read_keeps_no_answer_from_the_others(
+    classifier: Path, run: Run
+) -> None:
+    Path("photos/test/class0/0.jpg").write_bytes(b"no image")
+    Path("photos/test/class1/2.jpg").write_bytes(b"")
+    answer = run("predict", "run", "photos/test", "--json")
+    assert answer.code == 2
+    names = [json.loads(line)["input"] for line in answer.out.splitlines()]
+    assert len(names) == 10
+    assert names[0] == "photos/test/class0/1.png"
+    *left_out, summary = answer.err.splitlines()
+    assert [line.split()[:3] for line in left_out] == [
+        ["left", "out:", "photos/test/class0/0.jpg"],
+        ["left", "out:", "photos/test/class1/2.jpg"],
+    ]
+    said = "tutelage: 2 of 12 inputs could not be read; the others have their answers"
+    assert summary == said
+
+
 def test_drawings_are_not_taken_for_inputs(run: Run, here: Path) -> None:
     from tests.helpers.masks import write_voc_masks
 

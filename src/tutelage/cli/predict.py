@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tutelage.cli._parser import Commands, add_command
 from tutelage.errors import UserError
+
+if TYPE_CHECKING:
+    from tutelage.core import Batch
 
 BESIDE = "beside"  # --draw without a folder
 EXAMPLES = """
@@ -72,13 +76,56 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         return 0
     sources = _images(arguments.inputs)
     drawings = {} if arguments.draw is None else _drawings(sources, arguments.draw)
-    for source, (batch, answer) in zip(sources, model.answers(sources, arguments.top), strict=True):
+    inputs = _ReadableInputs(model.reader(), sources)
+    for place, (batch, answer) in enumerate(model.answers_to(inputs, arguments.top)):
+        source = inputs.sources[place]
         if drawings and (answer.overlay is None or "source_image" not in batch):
             raise UserError(f"there is nothing to draw over {source}; leave --draw out")
         if drawings:
             _draw(batch["source_image"][0], answer.overlay, model.classes.names, drawings[source])
         _print(source, answer.record, drawings.get(source), arguments.json)
+    inputs.refuse_unreadable()
     return 0
+
+
+class _ReadableInputs:
+    """Reads inputs one by one, and goes on after one that cannot be read.
+
+    Attributes:
+        sources: those that could be read so far.
+    """
+
+    def __init__(self, read: Callable[[str], Batch], sources: Sequence[str]) -> None:
+        self.sources: list[str] = []
+        self._read = read
+        self._all = sources
+        self._errors: list[UserError] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        for source in self._all:
+            try:
+                batch = self._read(source)
+            except UserError as error:
+                self._errors.append(error)
+                continue
+            self.sources.append(source)
+            yield batch
+
+    def refuse_unreadable(self) -> None:
+        """Raise if an input could not be read, with all of their reasons.
+
+        Raises:
+            UserError: If so.
+        """
+        if len(self._all) == 1 and self._errors:
+            raise self._errors[0]
+        if self._errors:
+            for error in self._errors:
+                print(f"left out: {error}", file=sys.stderr)
+            raise UserError(
+                f"{len(self._errors)} of {len(self._all)} inputs could not be read; the others "
+                "have their answers"
+            )
 
 
 def _images(inputs: Sequence[str]) -> list[str]:

@@ -120,20 +120,29 @@ class Predictor:
         Raises:
             UserError: As `predict`.
         """
-        is_number = isinstance(top, int) and not isinstance(top, bool)
-        if top is not None and not (is_number and top >= 1):
-            raise UserError(
-                f"the number of answers (--top) is a whole number of at least 1, got {top!r}"
-            )
         if isinstance(self.task, PredictsFromRun):
+            _check_top(top)
             answer = self.task.predictor(self.folder, NUM_ITEMS if top is None else top)
             for source in inputs:
                 yield Batch({"inputs": source}), answer(str(source))
             return
-        read = self._reader()
+        yield from self.answers_to(map(self.reader(), inputs), top)
+
+    def answers_to(
+        self, batches: Iterable[Batch], top: int | None = None
+    ) -> Iterator[tuple[Batch, Prediction]]:
+        """Give the answer for each input that was read, beside it.
+
+        Args:
+            batches: of one, by `reader`.
+            top: as `predict`.
+
+        Raises:
+            UserError: If `top` is no number of answers.
+        """
+        _check_top(top)
         waiting: list[Batch] = []
-        for source in inputs:
-            batch = read(source)
+        for batch in batches:
             if waiting and (len(waiting) == BATCH_SIZE or not _can_join(waiting[0], batch)):
                 yield from self._run(waiting, top)
                 waiting = []
@@ -147,10 +156,10 @@ class Predictor:
         Raises:
             UserError: If it cannot be read, or the run answers no single inputs.
         """
-        return self._reader()(source)
+        return self.reader()(source)
 
-    def _reader(self) -> Callable[[Any], Batch]:
-        """Return what makes an input a batch of one.
+    def reader(self) -> Callable[[Any], Batch]:
+        """Return what `read` does, as a function for many inputs.
 
         Raises:
             UserError: If there is none, or the task does not put outputs into words.
@@ -236,6 +245,14 @@ def _recipe_of(folder: Path, facts: StudentFacts) -> Recipe:
         )
     parsed = parse_recipe(resolved)
     return parsed.replace({"teacher": None, "teachers": None}).build()
+
+
+def _check_top(top: Any) -> None:
+    is_number = isinstance(top, int) and not isinstance(top, bool)
+    if top is not None and not (is_number and top >= 1):
+        raise UserError(
+            f"the number of answers (--top) is a whole number of at least 1, got {top!r}"
+        )
 
 
 def _read(rule: ImageInput, image: Any) -> Batch:
