@@ -38,6 +38,11 @@ def gradient(loss: Tensor, student: nn.Module) -> Tensor:
     return torch.cat([each.flatten() for each in gradients])
 
 
+def linear(student: nn.Module, slope: Tensor) -> Tensor:
+    """Return a loss whose gradient on the student's parameters is `slope`."""
+    return torch.cat([each.flatten() for each in student.parameters()]) @ slope
+
+
 @pytest.mark.parametrize("limit", [0.5, 1.0, 3.0])
 def test_the_gradient_of_a_loud_method_is_as_long_as_the_limit_says(
     student: nn.Linear, limit: float
@@ -61,9 +66,31 @@ def test_a_method_that_pulls_along_may_pull_hard(student: nn.Linear) -> None:
     cap = GradientCap(around(student))
     assert cap({"task": task, "along": 90 * task}).item() == pytest.approx(91 * task.item())
     assert cap.cosine.item() == pytest.approx(1.0)
-    opposite = GradientCap(around(student))
-    opposite({"task": task, "against": -500 * task})
-    assert opposite.weight.item() == pytest.approx(1 / 500)
+
+
+@pytest.mark.parametrize("cosine", [-0.1, -0.5, -0.9])
+def test_a_method_that_pulls_against_the_labels_pulls_less(
+    student: nn.Linear, cosine: float
+) -> None:
+    terms = terms_of(student)
+    labels, other = gradient(terms["task"], student), gradient(terms["a"], student)
+    across = other - (other @ labels) / (labels @ labels) * labels
+    # Of the length 300 times the labels', at this angle to them.
+    wanted = cosine * labels + (1 - cosine**2) ** 0.5 * labels.norm() / across.norm() * across
+    cap = GradientCap(around(student))
+    loss = cap({"task": terms["task"], "against": 300 * linear(student, wanted)})
+    assert cap.cosine.item() == pytest.approx(cosine, abs=1e-5)
+    method = gradient(loss - terms["task"], student)
+    assert method.norm() / labels.norm() == pytest.approx(1 + cosine, rel=1e-4)
+    descent = gradient(loss, student) @ labels / (labels @ labels)
+    assert descent == pytest.approx(1 + cosine * (1 + cosine), rel=1e-4)
+
+
+def test_a_method_that_pulls_straight_against_the_labels_has_no_weight(student: nn.Linear) -> None:
+    task = terms_of(student)["task"]
+    cap = GradientCap(around(student))
+    cap({"task": task, "against": -500 * task})
+    assert cap.weight.item() == pytest.approx(0.0, abs=1e-8)
 
 
 def test_the_labels_count_as_at_weight_1(student: nn.Linear) -> None:

@@ -46,7 +46,7 @@ def _terms(scales: Sequence[TermScale], cap: float | None) -> str:
     if cap is not None:
         lines.append(
             f"train.gradient_cap {cap:g}: the method's terms together pull at most {_times(cap)} "
-            "as the labels, and harder only in their direction"
+            "as the labels, harder only in their direction, and less against them"
         )
     for scale in scales:
         warning = scale.warning(is_capped=cap is not None)

@@ -6,13 +6,16 @@ teacher is gradient across that of the labels, and methods are loudest in their 
 gradients on the student's parameters are measured now and then, and
 
     loss = w L_task + λ Σ L_method
-    λ = min(1, limit · n_task / (n_method · (1 - max(0, c))))
+    λ = min(1, limit · n_task / n_method · (1 + min(0, c)) / (1 - max(0, c)))
 
 where n ← 0.9 n + 0.1 ‖∂L/∂θ‖ follows the norms of both gradients from one look to the next, and c
 follows the cosine of the angle between them in the same way. A method that pulls across the labels
 (c near 0) may pull `limit` times as hard as they do; one that pulls along with them, as KD does,
-much harder. n_task is that of the labels at weight 1, whatever w is. So the weights that a recipe
-or a paper gives are upper limits.
+much harder; one that pulls against them less, so that the labels keep at least 1 - limit / 4 of
+their descent, the least of 1 + limit · c (1 + c). Relations between items do not see the sign of
+the logits, so without this they held a student on the wrong side that happened to start there.
+n_task is that of the labels at weight 1, whatever w is. So the weights that a recipe or a paper
+gives are upper limits.
 """
 
 from __future__ import annotations
@@ -144,7 +147,8 @@ class GradientCap(nn.Module):
         norms = self._norms.lerp(norms, step.to(self._dtype))
         cosine = self.cosine.lerp(cosine.float(), step)
         ratio = norms[1] / norms[0]
-        weight = self.limit / (ratio * (1 - cosine).clamp(SMALLEST, 1.0))
+        share = (1 + cosine).clamp(0.0, 1.0) / (1 - cosine).clamp(SMALLEST, 1.0)
+        weight = self.limit * share / ratio
         self._norms = torch.where(counts, norms, self._norms)
         self.cosine = torch.where(counts, cosine, self.cosine)
         self.ratio = torch.where(counts, ratio.float(), self.ratio)
