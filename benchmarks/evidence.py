@@ -34,7 +34,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "vit-teacher-4000": {**FROM_VIT, "labels": 4000},
     "rcka-fashion-10000": {**FASHION, "labels": 10000},
 }
-DIGITS = {**FASHION, "data": "digits", "labels": 100}
+# Studies of one folder of recipes, within the cap.
+FOLDERS: dict[str, dict[str, Any]] = {
+    "digits-100": {**FASHION, "data": "digits", "labels": 100},
+    "cifar10-small_cnn": {**FASHION, "data": "CIFAR-10", "labels": 5000},
+}
 
 
 def evidence() -> dict[str, Any]:
@@ -46,8 +50,10 @@ def evidence() -> dict[str, Any]:
             is_capped = name != setting
             if rows and min(len(row["seeds"]) for row in rows.values()) >= MIN_SEEDS:
                 studies.append(_study(f"methods_{name}", rows, {**facts, "capped": is_capped}))
-    digits = result("digits-100")["summary"]
-    studies.append(_study("digits-100", digits, {**DIGITS, "capped": True}))
+    for name, facts in FOLDERS.items():
+        rows = result(name)["summary"].items()
+        certain = {variant: row for variant, row in rows if len(row["seeds"]) >= MIN_SEEDS}
+        studies.append(_study(name, certain, {**facts, "capped": True}))
     return {"studies": studies, "balance": _balance()}
 
 
