@@ -52,8 +52,8 @@ def evidence() -> dict[str, Any]:
                 studies.append(_study(f"methods_{name}", rows, {**facts, "capped": is_capped}))
     for name, facts in FOLDERS.items():
         rows = result(name)["summary"].items()
-        certain = {variant: row for variant, row in rows if len(row["seeds"]) >= MIN_SEEDS}
-        studies.append(_study(name, certain, {**facts, "capped": True}))
+        repeated = {variant: row for variant, row in rows if len(row["seeds"]) >= MIN_SEEDS}
+        studies.append(_study(name, repeated, {**facts, "capped": True}))
     return {"studies": studies, "balance": _balance()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import median
@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from tutelage.analysis import suggest_pairs
-from tutelage.core import Batch
+from tutelage.core import Batch, Step
 from tutelage.engine.activations import activation_bytes
 from tutelage.engine.checks.terms import TermScale, check_terms
 from tutelage.engine.evaluate import RecordedTeacher
@@ -87,7 +87,8 @@ def plan(recipe: Recipe) -> Plan:
     cache_seconds = 0.0
     cache = cache_of(asked)
     if cache is not None and distiller.method.uses_teacher:
-        cache_seconds = _teacher_seconds(ready) * len(ready.sampler) * (cache.cache_views or 1)
+        cache_seconds = _teacher_seconds(ready, example) * len(ready.sampler)
+        cache_seconds *= cache.cache_views or 1
         # A step then finds its teacher's outputs stored, as those of this batch are.
         distiller.teacher = RecordedTeacher(distiller.teacher)
     networks: dict[str, nn.Module] = {"student": distiller.student, "method": distiller.method}
@@ -116,16 +117,10 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         UserError: If the data, a layer or a shape does not fit.
     """
-    teacher = None if recipe.teacher is None else _untrained(recipe.teacher)
-    teachers: Mapping[str, TeacherConfig] | None = None
-    if recipe.teachers is not None:
-        teachers = {name: _untrained(config) for name, config in recipe.teachers.items()}
     trial = replace(
-        recipe,
+        _with_teachers(recipe, _untrained),
         student=copy.deepcopy(recipe.student),
         method=copy.deepcopy(recipe.method),
-        teacher=teacher,
-        teachers=teachers,
     )
     ready = TrainingSetup.of(Setup.of(trial), make_accelerator(recipe.train))
     check_views_of(recipe, ready.setup.parts["train"])
@@ -145,10 +140,15 @@ def _with_untrained_teachers(recipe: Recipe) -> Recipe:
         config = without_cache(config)  # filling one takes a pass over all data, and writes files
         return replace(config, weights=None) if config.weights in missing else config
 
-    teacher = None if recipe.teacher is None else available(recipe.teacher)
+    return _with_teachers(recipe, available)
+
+
+def _with_teachers(recipe: Recipe, change: Callable[[TeacherConfig], TeacherConfig]) -> Recipe:
+    """Return the recipe with the section of every teacher changed."""
+    teacher = None if recipe.teacher is None else change(recipe.teacher)
     teachers: Mapping[str, TeacherConfig] | None = None
     if recipe.teachers is not None:
-        teachers = {name: available(config) for name, config in recipe.teachers.items()}
+        teachers = {name: change(config) for name, config in recipe.teachers.items()}
     return replace(recipe, teacher=teacher, teachers=teachers)
 
 
@@ -181,10 +181,11 @@ def _some(batches: Iterable[Batch]) -> Iterator[Batch]:
             return
 
 
-def _teacher_seconds(ready: TrainingSetup) -> float:
+def _teacher_seconds(ready: TrainingSetup, example: Step) -> float:
     batch = ready.example
+    inputs = ready.setup.recipe.task.inputs(batch)
     start = time.perf_counter()
-    ready.distiller.teacher(batch, ready.setup.recipe.task.inputs(batch))
+    ready.distiller.teacher(batch, inputs, example.student)
     batch.ids.sum().item()  # waits for the device, which works in order
     return time.perf_counter() - start
 
