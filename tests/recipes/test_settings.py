@@ -103,6 +103,15 @@ def test_a_study_leaves_settings_and_teachers_out(refuse: Run) -> None:
     refuse("study", "mine", "--out", "out", "--methods", "_setting", says=says)
 
 
+def test_a_teacher_on_the_line_is_named_from_the_working_folder(here: Path) -> None:
+    write("mine/kd.yaml", "method: {class_path: tutelage.methods.KD}\n")
+    write("own.yaml", Path("mine/teacher.yaml").read_text())
+    for override, file in (("own.yaml", "own.yaml"), ("teacher.yaml", "mine/teacher.yaml")):
+        parsed = parse_recipe("mine/kd.yaml", [f"--teacher.recipe={override}"])
+        found = Path("mine") / parsed.config.teacher.recipe
+        assert found.resolve() == here.resolve() / file
+
+
 def test_several_teachers_are_an_alternative_to_one(refuse: Run) -> None:
     both = {
         "method": part("methods.KD"),

@@ -217,9 +217,11 @@ def parse_content(
     del config["config"]
     _refuse_nulls(config, path)
     parsed = ParsedRecipe(path, config, parser, files)
-    for teacher in parsed.teachers().values():
+    for key, teacher in parsed.teachers().items():
         if teacher.recipe is not None:
-            teacher.recipe = _independent_of_folder(teacher.recipe, path.parent)
+            is_override = any(option.startswith(f"--{key}.recipe") for option in overrides)
+            start = Path.cwd() if is_override else path.parent
+            teacher.recipe = _independent_of_folder(teacher.recipe, start)
     return parsed
 
 
