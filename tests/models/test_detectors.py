@@ -50,6 +50,18 @@ def test_anchors_suit_the_strides(build_detector: Callable[..., nn.Module]) -> N
     assert set(detections[0]) == {"boxes", "labels", "scores"}
 
 
+def test_the_box_head_trains_on_as_many_proposals_as_stated() -> None:
+    backbone = fpn_backbone("resnet10t", 8, extra=None)
+    network = faster_rcnn(backbone, 3, [64], strides=[8, 16, 32], proposals=24)
+    scored = []
+    network.roi_heads.box_predictor.register_forward_hook(
+        lambda module, inputs, outputs: scored.append(outputs[0].shape)
+    )
+    target = {"boxes": torch.tensor([[8.0, 8.0, 40.0, 40.0]]), "labels": torch.tensor([1])}
+    network([torch.rand(3, 64, 64)] * 2, [target] * 2)
+    assert scored == [(2 * 24, 3)]
+
+
 def test_wrong_arguments_are_refused() -> None:
     with pytest.raises(UserError, match=r"extra must be one of .*, got 'p8'"):
         fpn_backbone("resnet18", extra="p8")

@@ -136,5 +136,6 @@ def faster_rcnn(
         min_size=tuple(sides),
         max_size=longest,
         rpn_anchor_generator=AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(strides)),
+        box_batch_size_per_image=proposals,
     )
     return network
