@@ -45,6 +45,14 @@ class UserError(ValueError):
     """
 
 
+def user_error_behind(error: BaseException) -> UserError | None:
+    """Return the user's mistake that an error was raised from, through any errors between them."""
+    cause: BaseException | None = error.__cause__
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause
+
+
 class NonFiniteError(UserError):
     """A loss term became NaN or infinite; `term` is its name."""
 

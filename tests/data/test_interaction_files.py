@@ -137,7 +137,9 @@ def test_weights_of_other_data_or_of_another_split_are_refused(table: Path) -> N
     data.check_network(facts, "runs/teacher")
     data.check_network({}, "weights from elsewhere")
     other = InteractionFiles(str(table), split_seed=1)
-    with pytest.raises(UserError, match=r"runs/teacher was trained on another split"):
+    with pytest.raises(
+        UserError, match=r"runs/teacher was trained on other interactions of the same"
+    ):
         other.check_network(facts, "runs/teacher")
     fewer = InteractionFiles(str(table), min_user_items=5)
     with (

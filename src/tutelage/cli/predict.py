@@ -7,13 +7,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 from tutelage.cli._parser import Commands, add_command
 from tutelage.errors import UserError
 
-if TYPE_CHECKING:
-    from tutelage.core import Batch
+T = TypeVar("T")
 
 BESIDE = "beside"  # --draw without a folder
 EXAMPLES = """
@@ -69,14 +68,14 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     if isinstance(model.task, PredictsFromRun):
         if arguments.draw is not None:
             raise UserError("there is nothing to draw; leave --draw out")
-        for source, (_, answer) in zip(
-            arguments.inputs, model.answers(arguments.inputs, arguments.top), strict=True
-        ):
-            _print(source, answer.record, None, arguments.json)
+        answers = _EachInput(model.answerer(arguments.top), arguments.inputs)
+        for place, answer in enumerate(answers):
+            _print(answers.sources[place], answer.record, None, arguments.json)
+        answers.refuse_failures()
         return 0
     sources = _images(arguments.inputs)
     drawings = {} if arguments.draw is None else _drawings(sources, arguments.draw)
-    inputs = _ReadableInputs(model.reader(), sources)
+    inputs = _EachInput(model.reader(), sources)
     for place, (batch, answer) in enumerate(model.answers_to(inputs, arguments.top)):
         source = inputs.sources[place]
         if drawings and (answer.overlay is None or "source_image" not in batch):
@@ -84,35 +83,35 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if drawings:
             _draw(batch["source_image"][0], answer.overlay, model.classes.names, drawings[source])
         _print(source, answer.record, drawings.get(source), arguments.json)
-    inputs.refuse_unreadable()
+    inputs.refuse_failures()
     return 0
 
 
-class _ReadableInputs:
-    """Reads inputs one by one, and goes on after one that cannot be read.
+class _EachInput(Generic[T]):
+    """Applies a function to inputs one by one, and goes on after one that it refuses.
 
     Attributes:
-        sources: those that could be read so far.
+        sources: those that it took so far.
     """
 
-    def __init__(self, read: Callable[[str], Batch], sources: Sequence[str]) -> None:
+    def __init__(self, function: Callable[[str], T], sources: Sequence[str]) -> None:
         self.sources: list[str] = []
-        self._read = read
+        self._function = function
         self._all = sources
         self._errors: list[UserError] = []
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[T]:
         for source in self._all:
             try:
-                batch = self._read(source)
+                result = self._function(source)
             except UserError as error:
                 self._errors.append(error)
                 continue
             self.sources.append(source)
-            yield batch
+            yield result
 
-    def refuse_unreadable(self) -> None:
-        """Raise if an input could not be read, with all of their reasons.
+    def refuse_failures(self) -> None:
+        """Raise if an input was refused, with all of their reasons.
 
         Raises:
             UserError: If so.
@@ -123,8 +122,8 @@ class _ReadableInputs:
             for error in self._errors:
                 print(f"left out: {error}", file=sys.stderr)
             raise UserError(
-                f"{len(self._errors)} of {len(self._all)} inputs could not be read; the others "
-                "have their answers"
+                f"{len(self._errors)} of {len(self._all)} inputs have no answer; the others have "
+                "theirs"
             )
 
 

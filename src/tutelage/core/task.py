@@ -79,6 +79,14 @@ class Task(ABC):
     def chance_level(self) -> float:
         """Return what `monitor` is worth for a network that guesses."""
 
+    def chance_level_on(self, part: Any) -> float:
+        """Return what `monitor` is worth on a part for a network that guesses; default: anywhere.
+
+        Args:
+            part: the samples that are evaluated.
+        """
+        return self.chance_level()
+
     def validate(self, output: Any, batch: Batch, data: Any = None) -> None:
         """Raise unless network and data fit the task; default: its loss can be computed.
 

@@ -151,13 +151,15 @@ class InteractionFiles(Data):
             raise UserError(
                 f"{where} was trained on other users or items ({known.get('users')} and "
                 f"{known.get('items')}, here {train.num_users} and {train.num_items}), or on the "
-                "same in another order; its rows would be taken for those of others"
+                "same in another order, so that its rows would be taken for those of others; train "
+                "it on this data, into another folder or after removing that one"
             )
         if known.get("train") != train.digest():
             raise UserError(
-                f"{where} was trained on another split of the same data, so that it may know items "
-                "that are held out here; train it with the same holdout, split_seed and "
-                "min_user_items"
+                f"{where} was trained on other interactions of the same users and items, or on "
+                "another split of these, so that it may know items that are held out here; train "
+                "it on this data with the same holdout, split_seed and min_user_items, into "
+                "another folder or after removing that one"
             )
 
     def input_info(self, network: nn.Module) -> dict[str, Any]:

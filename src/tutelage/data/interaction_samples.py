@@ -15,7 +15,7 @@ from tutelage.models.recommendation import Interactions
 Fields = Callable[[int, Tensor], Mapping[str, Tensor]]
 
 PRIME = 1_000_003  # keeps (seed, epoch) apart
-MAX_ROUNDS = 1000  # of redrawing negatives; a user with all items but one of 10 000 needs as many
+MAX_ROUNDS = 20  # of redrawing negatives, each cheaper than the draw that never repeats
 
 
 class InteractionSamples(Samples):
@@ -128,12 +128,7 @@ def draw_negatives(interactions: Interactions, seed: int, epoch: int) -> Tensor:
         drawn = torch.randint(interactions.num_items, (len(wrong),), generator=generator)
         items[wrong] = drawn
         wrong = wrong[interactions.contains(users[wrong], drawn)]
-    for user in torch.unique(users[wrong]):  # those with nearly all items of a large catalog
-        places = wrong[users[wrong] == user]
-        free = torch.ones(interactions.num_items, dtype=torch.bool)
-        free[interactions.of_users(user[None])[1]] = False
-        choices = free.nonzero().flatten()
-        items[places] = choices[torch.randint(len(choices), (len(places),), generator=generator)]
+    items[wrong] = interactions.draw_others(users[wrong], generator)
     return items
 
 

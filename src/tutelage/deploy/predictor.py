@@ -121,12 +121,23 @@ class Predictor:
             UserError: As `predict`.
         """
         if isinstance(self.task, PredictsFromRun):
-            _check_top(top)
-            answer = self.task.predictor(self.folder, NUM_ITEMS if top is None else top)
+            answer = self.answerer(top)
             for source in inputs:
                 yield Batch({"inputs": source}), answer(str(source))
             return
         yield from self.answers_to(map(self.reader(), inputs), top)
+
+    def answerer(self, top: int | None = None) -> Callable[[str], Prediction]:
+        """Return what answers a text, such as a user's id, from the files of the run alone.
+
+        Raises:
+            UserError: If `top` is no number of answers, the files are damaged, or the network
+                needs inputs.
+        """
+        _check_top(top)
+        if not isinstance(self.task, PredictsFromRun):
+            raise UserError("this network reads inputs; call predict, or answers")
+        return self.task.predictor(self.folder, NUM_ITEMS if top is None else top)
 
     def answers_to(
         self, batches: Iterable[Batch], top: int | None = None

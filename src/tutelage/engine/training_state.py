@@ -48,6 +48,7 @@ def pack(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = {
         "step": trainer.step,
         "samples": _num_samples(trainer),
+        "data": trainer.ready.setup.recipe.data.input_info(trainer.distiller.student),
         "seconds": trainer.seconds,
         "names": list(trainer.sums.names),
         "best": trainer.best,
@@ -71,9 +72,10 @@ def unpack(
 
     Raises:
         UserError: If it does not fit, because the code of a network or a method has changed, or
-            the data has another number of samples.
+            the data is another.
     """
     _check_samples(trainer, state, source)
+    trainer.ready.setup.recipe.data.check_network(state.get("data", {}), str(source))
     try:
         _unpack(trainer, tensors, state)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -64,6 +64,21 @@ def check_count(what: str, value: object) -> None:
         raise UserError(f"{what} is a whole number from 1 on, got {value!r}")
 
 
+def check_mu(what: str, value: object) -> None:
+    """Raise unless μ, which says how far down a ranking is drawn from, can be drawn with.
+
+    At a quarter 98 % of all draws are of the first rank, and less would hardly ever give a pair; at
+    1e9 all ranks are alike, and much more is beyond single precision.
+
+    >>> check_mu("mu of UnKD", 1e50)
+    Traceback (most recent call last):
+    tutelage.errors.UserError: mu of UnKD is a number from 0.25 to 1e9, got 1e+50
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0.25 <= value <= 1e9:  # type: ignore[operator]
+        raise UserError(f"{what} is a number from 0.25 to 1e9, got {value!r}")
+
+
 def check_mask(method: str, mask: Tensor | None, scores: Tensor) -> None:
     """Raise unless a mask says of each score whether it is of an item.
 

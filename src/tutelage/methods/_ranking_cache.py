@@ -109,11 +109,13 @@ def ranking_file(
         "settings": settings,
         "teacher": _teacher_digest(teacher),
     }
-    rankings = _read(file, wanted) if file.exists() else make()
+    rankings = _read(file, wanted, interactions.num_items) if file.exists() else make()
     return RankingFile(file, rankings, wanted)
 
 
-def _read(file: Path, wanted: Mapping[str, str]) -> Rankings:
+def _read(file: Path, wanted: Mapping[str, str], num_items: int) -> Rankings:
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; the method's cache is a file .safetensors")
     try:
         with safe_open(file, framework="pt") as stream:
             found = stream.metadata() or {}
@@ -128,7 +130,22 @@ def _read(file: Path, wanted: Mapping[str, str]) -> Rankings:
         # Without a network there is nothing to compare with.
         if found[name] != wanted[name] and not (name == "teacher" and not wanted[name]):
             raise UserError(f"{file} does not fit this run: {meaning}; {FIX}")
-    return Rankings(tensors["items"], tensors["scores"], tensors["lengths"])
+    rankings = Rankings(tensors["items"], tensors["scores"], tensors["lengths"])
+    if not _is_sound(rankings, num_items):
+        raise UserError(f"{file} is damaged, its rankings name no items of the data; {FIX}")
+    return rankings
+
+
+def _is_sound(rankings: Rankings, num_items: int) -> bool:
+    """Return whether all ranked items exist, with a finite score and in number as stated."""
+    items, scores, lengths = rankings.items, rankings.scores, rankings.lengths
+    fits = items.shape == scores.shape and items.shape[:-1] == lengths.shape
+    return (
+        fits
+        and bool(((items >= -1) & (items < num_items)).all())
+        and bool(scores.isfinite().all())
+        and bool(((items >= 0).sum(-1) == lengths).all())
+    )
 
 
 def _teacher_digest(teacher: Teacher) -> str:

@@ -96,6 +96,11 @@ def teacher_scores(method: str, teacher: Teacher, interactions: Interactions) ->
                     "the teacher's scores hold NaN or infinity, first for the user "
                     f"{interactions.user_ids[start + row]!r}; check its weights"
                 )
+            if bool((scores == scores[:, :1]).all()):
+                raise UserError(
+                    "the teacher gives all items the same score, so that it has no ranking, first "
+                    f"for the user {interactions.user_ids[start]!r}; check its weights"
+                )
             yield users, scores
 
 

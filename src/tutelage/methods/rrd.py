@@ -33,11 +33,12 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_positive, check_weights
+from tutelage.methods._checks import check_weights
 from tutelage.methods._ranked_items import (
     batch_items,
     check_count,
     check_mask,
+    check_mu,
     check_scores,
     item_fields,
 )
@@ -53,7 +54,6 @@ from tutelage.methods._rankings import (
 from tutelage.models.recommendation import Interactions, item_scores
 
 STREAM = 3  # of random numbers, apart from those of other methods
-REDRAWS = 100  # of uninteresting items, before a user counts as having none
 
 
 def rrd_loss(student: Tensor, uninteresting: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -130,7 +130,7 @@ class RRD(Method):
         check_count("num_interesting of RRD", num_interesting)
         check_count("num_uninteresting of RRD", num_uninteresting)
         check_count("num_candidates of RRD", num_candidates)
-        check_positive("mu of RRD", mu)
+        check_mu("mu of RRD", mu)
         check_weights("RRD", weight, task_weight)
         self.num_interesting = num_interesting
         self.num_uninteresting = num_uninteresting
@@ -245,12 +245,4 @@ class ItemSampler:
     def _others(self, generator: torch.Generator) -> Tensor:
         num_users = len(self.ranked)
         users = torch.arange(num_users).repeat_interleave(self.num_uninteresting)
-        items = torch.randint(self.excluded.num_items, (len(users),), generator=generator)
-        for _ in range(REDRAWS):
-            wrong = self.excluded.contains(users, items).nonzero().flatten()
-            if not len(wrong):
-                break
-            items[wrong] = torch.randint(
-                self.excluded.num_items, (len(wrong),), generator=generator
-            )
-        return items.view(num_users, self.num_uninteresting)
+        return self.excluded.draw_others(users, generator).view(num_users, self.num_uninteresting)

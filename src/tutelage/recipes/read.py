@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 
-from tutelage.errors import UserError, reason
+from tutelage.errors import UserError, reason, user_error_behind
 from tutelage.recipes._optimizer import default_optimizer
 from tutelage.recipes._structure import check_nulls, check_override, check_structure
 from tutelage.recipes._text import shorten
@@ -122,8 +122,9 @@ class ParsedRecipe:
         except UserError as error:
             raise UserError(f"{self.name}: {self._blame(name)}: {error}") from error
         except Exception as error:
-            if isinstance(error.__cause__, UserError):  # in the parser's words for a union
-                raise UserError(f"{self.name}: {error.__cause__}") from error
+            mistake = user_error_behind(error)  # the parser has words of its own for a union
+            if mistake is not None:
+                raise UserError(f"{self.name}: {mistake}") from error
             raise UserError(
                 f"{self.name}: {self._blame(name)} cannot be built: {reason(error)}"
             ) from error

@@ -55,7 +55,8 @@ def test_each_format_gives_the_same_pairs(name: str, by_folder: bool, tmp_path: 
 
 def test_lists_of_citeulike(tmp_path: Path) -> None:
     (tmp_path / "users.dat").write_text("2 17 4\n1 4\n\n0\n")
-    raw = read_interactions(tmp_path)
+    with pytest.warns(UserWarning, match=r"users\.dat: 1 of 4 users have no items"):
+        raw = read_interactions(tmp_path)
     assert pairs(raw) == [("0", "17"), ("0", "4"), ("1", "4")]
 
 
@@ -139,6 +140,7 @@ def test_a_least_rating_and_columns_of_other_names(tmp_path: Path) -> None:
         ("users.dat", "2 17 4\n3 4 5\n", r"line 2: .* it is 3 and 2 follow"),
         ("users.dat", "1 x\n", r"line 1: 'x' is no item number"),
         ("notes.txt", "7 a\n", r"no known name of interactions"),
+        ("ratings.dat", "\x00\x01::a::5::9\n", r"line 1: the id '.*' holds control characters"),
     ],
 )
 def test_a_damaged_file_is_named_with_its_line(
@@ -199,8 +201,44 @@ def test_a_missing_or_doubtful_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds 2 files \*\.inter, such as a\.inter and b\.inter"):
         read_interactions(tmp_path)
     (tmp_path / "latin.csv").write_bytes("user,item\n7,café\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"is no utf-8 text"):
+    with pytest.raises(UserError, match=r"is no UTF-8 text"):
         read_interactions(tmp_path / "latin.csv")
+
+
+def test_what_is_read_of_a_folder_or_of_a_header_is_said(tmp_path: Path) -> None:
+    (tmp_path / "Ratings.CSV").write_text("user,item,user_id\n7,a,9\n")
+    (tmp_path / "movies.csv").write_text("movieId,title\n7,a\n")
+    with pytest.warns(
+        UserWarning, match=r"\['user_id', 'user'\] could each be the column of users"
+    ):
+        assert pairs(read_interactions(tmp_path / "Ratings.CSV")) == [("9", "a")]
+    (tmp_path / "Ratings.CSV").write_text("user,item\n7,a\n")
+    assert pairs(read_interactions(tmp_path, columns=(None, None, None))) == [("7", "a")]
+    (tmp_path / "test.tsv").write_text("user\titem\n9\ta\n")
+    with pytest.warns(UserWarning, match=r"Ratings\.CSV is read, .* test\.tsv is not"):
+        assert pairs(read_interactions(tmp_path)) == [("7", "a")]
+    with pytest.raises(UserError, match=r"data\.format is auto or one of \['citeulike', .*'foo'"):
+        read_interactions(tmp_path, "foo")
+
+
+def test_text_is_utf8(tmp_path: Path) -> None:
+    (tmp_path / "u.data").write_text("é1\ta\t5\t9\n", encoding="utf-8")
+    assert pairs(read_interactions(tmp_path)) == [("é1", "a")]
+
+
+def test_columns_of_parquet_that_hold_no_ids_are_refused(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for items, says in (
+        ([[1, 2], [3]], r"the column 'item' holds list<.*>, but an id is a text or a whole number"),
+        ([b"a", b"b"], r"the column 'item' holds binary"),
+        ([1.5, 2.0], r"row 1: the id 1\.5 is no whole number"),
+        ([float("inf"), 2.0], r"row 1: the id inf is no whole number"),
+    ):
+        parquet.write_table(arrow.table({"user": [7, 9], "item": items}), tmp_path / "own.parquet")
+        with pytest.raises(UserError, match=says):
+            read_interactions(tmp_path)
 
 
 def test_numbers_are_by_first_appearance(tmp_path: Path) -> None:

@@ -215,8 +215,9 @@ def test_masked_pairs_count_in_no_mean() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"mu": 0.0}, "mu of UnKD must be positive"),
-        ({"mu": 0.05}, r"mu of UnKD is a number from 0\.25 on, got 0\.05"),  # once drew forever
+        ({"mu": 0.0}, r"mu of UnKD is a number from 0\.25 to 1e9, got 0\.0"),
+        ({"mu": 0.05}, r"mu of UnKD is a number from 0\.25 to 1e9, got 0\.05"),
+        ({"mu": 1e50}, r"mu of UnKD is a number from 0\.25 to 1e9, got 1e\+50"),
         ({"weight": -1.0}, "the weights of UnKD"),
         ({"num_groups": 0}, "num_groups of UnKD is a whole number from 1 on, got 0"),
         ({"num_pairs": 0}, "num_pairs of UnKD is a whole number from 1 on, got 0"),

@@ -116,6 +116,13 @@ def test_an_unknown_folder_lists_the_layouts(tmp_path: Path) -> None:
         look_at(tmp_path / "gone")
 
 
+def test_a_table_of_unusual_columns_is_named_with_them(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("kunde;artikel;sterne\n7;a;5\n")
+    says = r"the columns of own\.csv \['kunde', 'artikel', 'sterne'\] rename two .* data\.user"
+    with pytest.raises(UserError, match=says):
+        look_at(tmp_path)
+
+
 def test_an_ambiguous_folder_asks_for_the_layout(tmp_path: Path) -> None:
     write_boxes(tmp_path)
     write_mask_lists(tmp_path / "x")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.helpers.vectors import cases, tensor
@@ -13,6 +14,7 @@ from tests.methods.recommenders import interactions, recommenders
 from tutelage.core import Batch, Evaluation, FrozenTeacher
 from tutelage.data import HeldOutUsers, InteractionSamples
 from tutelage.errors import UserError
+from tutelage.io import read_json, write_json, write_tensors
 from tutelage.models import ScoreFunction
 from tutelage.models.recommendation import Interactions
 from tutelage.tasks import Recommendation
@@ -57,8 +59,7 @@ def test_the_loss_is_that_of_the_official_code(name: str) -> None:
 
 
 def evaluate(network: torch.nn.Module, block: int, held: Interactions) -> dict[str, float]:
-    users = (held.user_counts > 0).nonzero().flatten()
-    parts = {"test": HeldOutUsers(users, interactions(), held)}
+    parts = {"test": held_out_users(held)}
 
     def batches(samples: HeldOutUsers) -> list[Batch]:
         keys = [(0, position) for position in range(len(samples))]
@@ -78,6 +79,10 @@ def held_out() -> Interactions:
     ]
     users, items = torch.tensor(pairs).unbind(1)
     return Interactions.of_pairs(users, items, 24, 150)
+
+
+def held_out_users(held: Interactions) -> HeldOutUsers:
+    return HeldOutUsers((held.user_counts > 0).nonzero().flatten(), interactions(), held)
 
 
 def _has(known: Interactions, user: int, item: int) -> bool:
@@ -121,6 +126,54 @@ def test_what_is_deployed_ranks_as_the_network(tmp_path: Path) -> None:
     every = read_recommender(tmp_path).top("3", 500, with_known=True)
     assert len(every) == 150
     assert len(read_recommender(tmp_path).top("3", 500)) == 150 - 9
+
+
+def test_what_a_user_has_is_not_recommended_whether_it_was_held_out_or_not(tmp_path: Path) -> None:
+    student, _ = recommenders()
+    part = held_out_users(held_out())
+    task = Recommendation()
+    task.export(student, {"train": InteractionSamples(interactions()), "test": part}, tmp_path)
+    found = {item["id"] for item in task.predictor(tmp_path, 150)("0").record["items"]}
+    known = [*interactions().of_users(torch.tensor([0]))[1], *held_out().items[:2]]
+    assert found == set(map(str, range(150))) - {str(int(item)) for item in known}
+
+
+def test_chance_is_that_of_a_random_ranking_of_these_items() -> None:
+    held = held_out()
+    generator = torch.Generator().manual_seed(0)
+    random = ScoreFunction(lambda users: torch.rand(len(users), 150, generator=generator))
+    scores = [evaluate(random, 7, held)["ndcg@20"] for _ in range(200)]
+    chance = Recommendation().chance_level_on(held_out_users(held))
+    assert chance == pytest.approx(sum(scores) / 200, rel=0.05)
+    assert chance > 0.02
+    assert Recommendation().chance_level_on([]) == Recommendation().chance_level() == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ({"items": torch.zeros(150, 3)}, r"shapes \(.*\) and \(150, 3\)"),
+        ({"users": torch.full((24, 4), torch.nan), "items": torch.zeros(150, 4)}, "NaN"),
+        ({"known_items": torch.full((216,), 150, dtype=torch.int32)}, "lists of what users have"),
+        ({"known_offsets": torch.zeros(3, dtype=torch.int64)}, "lists of what users have"),
+    ],
+)
+def test_damaged_tables_are_refused(damage: dict[str, Tensor], says: str, tmp_path: Path) -> None:
+    student, _ = recommenders()
+    write_recommender(student, interactions(), tmp_path)
+    path = tmp_path / "recommender.safetensors"
+    write_tensors(path, {**load_file(path), **damage})
+    with pytest.raises(UserError, match=rf"recommender\.safetensors is damaged, .*{says}"):
+        read_recommender(tmp_path)
+
+
+def test_an_id_twice_is_refused(tmp_path: Path) -> None:
+    student, _ = recommenders()
+    write_recommender(student, interactions(), tmp_path)
+    ids = read_json(tmp_path / "ids.json", "")
+    write_json(tmp_path / "ids.json", {**ids, "items": ["7"] * 150})
+    with pytest.raises(UserError, match=r"ids\.json names a user or an item twice"):
+        read_recommender(tmp_path)
 
 
 def test_mistakes_are_named() -> None:

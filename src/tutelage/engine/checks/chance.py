@@ -161,10 +161,12 @@ def p_value_of_gain(own: Tensor, other: Tensor) -> float:
     return p_value_of_guessing(better, better + worse, 0.5)
 
 
-def refusal_level(chance: float, num_samples: int, min_gain: float = 0.1) -> float:
+def refusal_level(
+    chance: float, num_samples: int, min_gain: float = 0.1, *, errors: float = 3
+) -> float:
     """Return the score below which a network is refused whose decisions are not known.
 
-    It is chance plus three standard errors, and at least `min_gain` of the way from chance to 1; a
+    It is chance plus some standard errors, and at least `min_gain` of the way from chance to 1; a
     perfect score is never below it.
 
     >>> round(refusal_level(0.1, 100), 3)
@@ -173,7 +175,7 @@ def refusal_level(chance: float, num_samples: int, min_gain: float = 0.1) -> flo
     1.0
     """
     standard_error = math.sqrt(chance * (1 - chance) / max(num_samples, 1))
-    return min(1.0, chance + max(min_gain * (1 - chance), 3 * standard_error))
+    return min(1.0, chance + max(min_gain * (1 - chance), errors * standard_error))
 
 
 def _by_item(mask: Tensor) -> Tensor:

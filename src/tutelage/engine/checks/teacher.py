@@ -87,7 +87,8 @@ def check_teacher(
             "it; check that this part has labels"
         )
     num_samples = int(metrics.get("num_samples", len(parts[run.part])))
-    problem = _problem(score, num_samples, task, found)
+    chance = task.chance_level_on(parts[run.part])
+    problem = _problem(score, num_samples, chance, task.min_gain_over_chance, found)
     if problem is not None:
         raise UserError(
             f"the teacher scores {task.monitor} {score:.3f} on validation data, which is chance "
@@ -109,13 +110,20 @@ def _measured(
     return metrics.compute(), found
 
 
-def _problem(score: float, num_samples: int, task: Task, found: Decisions | None) -> str | None:
+def _problem(
+    score: float, num_samples: int, chance: float, min_gain: float, found: Decisions | None
+) -> str | None:
     """Return why the teacher is no better than one that guesses, or None if it is."""
-    chance = task.chance_level()
-    min_gain = task.min_gain_over_chance
     if found is None:
-        bound = refusal_level(chance, num_samples, min_gain)
-        return f"below {bound:.3f}" if score < bound else None
+        bound = refusal_level(chance, num_samples, min_gain, errors=1)
+        if score < bound:
+            return f"below {bound:.3f} with {num_samples} samples"
+        if score < refusal_level(chance, num_samples, min_gain):
+            warn(
+                f"{num_samples} validation samples are too few to tell the teacher, which scores "
+                f"{score:.3f}, from one that guesses, which is expected to score {chance:.3f}"
+            )
+        return None
     if found.agreement == 1:  # no test can ask for more
         return None
     if not found.is_dense:

@@ -43,8 +43,8 @@ from tutelage.core.precision import full_precision, promote
 from tutelage.core.search_space import Around
 from tutelage.core.teacher import Teacher
 from tutelage.errors import UserError
-from tutelage.methods._checks import check_choice, check_positive, check_weights
-from tutelage.methods._ranked_items import check_mask
+from tutelage.methods._checks import check_choice, check_weights
+from tutelage.methods._ranked_items import check_mask, check_mu
 from tutelage.methods._ranking_cache import RankingFile, ranking_file
 from tutelage.methods._rankings import (
     Rankings,
@@ -58,7 +58,6 @@ from tutelage.models.recommendation.popularity import PartitionRule
 
 Reduction = Literal["code", "paper"]
 
-MIN_MU = 0.25  # 98 % of all draws are rank 0
 MAX_GAMMA = 100  # powers of ratios from 0.1 to 1 stay in range
 
 
@@ -117,8 +116,8 @@ class UnKD(Method):
     Args:
         num_groups: groups of items of similar popularity.
         num_pairs: of a user in every epoch, over all groups.
-        mu: how far down the ranking pairs are drawn: 63 % of them in the first μ ranks; at least
-            0.25.
+        mu: how far down the ranking pairs are drawn: 63 % of them in the first μ ranks; from
+            0.25 to 1e9.
         gamma: gives rarer groups more pairs if it is positive.
         weight: of the term.
         partition: "greedy" as the official code, or "balanced", see `popularity_groups`.
@@ -154,7 +153,7 @@ class UnKD(Method):
         task_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        check_positive("mu of UnKD", mu)
+        check_mu("mu of UnKD", mu)
         check_weights("UnKD", weight, task_weight)
         check_choice("partition", partition, PartitionRule)
         check_choice("reduction", reduction, Reduction)
@@ -165,11 +164,6 @@ class UnKD(Method):
         ):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise UserError(f"{name} of UnKD is a whole number from {least} on, got {value!r}")
-        if mu < MIN_MU:
-            raise UserError(
-                f"mu of UnKD is a number from {MIN_MU} on, got {mu!r}: below it nearly all draws "
-                "are of the first rank, which makes no pair"
-            )
         is_number = isinstance(gamma, (int, float)) and not isinstance(gamma, bool)
         if not is_number or not abs(gamma) <= MAX_GAMMA:
             raise UserError(

@@ -111,7 +111,7 @@ def _read_tables(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} cannot be read ({reason(error)}); it must be {FORMAT}") from error
     for name in ("users", "items"):
         table = tables.get(name)
-        if table is None or table.ndim != 2 or not table.is_floating_point():
+        if table is None or table.ndim != 2 or not table.is_floating_point() or not table.numel():
             raise UserError(
                 f"{path} has no matrix of floating-point numbers {name!r}; it must be {FORMAT}"
             )

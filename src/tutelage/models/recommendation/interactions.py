@@ -90,6 +90,25 @@ class Interactions:
             item_ids=tuple(item_ids) or tuple(map(str, range(num_items))),
         )
 
+    def is_valid(self, num_users: int) -> bool:
+        """Return whether these are lists of items 0 to I − 1 for that many users."""
+        ends = self.offsets.tolist()
+        is_complete = len(ends) == num_users + 1 and ends[0] == 0 and ends[-1] == len(self.items)
+        is_ascending = bool((self.offsets.diff() >= 0).all())
+        is_known = bool(((self.items >= 0) & (self.items < self.num_items)).all())
+        return is_complete and is_ascending and is_known
+
+    def union(self, other: Interactions) -> Interactions:
+        """Return what users have here or there; both are of the same users and items."""
+        return Interactions.of_pairs(
+            torch.cat([self.users, other.users]),
+            torch.cat([self.items, other.items]),
+            self.num_users,
+            self.num_items,
+            user_ids=self.user_ids,
+            item_ids=self.item_ids,
+        )
+
     def __len__(self) -> int:
         return len(self.items)
 
@@ -125,6 +144,32 @@ class Interactions:
         keys = users * self.num_items + items
         places = torch.searchsorted(self.keys, keys).clamp(max=len(self) - 1)
         return self.keys[places] == keys
+
+    def draw_others(self, users: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw an item that the user does not have for each of some users, uniformly.
+
+        The r-th item that a user does not have is r plus the number of the user's items e_0 < e_1 …
+        with e_j − j ≤ r, so that nothing is drawn twice.
+
+        >>> held = Interactions.of_pairs(torch.tensor([0, 0, 1]), torch.tensor([0, 2, 1]), 2, 3)
+        >>> held.draw_others(torch.tensor([0, 0]), torch.Generator()).tolist()
+        [1, 1]
+
+        Args:
+            users: (N,) int64; none of them has all items.
+            generator: of the draws.
+
+        Returns:
+            (N,) int64.
+        """
+        free = self.num_items - self.user_counts[users]
+        # In double precision the product may round up to the number itself.
+        drawn = (torch.rand(len(users), generator=generator, dtype=torch.float64) * free).long()
+        drawn = torch.minimum(drawn, free - 1)
+        within = torch.arange(len(self)) - self.offsets[self.users]
+        keys = self.users * self.num_items + self.items - within
+        smaller = torch.searchsorted(keys, users * self.num_items + drawn, right=True)
+        return drawn + smaller - self.offsets[users]
 
     def of_users(self, users: Tensor) -> tuple[Tensor, Tensor]:
         """Return the items of some users as (row of `users`, item) of every interaction.

@@ -12,7 +12,7 @@ from tutelage.data._tables import TABLE_ENDINGS, column_names, read_table
 from tutelage.data.file_set import FileSet
 from tutelage.data.image_data import ImageData
 from tutelage.data.sets._image_tree import ENDINGS, PART_NAMES, find_tree
-from tutelage.data.sets._interaction_formats import ITEM_NAMES, USER_NAMES
+from tutelage.data.sets._interaction_lookup import has_users_and_items
 from tutelage.data.sets._labeled_rows import (
     IMAGE_NAMES,
     SEPARATORS,
@@ -57,7 +57,7 @@ def read_tree(root: Path) -> Found:
 def is_table(root: Path) -> bool:
     """Return whether there is a table with a column of paths, which is none of interactions."""
     return any(
-        _has(names, IMAGE_NAMES) and not is_user_item(names) and not stored
+        _has(names, IMAGE_NAMES) and not has_users_and_items(names) and not stored
         for names, stored in _columns(tables_in(root))
     )
 
@@ -141,11 +141,6 @@ def read_tar(root: Path) -> Found:
         "test": "and for the test (null cuts 20 % of training)",
     }
     return _found(TarImages(**arguments), "images in tar shards", arguments, remarks)
-
-
-def is_user_item(names: list[str]) -> bool:
-    """Return whether columns are those of users and items."""
-    return bool(set(names) & set(USER_NAMES)) and bool(set(names) & set(ITEM_NAMES))
 
 
 def tables_in(root: Path) -> list[Path]:

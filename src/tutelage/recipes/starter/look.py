@@ -121,10 +121,16 @@ def look_at(folder: str | Path, layout: str | None = None) -> Found:
     if len(fitting) > 1:
         fitting = [known for known in fitting if known.name != "image-folder"]
     if not fitting:
-        for table in images.tables_in(root):
-            column_names(table)  # a damaged one may be why nothing fits
+        # A damaged table may be why nothing fits, or columns that are called otherwise.
+        tables = [f"{path.name} {column_names(path)[:8]}" for path in images.tables_in(root)]
+        columns = ""
+        if tables:
+            columns = (
+                f"; of the columns of {', '.join(tables)} rename two to path and label, or to user "
+                "and item, or name them in a recipe as data.image, data.label, data.user, data.item"
+            )
         shapes = "; ".join(f"{known.shape} ({known.name})" for known in LAYOUTS)
-        raise UserError(f"{folder} is laid out in no way that is known: {shapes}")
+        raise UserError(f"{folder} is laid out in no way that is known: {shapes}{columns}")
     if len(fitting) > 1:
         choices = " or ".join(f"--layout {known.name} ({known.shape})" for known in fitting)
         raise UserError(f"{folder} can be read in {len(fitting)} ways; choose {choices}")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tutelage.data import Beir, InteractionFiles
 from tutelage.data._text import is_file
-from tutelage.data.sets._interaction_formats import FILES
+from tutelage.data.sets._interaction_lookup import FILES, has_users_and_items
 from tutelage.errors import NotInstalledError, UserError
 from tutelage.recipes.starter.found import Found
-from tutelage.recipes.starter.images import is_user_item, tables_in
+from tutelage.recipes.starter.images import tables_in
 
 UNAMBIGUOUS = [pattern for pattern, known in FILES if known != "table"]
 
@@ -90,6 +90,6 @@ def _user_item_tables(root: Path) -> list[Path]:
             raise
         except UserError:
             continue
-        if is_user_item(names):
+        if has_users_and_items(names):
             found.append(path)
     return found

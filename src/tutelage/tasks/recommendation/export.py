@@ -30,7 +30,7 @@ class Recommender:
     Attributes:
         users: (U, d) float32.
         items: (I, d) float32.
-        interactions: what every user has in training, which is not recommended.
+        interactions: what every user has, which is not recommended.
     """
 
     users: Tensor
@@ -43,7 +43,7 @@ class Recommender:
         Args:
             user: the outside id.
             k: how many.
-            with_known: whether items of the user's training are among them.
+            with_known: whether items that the user has are among them.
 
         Raises:
             UserError: If there is no such user, or k < 1.
@@ -72,6 +72,11 @@ def write_recommender(model: nn.Module, interactions: Interactions, folder: Path
     the inner product of two rows, without a network and without the data. `known_offsets` and
     `known_items` are the lists of what users have. A network that gives scores and no factors has
     no tables, and nothing is written.
+
+    Args:
+        model: the recommender.
+        interactions: what every user has, in training or held out.
+        folder: of the files.
     """
     device = device_of(model)
     with torch.no_grad(), eval_mode(model):
@@ -109,7 +114,23 @@ def read_recommender(folder: Path) -> Recommender:
         raise UserError(f"{path} or {IDS} is damaged ({reason(error)}); {FIX}") from error
     if len(users) != len(tables["users"]) or len(items) != len(tables["items"]):
         raise UserError(f"{IDS} names other numbers of users and items than {path} has; {FIX}")
+    if len(set(users)) < len(users) or len(set(items)) < len(items):
+        raise UserError(f"{folder / IDS} names a user or an item twice; {FIX}")
+    problem = _problem_of(tables["users"], tables["items"], interactions)
+    if problem is not None:
+        raise UserError(f"{path} is damaged, {problem}; {FIX}")
     return Recommender(tables["users"], tables["items"], interactions)
+
+
+def _problem_of(users: Tensor, items: Tensor, interactions: Interactions) -> str | None:
+    """Return what is wrong with the tables of a recommender, or None."""
+    if not is_factors({"users": users, "items": items}):
+        return f"its tables have shapes {tuple(users.shape)} and {tuple(items.shape)}"
+    if not (users.isfinite().all() and items.isfinite().all()):
+        return "its tables hold NaN or infinity"
+    if not interactions.is_valid(len(users)):
+        return "its lists of what users have do not fit its tables"
+    return None
 
 
 def _names(values: Sequence[object]) -> tuple[str, ...]:

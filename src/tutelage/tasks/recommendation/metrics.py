@@ -25,6 +25,7 @@ from torch import Tensor
 
 from tutelage.core import Batch, Metrics
 from tutelage.core.distributed import is_distributed, sum_over_ranks
+from tutelage.models.recommendation import Interactions
 
 
 class RankingMetrics(Metrics):
@@ -125,6 +126,25 @@ class RankingMetrics(Metrics):
         ones = torch.ones(int(is_grouped.sum()), dtype=torch.float64)
         counts.index_put_((rows[is_grouped], groups[is_grouped]), ones, accumulate=True)
         return counts
+
+
+def random_ndcg(interactions: Interactions, held_out: Interactions, k: int) -> float:
+    """Return the NDCG@k that a random ranking is expected to have, a mean over users.
+
+    Every place of a user's ranking is a held-out item with probability |R| / (I − items in
+    training).
+
+    Args:
+        interactions: of the training part, whose items are not ranked.
+        held_out: the items that are to be found; users without any do not count.
+        k: length of the ranking.
+    """
+    counts = held_out.user_counts
+    free = interactions.num_items - interactions.user_counts
+    users = (counts > 0).nonzero().flatten()
+    places = torch.arange(k) < free[users, None]
+    chances = (counts[users] / free[users]).double()[:, None] * places
+    return float(_ndcg(chances, counts[users], k).mean())
 
 
 def _ndcg(found: Tensor, counts: Tensor, k: int) -> Tensor:

@@ -24,7 +24,7 @@ from tutelage.models.recommendation._rows import rows_of
 from tutelage.models.recommendation.interactions import is_factors
 from tutelage.tasks.recommendation.export import read_recommender, write_recommender
 from tutelage.tasks.recommendation.losses import bpr_loss, row_norms
-from tutelage.tasks.recommendation.metrics import RankingMetrics
+from tutelage.tasks.recommendation.metrics import RankingMetrics, random_ndcg
 
 GROUPS = ("popular", "unpopular")
 
@@ -114,8 +114,17 @@ class Recommendation(Task):
         raise UserError("metrics of a ranking need the data; call evaluate(model, parts, run)")
 
     def chance_level(self) -> float:
-        """Return the NDCG of a random ranking, which is close to 0."""
+        """Return the NDCG of a random ranking of many items, which is close to 0."""
         return 0.0
+
+    def chance_level_on(self, part: Any) -> float:
+        """Return the NDCG@20 that a random ranking of a part's items is expected to have.
+
+        It is the mean over all users with held-out items, and not small where items are few.
+        """
+        if not isinstance(part, HasHeldOutItems):
+            return self.chance_level()
+        return random_ndcg(part.interactions, part.held_out, 20)
 
     def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
         """Return a teacher that does not run in a step: methods rank with it before training."""
@@ -165,7 +174,10 @@ class Recommendation(Task):
                 f"{interactions.num_items}; check its num_items"
             )
         if not bool(scores.isfinite().all()):
-            raise UserError("the network's scores hold NaN or infinity; check its weights")
+            raise UserError(
+                "the network's scores hold NaN or infinity; check its weights, or lower the "
+                "learning rate"
+            )
         scores = promote(scores).clone()
         rows, items = interactions.of_users(users)
         scores[rows.to(scores.device), items.to(scores.device)] = -torch.inf
@@ -174,11 +186,14 @@ class Recommendation(Task):
 
     def export(self, model: nn.Module, parts: Mapping[str, Any], folder: Path) -> None:
         """Write the final tables and the ids, from which `tutelage predict` recommends."""
-        train = parts["train"].interactions
-        write_recommender(model, train, folder)
+        known = parts["train"].interactions
+        for part in parts.values():
+            if isinstance(part, HasHeldOutItems):  # nobody wants what they have
+                known = known.union(part.held_out)
+        write_recommender(model, known, folder)
 
     def predictor(self, folder: Path, top: int) -> Callable[[str], Prediction]:
-        """Return what gives a user, by the outside id, the best items that are not in training.
+        """Return what gives a user, by the outside id, the best items that the user has not.
 
         Args:
             folder: of a finished run.
