@@ -10,12 +10,11 @@ from tutelage.analysis.formatting import MISSING, format_fixed, markdown_table
 from tutelage.analysis.study import BASELINE, MeanStd, interval
 
 RECOMMENDERS = ("citeulike-10", "citeulike-20", "citeulike-10-lightgcn", "ml-100k")  # studies
-DECAY_TUNED = ("citeulike-10", "citeulike-20")
 METRICS = ("recall@10", "ndcg@10", "recall@10/popular", "recall@10/unpopular", "share@10/popular")
 DIFFERENCES = ("recall@10", "recall@10/unpopular")
 TITLES = {
     "teacher": "teacher, 100 numbers",
-    BASELINE: "student",
+    BASELINE: "student, tuned decay",
     "student of the paper": "student, the paper's decay",
     "rd": "RD",
     "cd": "CD",
@@ -65,17 +64,15 @@ def recommendation_table(name: str) -> str:
     teachers = {str(n): run for n, run in enumerate(study["teachers"].values())}
     runs: dict[str, Runs] = {"teacher": teachers, **study["runs"]}
     order = [key for key in TITLES if runs.get(key)]
-    titles = [_title(name, key, study["variants"].get(key, [])) for key in order]
+    titles = [_title(key, study["variants"].get(key, [])) for key in order]
     rows = [
         [row_title, *_cells(name, key, runs)] for row_title, key in zip(titles, order, strict=True)
     ]
     return markdown_table(HEADER, rows)
 
 
-def _title(name: str, key: str, variant: Sequence[str]) -> str:
+def _title(key: str, variant: Sequence[str]) -> str:
     """Return the title of a row, with the method's weight where that is not the recipe's."""
-    if key == BASELINE and name in DECAY_TUNED:
-        return f"{TITLES[key]}, tuned decay"
     weights = [text.partition("=")[2] for text in variant if text.startswith("--method.weight=")]
     return f"{TITLES[key]}, weight {weights[0]}" if weights else TITLES[key]
 
