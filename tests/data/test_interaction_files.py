@@ -154,6 +154,12 @@ def test_settings_out_of_range_are_named(table: Path) -> None:
         InteractionFiles(str(table), holdout=1)
     with pytest.raises(UserError, match=r"data\.min_user_items is a whole number from 1 on"):
         InteractionFiles(str(table), min_user_items=0)
+    with pytest.raises(UserError, match=r"data\.min_user_items .*, got True"):
+        InteractionFiles(str(table), min_user_items=True)
+    with pytest.raises(UserError, match=r"data\.root is a file or a folder, got 5"):
+        InteractionFiles(5)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"data\.user is the name of a column, got 3"):
+        InteractionFiles(str(table), user=3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"data\.min_rating is a finite number, got nan"):
         InteractionFiles(str(table), min_rating=float("nan"))
     with pytest.raises(UserError, match=r"data\.split_seed is a whole number, got 0\.5"):

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +74,15 @@ class InteractionFiles(Data):
         validation_users: float = 0.5,
         split_seed: int = 0,
     ) -> None:
+        if not isinstance(root, (str, PathLike)):
+            raise UserError(f"data.root is a file or a folder, got {root!r}")
+        for name, column in (("user", user), ("item", item), ("rating", rating)):
+            if not isinstance(column, str | None):
+                raise UserError(f"data.{name} is the name of a column, got {column!r}")
         check_share("data.holdout", holdout)
         check_share("data.validation_users", validation_users)
-        if not isinstance(min_user_items, int) or min_user_items < 1:
+        is_count = isinstance(min_user_items, int) and not isinstance(min_user_items, bool)
+        if not is_count or min_user_items < 1:
             raise UserError(
                 f"data.min_user_items is a whole number from 1 on, got {min_user_items!r}"
             )
