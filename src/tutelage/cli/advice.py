@@ -47,15 +47,17 @@ def advise(facts: Facts) -> list[Sentence]:
 def nearest_study(facts: Facts, studies: Sequence[Study]) -> Study:
     """Return the study that is most like a recipe.
 
-    Kinds of networks count most, then the number of labels a class, then whether there is a cap.
+    Kinds of networks count most, then the number of labels a class, then whether there is a cap,
+    then how much larger the teacher is.
     """
     assert facts.classes is not None
     labels_a_class = facts.labels / facts.classes
 
-    def distance(study: Study) -> tuple[int, float, bool]:
+    def distance(study: Study) -> tuple[int, float, bool, float]:
         kinds = (study.teacher != facts.teacher) + (study.student != facts.student)
         share = abs(math.log(study.labels_a_class / labels_a_class))
-        return kinds, round(share, 3), study.capped != (facts.cap is not None)
+        size = 0.0 if facts.ratio is None else abs(math.log(study.ratio / facts.ratio))
+        return kinds, round(share, 3), study.capped != (facts.cap is not None), size
 
     return min(studies, key=distance)
 
