@@ -214,6 +214,7 @@ def test_mistakes_are_one_sentence(recipes: Path, run: Run, refuse: Run) -> None
     assert [line for line in answer.out.splitlines() if not line.startswith(" ")] == ["u3", "u4"]
     refuse("predict", "done", "u3", "--top", "0", says=("--top) is a whole number",))
     refuse("predict", "done", "u3", "--draw", says=("nothing to draw",))
+    refuse("export", "done", says=("done/recommender.safetensors holds the vectors of users",))
     Path("done/recommender.safetensors").rename("elsewhere")
     refuse("predict", "done", "u3", says=("recommender.safetensors is missing",))
     Path("elsewhere").rename("done/recommender.safetensors")

@@ -95,11 +95,16 @@ def check_exported(model: Predictor) -> None:
     """
     if model.transform is not None and isinstance(model.task, HasOutputs):
         return
-    encoder = model.folder / "student"
+    encoder, tables = model.folder / "student", model.folder / "recommender.safetensors"
+    instead = ""
+    if encoder.is_dir():
+        instead = f"; sentence-transformers opens {encoder}"
+    elif tables.is_file():
+        instead = f"; {tables} holds the vectors of users and items, and ids.json their ids"
     raise UserError(
         f"{model.folder} was trained for {type(model.task).__name__} on "
         f"{type(model.data).__name__}, whose networks are not exported; networks that take images "
-        f"are{f'; sentence-transformers opens {encoder}' if encoder.is_dir() else ''}"
+        f"are{instead}"
     )
 
 
