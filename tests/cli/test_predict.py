@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_read_keeps_no_answer_from_the_others(
         ["left", "out:", "photos/test/class0/0.jpg"],
         ["left", "out:", "photos/test/class1/2.jpg"],
     ]
-    said = "tutelage: 2 of 12 inputs have no answer; the others have theirs"
+    said = "tutelage: 2 of 12 inputs have no answer; the others were answered"
     assert summary == said
 
 

@@ -207,7 +207,7 @@ def test_mistakes_are_one_sentence(recipes: Path, run: Run, refuse: Run) -> None
     assert run("train", "own/baseline.yaml", "--out", "done", "--train.epochs", "1").code == 0
     says = ("there is no user 'v3'; did you mean ['u3'",)
     refuse("predict", "done", "v3", says=says)
-    says = ("there is no user 'v3'", "1 of 3 inputs have no answer; the others have theirs")
+    says = ("there is no user 'v3'", "1 of 3 inputs have no answer; the others were answered")
     answer = run("predict", "done", "u3", "v3", "u4", "--top", "2")
     assert answer.code == 2
     assert all(text in answer.err for text in says)

@@ -122,8 +122,8 @@ class _EachInput(Generic[T]):
             for error in self._errors:
                 print(f"left out: {error}", file=sys.stderr)
             raise UserError(
-                f"{len(self._errors)} of {len(self._all)} inputs have no answer; the others have "
-                "theirs"
+                f"{len(self._errors)} of {len(self._all)} inputs have no answer; the others were "
+                "answered"
             )
 
 

@@ -81,7 +81,7 @@ def column_names(path: Path) -> list[str]:
         UserError: If it is no table.
     """
     if path.suffix.lower() == ".parquet":
-        parquet = _pyarrow(path)
+        parquet = import_parquet(path)
         try:
             return [str(name) for name in parquet.read_schema(path).names]
         except Exception as error:  # a damaged file makes the reader raise nearly anything
@@ -148,7 +148,7 @@ def _text(path: Path) -> dict[str, list[Any]]:
 
 
 def _parquet(path: Path, wanted: Sequence[str] | None) -> dict[str, list[Any]]:
-    parquet = _pyarrow(path)
+    parquet = import_parquet(path)
     try:
         known = parquet.read_schema(path).names
         chosen = None if wanted is None else [name for name in wanted if name in known]
@@ -158,7 +158,8 @@ def _parquet(path: Path, wanted: Sequence[str] | None) -> dict[str, list[Any]]:
     return content
 
 
-def _pyarrow(path: Path) -> Any:
+def import_parquet(path: Path) -> Any:
+    """Return the module that reads parquet, for a file that the message names."""
     try:
         from pyarrow import parquet
     except ImportError as error:

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -150,18 +151,18 @@ class InteractionFiles(Data):
         Raises:
             UserError: If they were.
         """
-        train = self.split().train
+        here = self._facts
         known = facts.get("interactions")
         if not isinstance(known, Mapping):
             return
-        if known.get("ids") != train.ids_digest():
+        if known.get("ids") != here["ids"]:
             raise UserError(
                 f"{where} was trained on other users or items ({known.get('users')} and "
-                f"{known.get('items')}, here {train.num_users} and {train.num_items}), or on the "
+                f"{known.get('items')}, here {here['users']} and {here['items']}), or on the "
                 "same in another order, so that its rows would be taken for those of others; train "
                 "it on this data, into another folder or after removing that one"
             )
-        if known.get("train") != train.digest():
+        if known.get("train") != here["train"]:
             raise UserError(
                 f"{where} was trained on other interactions of the same users and items, or on "
                 "another split of these, so that it may know items that are held out here; train "
@@ -171,14 +172,17 @@ class InteractionFiles(Data):
 
     def input_info(self, network: nn.Module) -> dict[str, Any]:
         """Return what `student.json` says: the sizes, and digests of ids and interactions."""
+        return {"interactions": self._facts}
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """What every checkpoint says of the data, so the digests are made once."""
         train = self.split().train
         return {
-            "interactions": {
-                "users": train.num_users,
-                "items": train.num_items,
-                "ids": train.ids_digest(),
-                "train": train.digest(),
-            }
+            "users": train.num_users,
+            "items": train.num_items,
+            "ids": train.ids_digest(),
+            "train": train.digest(),
         }
 
 

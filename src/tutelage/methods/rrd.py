@@ -210,13 +210,9 @@ class ItemSampler:
         self.seed = seed
         rows, columns = (self.ranked >= 0).nonzero(as_tuple=True)
         # What a user has and what the teacher ranks first: neither is uninteresting.
-        self.excluded = Interactions.of_pairs(
-            torch.cat([interactions.users, rows]),
-            torch.cat([interactions.items, self.ranked[rows, columns].long()]),
-            interactions.num_users,
-            interactions.num_items,
-            user_ids=interactions.user_ids,
-            item_ids=interactions.item_ids,
+        ranked = self.ranked[rows, columns].long()
+        self.excluded = interactions.union(
+            Interactions.of_pairs(rows, ranked, interactions.num_users, interactions.num_items)
         )
         if int(self.excluded.user_counts.max()) == interactions.num_items:
             raise UserError(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tutelage.data._tables import import_parquet
 from tutelage.data.sets._interaction_lookup import (
     ADVICE,
     Columns,
@@ -22,7 +23,7 @@ from tutelage.data.sets._interaction_lookup import (
     separator_of,
 )
 from tutelage.data.sets._interaction_values import check_id_type, fields_of, ids_of, rating_of
-from tutelage.errors import NotInstalledError, UserError, reason
+from tutelage.errors import UserError, reason
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -194,11 +195,7 @@ def _table(path: Path, columns: Columns, typed: bool) -> Iterator[Row]:
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[Row]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        what = f"{path} is a parquet file, which"
-        raise NotInstalledError(what, "pyarrow", instead=", or save it as .csv") from error
+    parquet = import_parquet(path)
     try:
         table = parquet.read_table(path)
     except Exception as error:  # a damaged file makes the reader raise nearly anything

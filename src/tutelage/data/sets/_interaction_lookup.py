@@ -42,11 +42,11 @@ def find_file(root: Path, format: str) -> tuple[Path, str]:
     Raises:
         UserError: If there is none, or there are several of one kind.
     """
-    if format not in ("auto", *dict.fromkeys(name for _, name in FILES)):
-        formats = sorted({name for _, name in FILES})
+    formats = sorted({name for _, name in FILES})
+    if format not in ("auto", *formats):
         raise UserError(f"data.format is auto or one of {formats}, got {format!r}")
     if os.path.isfile(root):
-        known = [name for pattern, name in FILES if _matches(root, pattern)]
+        known = formats_of(root)
         if format == "auto" and not known:
             raise UserError(f"{root} has no known name of interactions; {ADVICE}, or set format")
         return root, known[0] if format == "auto" else format
@@ -70,6 +70,15 @@ def find_file(root: Path, format: str) -> tuple[Path, str]:
     raise UserError(f"{root} holds no file {what}; {ADVICE}")
 
 
+def formats_of(path: Path) -> list[str]:
+    """Return the formats that a file's name fits, the first one first.
+
+    >>> formats_of(Path("data/u.data")), formats_of(Path("own.CSV")), formats_of(Path("notes.txt"))
+    (['movielens'], ['table'], [])
+    """
+    return [name for pattern, name in FILES if _matches(path, pattern)]
+
+
 def _matches(path: Path, pattern: str) -> bool:
     """Return whether a name is that of a kind of file; a.CSV is a .csv."""
     return fnmatchcase(path.name.lower(), pattern)
@@ -87,9 +96,9 @@ def _name_others(taken: Path, others: Sequence[Path]) -> None:
 
 
 def _is_of_interactions(path: Path) -> bool:
-    kinds = [name for pattern, name in FILES if _matches(path, pattern)]
-    if kinds != ["table"]:
-        return bool(kinds)
+    formats = formats_of(path)
+    if formats != ["table"]:
+        return bool(formats)
     try:
         names = column_names(path)
     except UserError:  # no table of these

@@ -164,10 +164,10 @@ def p_value_of_gain(own: Tensor, other: Tensor) -> float:
 def refusal_level(
     chance: float, num_samples: int, min_gain: float = 0.1, *, errors: float = 3
 ) -> float:
-    """Return the score below which a network is refused whose decisions are not known.
+    """Return the score below which a network may be one that guesses; its decisions are not known.
 
     It is chance plus some standard errors, and at least `min_gain` of the way from chance to 1; a
-    perfect score is never below it.
+    perfect score is never below it. A network is refused below one error, and doubted below three.
 
     >>> round(refusal_level(0.1, 100), 3)
     0.19

@@ -167,8 +167,7 @@ class Interactions:
         drawn = (torch.rand(len(users), generator=generator, dtype=torch.float64) * free).long()
         drawn = torch.minimum(drawn, free - 1)
         within = torch.arange(len(self)) - self.offsets[self.users]
-        keys = self.users * self.num_items + self.items - within
-        smaller = torch.searchsorted(keys, users * self.num_items + drawn, right=True)
+        smaller = torch.searchsorted(self.keys - within, users * self.num_items + drawn, right=True)
         return drawn + smaller - self.offsets[users]
 
     def of_users(self, users: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from tutelage.data import Beir, InteractionFiles
 from tutelage.data._text import is_file
-from tutelage.data.sets._interaction_lookup import FILES, has_users_and_items
+from tutelage.data.sets._interaction_lookup import formats_of, has_users_and_items
 from tutelage.errors import NotInstalledError, UserError
 from tutelage.recipes.starter.found import Found
 from tutelage.recipes.starter.images import tables_in
-
-UNAMBIGUOUS = [pattern for pattern, known in FILES if known != "table"]
 
 
 def is_beir(root: Path) -> bool:
@@ -40,18 +38,14 @@ def read_beir(root: Path) -> Found:
 
 def is_interactions(root: Path) -> bool:
     """Return whether there is a file of users and items."""
-    if root.is_file():
-        found = any(root.match(pattern) for pattern in UNAMBIGUOUS)
-    else:
-        found = any(any(root.glob(pattern)) for pattern in UNAMBIGUOUS)
-    return found or bool(_user_item_tables(root))
+    return _has_known_name(root) or bool(_user_item_tables(root))
 
 
 def read_interactions(root: Path) -> Found:
     """Read users and items."""
     tables = _user_item_tables(root)
     place = root
-    if root.is_dir() and not any(any(root.glob(pattern)) for pattern in UNAMBIGUOUS):
+    if root.is_dir() and not _has_known_name(root):
         if len(tables) != 1:
             raise UserError(
                 f"{root} holds {len(tables)} tables of users and items; give one of them"
@@ -77,6 +71,12 @@ def read_interactions(root: Path) -> Found:
         num_items=split.train.num_items,
         facts=[f"users: {split.train.num_users}; items: {split.train.num_items}"],
     )
+
+
+def _has_known_name(root: Path) -> bool:
+    """Return whether a file, or one of a folder's, has a name that only interactions have."""
+    files = root.iterdir() if root.is_dir() else [root]
+    return any(formats_of(path) not in ([], ["table"]) for path in files)
 
 
 def _user_item_tables(root: Path) -> list[Path]:
