@@ -34,12 +34,11 @@ from tutelage.core.batch import Batch
 from tutelage.core.method import Method
 from tutelage.core.modes import eval_mode
 from tutelage.core.output import Output, Step
+from tutelage.core.precision import HALF
 from tutelage.core.taps import FeatureTaps
 from tutelage.core.task import Task
 from tutelage.core.teacher import NoTeacher, Teacher
 from tutelage.errors import UserError
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 class Distiller(nn.Module):
@@ -85,6 +84,8 @@ class Distiller(nn.Module):
         check_teacher("the teacher", teacher, Teacher)
         check_kind("the task", task, Task, "Classification(num_classes=10)")
         refuse_shared(student, teacher.models())
+        for network in (student, *teacher.models().values()):
+            task.prepare_network(network)
         self.student = student
         self.method = method
         self.task = task
@@ -280,6 +281,7 @@ class Distiller(nn.Module):
                         "method.build_student(student, teacher) returns"
                     )
         refuse_shared(student, self.teacher.models())
+        self.task.prepare_network(student)
         return self._taps_on(student)
 
     def _match(self, parameter: nn.Parameter) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tutelage.core._float32 import are_of_products, shortcuts, without
 
+HALF = (torch.float16, torch.bfloat16)
 _LEFT_AUTOCAST = ContextVar("left_autocast", default=False)
 
 

@@ -115,6 +115,13 @@ class Task(ABC):
         """
         return None
 
+    def prepare_network(self, network: nn.Module) -> None:
+        """Add to a student or a teacher what it needs to train in this task; default: nothing.
+
+        Called by the `Distiller`, before layers are tapped; adding it twice must change nothing.
+        """
+        return None
+
     def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
         """Return the teacher for training, e.g. one that runs only its backbone; default: as is."""
         return teacher

@@ -15,6 +15,7 @@ from tutelage.errors import UserError
 from tutelage.tasks._overlays import box_overlays
 from tutelage.tasks.detection._crowds import single_objects
 from tutelage.tasks.detection.metrics import DetectionMetrics
+from tutelage.tasks.detection.precision import keep_boxes_in_float32
 from tutelage.tasks.detection.teacher import BackboneTeacher, check_transforms
 
 FIELDS = ("boxes", "labels", "scores")
@@ -102,6 +103,10 @@ class Detection(Task):
                 f"labels run from {lowest} to {highest}, but the task has {self.num_classes} "
                 f"classes with the background (1 to {self.num_classes - 1}); check task.num_classes"
             )
+
+    def prepare_network(self, network: nn.Module) -> None:
+        """Keep anchors and boxes in float32 while the layers run in half precision."""
+        keep_boxes_in_float32(network, self.backbone)
 
     def connect_teacher(self, teacher: Teacher, student: nn.Module) -> Teacher:
         """Return the teacher's backbone, fed with the student's transformed images.
