@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_results import MIN_SEEDS, result, summary, title
+from benchmarks.study_results import MIN_SEEDS, repeated, result, summary, title
 from benchmarks.tables import FACTOR
 from tutelage.analysis.study import BASELINE
 from tutelage.analysis.study_table import Row
@@ -52,9 +52,7 @@ def evidence() -> dict[str, Any]:
             if rows and min(len(row["seeds"]) for row in rows.values()) >= MIN_SEEDS:
                 studies.append(_study(f"methods_{name}", rows, {**facts, "capped": is_capped}))
     for name, facts in FOLDERS.items():
-        rows = result(name)["summary"].items()
-        repeated = {variant: row for variant, row in rows if len(row["seeds"]) >= MIN_SEEDS}
-        studies.append(_study(name, repeated, {**facts, "capped": True}))
+        studies.append(_study(name, repeated(result(name)["summary"]), {**facts, "capped": True}))
     return {"studies": studies, "balance": _balance()}
 
 

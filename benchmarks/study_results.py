@@ -22,8 +22,14 @@ SETTINGS = {
     "vit-teacher-4000": "ViT → CNN, 4000",
     "mixer-student-1000": "CNN → Mixer, 1000",
 }
-# Variants whose name is not that of one or several methods.
+# Studies of one folder of recipes, within the cap.
+CIFAR10 = {
+    "cifar10-resnet8": "CIFAR-10, WRN-16-2 → ResNet-8, 5000",
+    "cifar10-vit": "CIFAR-10, WRN-16-2 → ViT, 5000",
+    "cifar10-small_cnn": "CIFAR-10, CNN → CNN, 5000",
+}
 MIN_SEEDS = 3  # of a study whose intervals are shown
+# Variants whose name is not that of one or several methods.
 TITLES = {"residual": "ResidualKD", "dkd_8": "DKD, β = 8", "rtk": "RTK-style"}
 
 
@@ -78,6 +84,18 @@ def capped_settings() -> dict[str, dict[str, Row]]:
         for setting, rows in summaries.items()
         if rows and min(len(row["seeds"]) for row in rows.values()) >= MIN_SEEDS
     }
+
+
+def repeated(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Return the rows with as many seeds as an interval needs."""
+    return {name: row for name, row in rows.items() if len(row["seeds"]) >= MIN_SEEDS}
+
+
+def capped_studies() -> dict[str, dict[str, Row]]:
+    """Return the summaries of all studies of classification within the cap, by what was trained."""
+    fashion = {f"Fashion-MNIST, {SETTINGS[name]}": rows for name, rows in capped_settings().items()}
+    cifar10 = {name: repeated(result(study)["summary"]) for study, name in CIFAR10.items()}
+    return fashion | {name: rows for name, rows in cifar10.items() if rows}
 
 
 def variants() -> list[str]:
