@@ -64,7 +64,7 @@ def test_it_begins_with_what_gained_most_in_the_nearest_study() -> None:
     assert texts(FASHION)[0].startswith(f"Begin with {first}: ")
     assert f"{first} {gain_text(study, first)}" in texts(FASHION)[0]
     assert nearest_study(replace(FASHION, cap=None), studies).result == "methods_fashion-1000"
-    more = nearest_study(replace(FASHION, labels=5000, student="ViT"), studies)
+    more = nearest_study(replace(FASHION, labels=3000, student="ViT"), studies)
     assert (more.student, more.labels) == ("ViT", 4000)
 
 

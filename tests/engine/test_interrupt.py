@@ -21,6 +21,8 @@ from tutelage.engine.checkpoint import checkpoints
 from tutelage.engine.interrupt import Interrupt
 from tutelage.engine.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("signals_arrive")
+
 ROOT = Path(__file__).parents[2]
 SIGNALS = [signal.Signals[name] for name in interrupt.SIGNALS]
 

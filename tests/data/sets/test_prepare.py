@@ -91,6 +91,7 @@ def test_other_settings_and_folders_of_something_else_are_refused(tmp_path: Path
         prepare("data", size=8)
 
 
+@pytest.mark.usefixtures("signals_arrive")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_nothing_half_whole(number: int, tmp_path: Path) -> None:
     folder = tmp_path / "data"
