@@ -119,6 +119,8 @@ def test_other_tasks_have_the_sentence_of_the_list_of_methods(task: str) -> None
 def test_weights_and_beta_have_their_own_sentences() -> None:
     many = replace(FASHION, labels=4000, method="SRD", settings={})
     assert any(re.search(r"Weigh the labels \d+ times as heavily for SRD", t) for t in texts(many))
+    (kept,) = (t for t in texts(replace(many, method="KD")) if "as heavily for KD" in t)
+    assert kept.startswith("Begin with the recipe's weights. Weighing the labels 10 times")
     few = replace(many, labels=500)
     assert any("which weights SRD wants with so few labels" in text for text in texts(few))
     dkd = replace(FASHION, method="DKD", settings={"beta": 8.0})

@@ -63,10 +63,16 @@ def weights_advice(
         study for study in studies if study.labels == balance["labels"] and not study.capped
     )
     if changed is not None and facts.labels / facts.classes >= MANY_LABELS:
-        text = (
-            f"Weigh the labels {changed['factor']} times as heavily for {method} (task_weight): "
+        took = (
             f"with {balance['labels']} labels and no cap that took its gain from "
-            f"{gain_text(recipe, method)} to {interval_text(changed['gain'])}."
+            f"{gain_text(recipe, method)} to {interval_text(changed['gain'])}"
+        )
+        heavier = f"the labels {changed['factor']} times as heavily for {method}"
+        text = (
+            f"Weigh {heavier} (task_weight): {took}."
+            if changed["gain"][0] > recipe.gains[method][0]
+            else f"Begin with the recipe's weights. Weighing {heavier} was best on validation data "
+            f"of other seeds, but {took} on test data."
         )
         return [Sentence(text, (recipe.result, balance["result"]))]
     if method == "DKD" and facts.settings.get("beta", 0.0) > 2:
