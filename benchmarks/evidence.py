@@ -50,7 +50,7 @@ def evidence() -> dict[str, Any]:
         for name in (setting, f"{setting}-capped"):
             rows = summary(name)
             is_capped = name != setting
-            if rows and min(len(row["seeds"]) for row in rows.values()) >= MIN_SEEDS:
+            if rows and repeated(rows) == rows:
                 studies.append(_study(f"methods_{name}", rows, {**facts, "capped": is_capped}))
     for name, facts in FOLDERS.items():
         studies.append(_study(name, repeated(result(name)["summary"]), {**facts, "capped": True}))

@@ -84,7 +84,7 @@ def capped_settings() -> dict[str, dict[str, Row]]:
     summaries = {}
     for setting in SETTINGS:
         rows = summary(f"{setting}-capped")
-        if rows and len(repeated(rows)) == len(rows):
+        if rows and repeated(rows) == rows:
             calibrated = result(f"{setting}-calibrated")["summary"]
             both = {name: row for name, row in calibrated.items() if name == "rcka_kd"}
             summaries[setting] = rows | both
@@ -98,9 +98,17 @@ def repeated(rows: Mapping[str, Row]) -> dict[str, Row]:
 
 def capped_studies() -> dict[str, dict[str, Row]]:
     """Return the summaries of all studies of classification within the cap, by what was trained."""
-    fashion = {f"Fashion-MNIST, {SETTINGS[name]}": rows for name, rows in capped_settings().items()}
     cifar10 = {name: repeated(result(study)["summary"]) for study, name in CIFAR10.items()}
-    return fashion | {name: rows for name, rows in cifar10.items() if rows}
+    return _titled(capped_settings()) | {name: rows for name, rows in cifar10.items() if rows}
+
+
+def uncapped_studies() -> dict[str, dict[str, Row]]:
+    """Return the summaries with the recipes' weights as they are, under the same names."""
+    return _titled(settings())
+
+
+def _titled(summaries: Mapping[str, dict[str, Row]]) -> dict[str, dict[str, Row]]:
+    return {f"Fashion-MNIST, {SETTINGS[name]}": rows for name, rows in summaries.items()}
 
 
 def variants() -> list[str]:

@@ -32,6 +32,7 @@ from benchmarks.study_results import (
     summary,
     teacher_row,
     title,
+    uncapped_studies,
     variants,
 )
 from benchmarks.timing import RESULTS
@@ -214,13 +215,12 @@ def variant_tables(variant: str) -> str:
     Figures are those within the cap, which is the default; a column has those without it.
     """
     beside = [] if variant == "kd" else ["kd"]
-    as_they_are = {f"Fashion-MNIST, {SETTINGS[name]}": rows for name, rows in settings().items()}
     lines = []
     for setting, rows in capped_studies().items():
         if variant in rows:
             row = rows[variant]
             shown = [row, *(rows[name] for name in beside)]
-            uncapped = as_they_are.get(setting, {}).get(variant)
+            uncapped = uncapped_studies().get(setting, {}).get(variant)
             cells = [accuracy(rows[BASELINE]), accuracy(row), *map(difference, shown), ece(row)]
             lines.append([setting, *cells, difference(uncapped) if uncapped else MISSING])
     name = title(variant)

@@ -8,6 +8,7 @@ for the box head. Only these outputs are promoted here; the layers run in half p
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -42,8 +43,9 @@ def _in_float32(value: Any) -> Any:
     if isinstance(value, Tensor):
         is_autocast = torch.is_autocast_enabled(value.device.type)
         return value.float() if is_autocast and value.dtype in HALF else value
-    if isinstance(value, dict):
+    # Containers of other kinds, which are not torchvision's, may want other arguments.
+    if type(value) in (dict, OrderedDict):
         return type(value)((name, _in_float32(entry)) for name, entry in value.items())
-    if isinstance(value, list | tuple):
+    if type(value) in (list, tuple):
         return type(value)(_in_float32(entry) for entry in value)
     return value
