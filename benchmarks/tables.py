@@ -210,22 +210,20 @@ def cost_table(name: str | None = None) -> str:
 
 
 def variant_tables(variant: str) -> str:
-    """Return what a method's page shows: its figures in every setting beside KD's, its cost.
-
-    Figures are those within the cap, which is the default; a column has those without it.
-    """
-    beside = [] if variant == "kd" else ["kd"]
+    """Return what a method's page shows: figures within the cap, KD's, those without it, cost."""
+    shown = list(dict.fromkeys([variant, "kd"]))
+    uncapped = uncapped_studies()
     lines = []
     for setting, rows in capped_studies().items():
         if variant in rows:
             row = rows[variant]
-            shown = [row, *(rows[name] for name in beside)]
-            uncapped = uncapped_studies().get(setting, {}).get(variant)
-            cells = [accuracy(rows[BASELINE]), accuracy(row), *map(difference, shown), ece(row)]
-            lines.append([setting, *cells, difference(uncapped) if uncapped else MISSING])
+            free = uncapped.get(setting, {}).get(variant)
+            gains = [difference(rows[name]) for name in shown]
+            cells = [accuracy(rows[BASELINE]), accuracy(row), *gains, ece(row)]
+            lines.append([setting, *cells, difference(free) if free else MISSING])
     name = title(variant)
-    gains = [f"{title(other)} − {BASELINE} [95 %]" for other in (variant, *beside)]
-    header = ["within the cap", BASELINE, name, *gains, "ECE", f"{name} without the cap"]
+    gains_headers = [f"{title(other)} − {BASELINE} [95 %]" for other in shown]
+    header = ["within the cap", BASELINE, name, *gains_headers, "ECE", f"{name} without the cap"]
     parts = [markdown_table(header, lines), cost_table(name.split(" + ")[0])]
     return "\n".join(part for part in parts if part)
 
