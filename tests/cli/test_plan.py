@@ -59,3 +59,6 @@ def test_a_term_that_pulls_hard_is_warned_of_where_no_cap_holds_it(run: Run) -> 
     free = run("plan", recipe, "--train.gradient_cap", "null")
     assert "warning: the term 'kd' pulls" in free.out
     assert "gradient_cap 1" not in free.out
+    alone = run("plan", recipe, "--method.task_weight", "0")
+    assert "the labels have no weight, so train.gradient_cap has nothing to measure by" in alone.out
+    assert "gradient_cap 1" not in alone.out

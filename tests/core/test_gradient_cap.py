@@ -203,11 +203,29 @@ def test_frozen_parameters_and_those_out_of_reach_do_not_count(student: nn.Linea
     assert cap.ratio.item() == pytest.approx((method / labels).item(), rel=1e-5)
 
 
+def test_layers_may_be_frozen_and_freed_during_a_run(student: nn.Linear) -> None:
+    cap = GradientCap(around(student), every=1)
+    cap(terms_of(student, 50.0))
+    student.bias.requires_grad_(False)
+    assert cap(terms_of(student, 50.0)).isfinite()
+    student.requires_grad_(False)
+    inputs = torch.ones(4, 6, requires_grad=True)
+    before = cap.weight.clone()
+    loss = student(inputs).square().mean()
+    cap({"task": loss, "a": 50 * loss})
+    assert torch.equal(cap.weight, before)
+    student.requires_grad_(True)
+    fresh = GradientCap(around(student))
+    assert torch.isfinite(fresh(terms_of(student, 50.0)))
+
+
 def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:
     with pytest.raises(UserError, match="the limit of a gradient cap is a positive number, got 0"):
         GradientCap(around(student), 0)
     with pytest.raises(UserError, match="every is a whole number of steps, at least 1, got 0"):
         GradientCap(around(student), every=0)
+    with pytest.raises(UserError, match="every is a whole number of steps, at least 1, got True"):
+        GradientCap(around(student), every=True)
     with pytest.raises(UserError, match="a student with parameters that are trained"):
         GradientCap(around(student.requires_grad_(False)))
     with pytest.raises(UserError, match="what is capped must be a Distiller"):

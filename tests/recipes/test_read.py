@@ -304,6 +304,14 @@ BUILDS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("method (tutelage.methods.KD)", "must be positive, got 0.0"),
     ),
     "no epochs": ({"train": {**TRAIN, "epochs": 0}}, ("train.epochs must be at least 1, got 0",)),
+    "an endless cap": (
+        {"train": {**TRAIN, "gradient_cap": float("inf")}},
+        ("train.gradient_cap is a positive number, got inf", "null takes"),
+    ),
+    "a cap without a number": (
+        {"train": {**TRAIN, "gradient_cap": ""}},
+        ("train.gradient_cap must be a number or null, got ''",),
+    ),
     "no threads": (
         {"train": {**TRAIN, "num_threads": 0}},
         ("train.num_threads must be at least 1, got 0",),

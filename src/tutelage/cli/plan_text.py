@@ -48,6 +48,8 @@ def _terms(scales: Sequence[TermScale], cap: float | None) -> str:
             f"train.gradient_cap {cap:g}: the method's terms together pull at most {_times(cap)} "
             "as the labels, harder only in their direction, and less against them"
         )
+    elif all(scale.term != "task" for scale in scales):
+        lines.append("the labels have no weight, so train.gradient_cap has nothing to measure by")
     for scale in scales:
         warning = scale.warning(is_capped=cap is not None)
         if warning:

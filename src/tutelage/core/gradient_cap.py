@@ -93,16 +93,16 @@ class GradientCap(nn.Module):
         example = "tutelage.Distiller(student, teacher, method, task)"
         check_kind("what is capped", distiller, Distiller, example)
         check_positive_number("the limit of a gradient cap", limit)
-        if not isinstance(every, int) or every < 1:
+        if type(every) is not int or every < 1:
             raise UserError(f"every is a whole number of steps, at least 1, got {every!r}")
         self.limit = limit
         self.every = every
         self._scale = scale
         self._task_weight = distiller.method.task_weight
-        self._trained = [p for p in distiller.student.parameters() if p.requires_grad]
-        if not self._trained:
+        self._student_parameters = list(distiller.student.parameters())
+        if not self._trained():
             raise UserError("a gradient cap needs a student with parameters that are trained")
-        device = self._trained[0].device
+        device = self._student_parameters[0].device
         # Sums of squares leave float32's range where gradients do not; MPS has no float64.
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         for name in ("weight", "ratio", "cosine"):
@@ -138,7 +138,10 @@ class GradientCap(nn.Module):
 
     def _look(self, task: Tensor, method: Tensor) -> None:
         """Measure both gradients, and set the weight from their averages."""
-        gradients = [self._gradient(task), self._gradient(method)]
+        trained = self._trained()
+        if not trained:
+            return
+        gradients = [self._gradient(loss, trained) for loss in (task, method)]
         norms = torch.stack([self._dot(gradient, gradient).sqrt() for gradient in gradients])
         cosine = self._dot(*gradients) / norms.prod()
         # A method that is silent for now, or overflows in half precision, keeps its weight.
@@ -174,17 +177,21 @@ class GradientCap(nn.Module):
         ]
         return torch.stack(products).sum()
 
-    def _gradient(self, loss: Tensor) -> Sequence[Tensor]:
+    def _trained(self) -> list[nn.Parameter]:
+        """Return the parameters that are trained now: layers may be frozen during a run."""
+        return [parameter for parameter in self._student_parameters if parameter.requires_grad]
+
+    def _gradient(self, loss: Tensor, trained: list[nn.Parameter]) -> Sequence[Tensor]:
         """Return the gradient on every trained parameter, of all ranks together."""
         if not loss.requires_grad:
-            return mean_of_ranks([torch.zeros_like(parameter) for parameter in self._trained])
+            return mean_of_ranks([torch.zeros_like(parameter) for parameter in trained])
         one = loss.new_ones(())
         scale = one if self._scale is None else self._scale(one)
         try:
             # The graph is kept: the backward pass of the step is still to come.
             gradients = torch.autograd.grad(
                 scale * loss,
-                self._trained,
+                trained,
                 retain_graph=True,
                 allow_unused=True,
                 materialize_grads=True,

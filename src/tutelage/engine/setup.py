@@ -273,7 +273,9 @@ def make_accelerator(train: TrainConfig, out: Path | None = None) -> Accelerator
 def _gradient_cap(
     distiller: Distiller, train: TrainConfig, accelerator: Accelerator
 ) -> GradientCap | None:
-    if train.gradient_cap is None or not distiller.method.uses_teacher:
+    method = distiller.method
+    # Without a method, or with labels of no weight, there is nothing to hold, or to measure it by.
+    if train.gradient_cap is None or not method.uses_teacher or not method.task_weight:
         return None
     scaler = accelerator.scaler
     scale = None if scaler is None else scaler.scale

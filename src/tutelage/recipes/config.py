@@ -130,7 +130,7 @@ class TrainConfig:
         warmup_epochs: linear warm-up from 0.
         gradient_cap: how many times as long as the gradient of the labels that of the method may
             be, see `GradientCap`; its weights are lowered where it would be longer. None takes them
-            as they are.
+            as they are, and so does a method whose `task_weight` is 0.
         max_grad_norm: clip the gradient norm to this; None does not clip.
         ema_decay: decay of an exponential moving average of the student, which is then what is
             evaluated and saved; None keeps no average.
@@ -209,9 +209,9 @@ class TrainConfig:
             raise UserError(
                 f"train.gamma is the positive factor of the rate at a milestone, got {self.gamma}"
             )
-        if self.gradient_cap is not None and not self.gradient_cap > 0:
+        if self.gradient_cap is not None and not 0 < self.gradient_cap < math.inf:
             raise UserError(
-                f"train.gradient_cap must be positive, got {self.gradient_cap}; "
+                f"train.gradient_cap is a positive number, got {self.gradient_cap}; "
                 "null takes the method's weights as they are"
             )
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:

@@ -203,7 +203,7 @@ def _no_value(match: Match[str], place: Place) -> str:
 
 def _wrong_union(match: Match[str], place: Place) -> str:
     parts = [_kind(part) for part in re.split(r", (?![^\[]*\])", match[1])]
-    return f"{place} must be {' or '.join(dict.fromkeys(parts))}, got {_quoted(match[2])}"
+    return f"{place} must be {' or '.join(dict.fromkeys(parts))}, got {_quoted(match[2] or '')}"
 
 
 def _wrong_type(match: Match[str], place: Place) -> str:
@@ -257,7 +257,7 @@ def _kind(text: str) -> str:
 
 def _quoted(value: str) -> str:
     value = shorten(value)
-    return value if value[:1] in "[{" else f"'{value}'"
+    return value if value.startswith(("[", "{")) else f"'{value}'"
 
 
 # Pattern of a message -> what writes the sentence; the first that matches does.
@@ -281,7 +281,7 @@ FORMS: list[tuple[str, Callable[[Match[str], Place], str]]] = [
     ),
     (
         r"^Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] "
-        r"Errors: .*? Given value: (.*?)(?: - Expected a <class| Given value type|$)",
+        r"Errors: .*? Given value:(?: (.*?))?(?: - Expected a <class| Given value type|$)",
         _wrong_union,
     ),
     (r"^Expected a dot import path string: (.*)", _no_class_path),
