@@ -13,6 +13,7 @@ from tutelage.data.dense import DenseSet
 from tutelage.data.image_input import ImageInput
 from tutelage.data.masks import MaskSet, mask_labels
 from tutelage.data.samples import Key
+from tutelage.errors import UserError
 
 
 class MaskArray(DenseSet):
@@ -86,12 +87,22 @@ def resized_masks(masks: MaskSet, size: tuple[int, int]) -> MaskArray:
     Args:
         masks: without augmentation.
         size: height and width in pixels; a sample takes four bytes a pixel.
+
+    Raises:
+        UserError: If there is not so much memory.
     """
     from torchvision.transforms.v2 import functional
     from torchvision.transforms.v2.functional import InterpolationMode
 
-    images = torch.empty(len(masks), 3, *size, dtype=torch.uint8)
-    classes = torch.empty(len(masks), *size, dtype=torch.uint8)
+    try:
+        images = torch.empty(len(masks), 3, *size, dtype=torch.uint8)
+        classes = torch.empty(len(masks), *size, dtype=torch.uint8)
+    except RuntimeError as error:
+        gigabytes = 4 * len(masks) * size[0] * size[1] / 1e9
+        raise UserError(
+            f"{len(masks)} images of {size[0]}×{size[1]} pixels take {gigabytes:.0f} GB of memory, "
+            "which cannot be had; make data.size smaller"
+        ) from error
     for position in range(len(masks)):
         target = masks.target(position).as_subclass(Tensor)
         nearest = InterpolationMode.NEAREST_EXACT

@@ -60,7 +60,8 @@ class MaskFormat:
             in_table = (numbers >= 0) & (numbers < len(self.table))
             classes = self.table[numbers.where(in_table, 0)].int().where(in_table, -1)
             wrong = classes < 0
-            known = "that number has no meaning in this data set"
+            numbers_known = ", ".join(map(str, (self.table >= 0).nonzero().flatten().tolist()))
+            known = f"the numbers of this data set are {numbers_known}"
         if wrong.any():
             y, x = wrong.nonzero()[0].tolist()
             advice = "; give the class of each number as data.values" if self.accepts_values else ""

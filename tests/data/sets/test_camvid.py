@@ -63,14 +63,20 @@ def test_another_size_is_decoded_once(root: Path, augment: bool) -> None:
 
 
 def test_what_is_wrong_is_said(root: Path) -> None:
-    for size in ((0, 9), 360, (1.5, 9)):
-        with pytest.raises(UserError, match="height and width in pixels, at least 1"):
+    for size in ((0, 9), 360, (1.5, 9), (True, 9), (1, 1)):
+        with pytest.raises(UserError, match=r"height and width in pixels, at least 8, such as"):
             CamVid(str(root), size=size)
     with pytest.raises(UserError, match="train holds no images"):
         CamVid(str(root / "train")).splits()
     write(root, "val", "more", range(1, 13))
-    with pytest.raises(UserError, match="has the class 12 at x=11, y=0"):
+    with pytest.raises(UserError, match=r"has the class 12 at x=11, y=0, but .* are 0, 1, .*, 11"):
         CamVid(str(root)).splits()["validation"].batch([(0, 0)])
+    (root / "val" / "more.png").unlink()
+    with pytest.warns(UserWarning, match="1 masks without an image of their name"):
+        CamVid(str(root)).splits()
+    (root / "valannot" / "more.png").unlink()
+    with pytest.raises(UserError, match="take 16000 GB of memory, which cannot be had"):
+        CamVid(str(root), size=(10**6, 10**6)).splits()
     (root / "valannot" / "val1.png").unlink()
     with pytest.raises(UserError, match="has no mask"):
         CamVid(str(root)).splits()

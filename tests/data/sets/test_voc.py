@@ -73,6 +73,7 @@ def edited(voc: Path, old: str, new: str, name: str = "train_1", encoding: str =
     ("old", "new", "says"),
     [
         ("<name>dog</name>", "<name> </name>", "object 1 has no name"),
+        ("<name>dog</name>", "<name>background</name>", "an object of the name 'background'"),
         ("<name>dog</name>", "<name>Dog</name>", "'Dog' .* and 'dog' .* differ only in case"),
         ("<xmin>1</xmin>", "<xmin>nan</xmin>", "no number 'bndbox/xmin'"),
         ("<difficult>0", "<difficult>hard", "the 'difficult' 'hard'; write 0 or 1"),
@@ -210,6 +211,23 @@ def test_names_in_lists_lead_nowhere_else_and_into_one_part(tmp_path: Path) -> N
     (lists / "train.txt").write_text("train_1\nval_1\n")
     with pytest.warns(UserWarning, match="train and val of .*: 1 images are in both"):
         prepare_voc(tmp_path / "out", voc)
+
+
+def test_lists_of_nothing_and_images_in_two_formats_are_refused(tmp_path: Path) -> None:
+    voc = write_voc(tmp_path / "voc")
+    photo = voc / "JPEGImages/train_1.jpg"
+    photo.with_suffix(".png").write_bytes(photo.read_bytes())
+    with pytest.raises(UserError, match=r"may be train_1\.jpg or train_1\.png; take one"):
+        prepare_voc(tmp_path / "out", voc)
+    photo.with_suffix(".png").unlink()
+    (voc / "ImageSets/Main/val.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"val\.txt names no image"):
+        prepare_voc(tmp_path / "out", voc)
+    xml = voc / "Annotations/train_1.xml"
+    xml.write_text(re.sub("<object>.*</object>", "", xml.read_text(), flags=re.DOTALL))
+    with pytest.raises(UserError, match=r"no image that .* lists has an object"):
+        prepare_voc(tmp_path / "out", voc, ["train"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:

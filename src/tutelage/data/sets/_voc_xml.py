@@ -21,6 +21,7 @@ FLAGS = {"0": False, "1": True, "": False, "false": False, "true": True, "unspec
 SWAPPED = "boxes with swapped corners, which are put in order"
 FROM_ZERO = "boxes that begin at pixel 0, although VOC counts from 1, cut at the edge"
 SIZE = "sizes of images that are missing, 0 or swapped, taken from the image file"
+BACKGROUND = "background"  # label 0, of which there are no boxes
 MAX_SIDE = 10**6  # in pixels
 
 
@@ -98,14 +99,20 @@ def read_voc(
 
 
 def check_class_names(files: Mapping[str, Path]) -> None:
-    """Check that no two names of classes are one name in two spellings.
+    """Check that every name of a class can be one.
 
     Args:
         files: name -> an XML file that has it.
 
     Raises:
-        UserError: If two differ only in case. Single letters may, as in the alphabet.
+        UserError: If two differ only in case (single letters may, as in the alphabet), or one is
+            that of what is outside of all boxes.
     """
+    if BACKGROUND in files:
+        raise UserError(
+            f"{files[BACKGROUND]} has an object of the name {BACKGROUND!r}, which is what lies "
+            "outside of all boxes; give it another name"
+        )
     by_spelling: dict[str, str] = {}
     for name in sorted(files):
         other = by_spelling.setdefault(name.casefold(), name)
@@ -198,5 +205,8 @@ def _number(
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(f"{path}: {what} has no number {name!r} (it has {text!r})")
+        raise UserError(
+            f"{path}: {what} has no number {name!r} (it has {text!r}); write it, or take the "
+            "entry out"
+        )
     return number

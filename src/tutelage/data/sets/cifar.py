@@ -81,6 +81,9 @@ class _Cifar(ImageData):
             batch = read_batch(folder / name)
             data = batch.get(b"data")
             own_labels = _whole_numbers(batch.get(self.label_key))
+            if not own_labels:
+                key = self.label_key.decode()
+                raise UserError(f"the {key!r} of {folder / name} are no list of numbers; {FIX}")
             if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
                 raise UserError(f"{folder / name} has no images; {FIX}")
             if data.shape != (len(own_labels), 3 * 32 * 32):

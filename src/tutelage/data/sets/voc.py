@@ -188,13 +188,20 @@ def read_mask_part(
 
 
 def image_file(root: Path, name: str, list_file: Path) -> Path | None:
-    """Return the image of a sample, with any usual ending; None if there is none."""
+    """Return the image of a sample, with any usual ending; None if there is none.
+
+    Raises:
+        UserError: If there are several, since only one can be what was labeled.
+    """
     path = path_inside(root / IMAGES, name, str(list_file))
-    for ending in ENDINGS:
-        file = existing(path.with_name(path.name + ending))
-        if is_file(file):
-            return file
-    return None
+    files = [existing(path.with_name(path.name + ending)) for ending in ENDINGS]
+    found = [file for file in files if is_file(file)]
+    if len(found) > 1:
+        raise UserError(
+            f"{list_file} names {name}, which may be {found[0].name} or {found[1].name}; "
+            "take one of them away"
+        )
+    return found[0] if found else None
 
 
 def without_repeats(names: Sequence[str], list_file: Path) -> list[str]:

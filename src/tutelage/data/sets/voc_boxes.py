@@ -14,10 +14,11 @@ from tutelage.data._overlap import warn_shared
 from tutelage.data._text import existing, is_file, read_lines, warn_counts
 from tutelage.data.sets._coco_file import CocoImage, write_instances
 from tutelage.data.sets._prepare import build_folder
-from tutelage.data.sets._voc_xml import check_class_names, read_voc
+from tutelage.data.sets._voc_xml import BACKGROUND, check_class_names, read_voc
 from tutelage.data.sets.voc import IMAGES, image_file, without_repeats
 from tutelage.errors import UserError
 
+LISTS = "ImageSets/Main"
 PARTS = ["train", "val", "test"]
 
 
@@ -38,17 +39,16 @@ def prepare_voc(root: str | Path, source: str | Path, parts: Sequence[str] | Non
         The new folder. What it holds, class by class, goes to standard error.
 
     Raises:
-        UserError: If a list, an annotation or an image is missing or wrong, or the new folder is
-            there and holds something else.
+        UserError: If a list, an annotation or an image is missing or wrong, a list is empty, no
+            image has an object, or the new folder is there and holds something else.
     """
     voc = Path(source).expanduser()
     if parts is None:
-        lists_folder = voc / "ImageSets" / "Main"
-        parts = [part for part in PARTS if is_file(lists_folder / f"{part}.txt")] or PARTS[:1]
+        parts = [part for part in PARTS if is_file(voc / LISTS / f"{part}.txt")] or PARTS[:1]
 
     def write(folder: Path) -> None:
-        lists = {part: _sample_names(voc / "ImageSets" / "Main" / f"{part}.txt") for part in parts}
-        classes = ["background", *_class_names(voc, lists)]
+        lists = {part: _sample_names(voc / LISTS / f"{part}.txt") for part in parts}
+        classes = [BACKGROUND, *_class_names(voc, lists)]
         counts: Counter[str] = Counter()
         photos: dict[str, list[Path]] = {}
         for part, names in lists.items():
@@ -90,12 +90,14 @@ def _class_names(voc: Path, lists: dict[str, list[str]]) -> list[str]:
             photo = _photo(voc, name, part)
             _, objects = read_voc(path, image=photo, counts=Counter())
             files.update(dict.fromkeys(objects, path))
+    if not files:
+        raise UserError(f"no image that {voc / LISTS} lists has an object; add 'object' entries")
     check_class_names(files)
     return sorted(files)
 
 
 def _photo(voc: Path, name: str, part: str) -> Path:
-    photo = image_file(voc, name, voc / "ImageSets" / "Main" / f"{part}.txt")
+    photo = image_file(voc, name, voc / LISTS / f"{part}.txt")
     if photo is None:
         raise UserError(
             f"{voc / IMAGES / name}.jpg is missing, although {part}.txt lists it; get the whole "
@@ -111,4 +113,6 @@ def _sample_names(path: Path) -> list[str]:
             f"{path} is missing; give a folder such as VOCdevkit/VOC2012, and parts that it has"
         )
     lines = read_lines(path, "write one name a line")
+    if not lines:
+        raise UserError(f"{path} names no image; write one name a line, or leave the part out")
     return without_repeats([line.split()[0] for line in lines], path)
