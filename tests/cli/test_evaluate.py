@@ -34,6 +34,16 @@ def test_it_gives_the_figures_of_the_run_to_the_last_digit(finished: Path, run: 
     assert tree() == before
 
 
+def test_a_fitted_temperature_is_named_with_what_it_changes(run: Run) -> None:
+    train = {**TRAIN, "epochs": 2, "calibrate": "temperature"}
+    answer = run("train", write_recipe("mine.yaml", train=train), "--out", "run")
+    calibration = json.loads(Path("run/metrics.json").read_text())["calibration"]
+    said = f"at temperature {calibration['temperature']:.3g}, which exports and predictions have: "
+    line = f"{said}nll {calibration['test']['nll']:.4g}  ece {calibration['test']['ece']:.4g}"
+    assert answer.out.splitlines()[-1] == line
+    assert run("evaluate", "run").out.splitlines()[-1] == line
+
+
 def test_without_the_teachers_weights_it_leaves_out_what_needs_them(
     finished: Path, run: Run
 ) -> None:

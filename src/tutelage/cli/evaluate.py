@@ -41,8 +41,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Evaluate and print; on the run's own data the metrics equal those in its metrics.json."""
     import torch
 
-    from tutelage.cli.metrics_line import metrics_line
+    from tutelage.cli.metrics_line import calibration_line, metrics_line
     from tutelage.cli.networks import open_run, read_student_info, without_lost_teachers
+    from tutelage.deploy.student_record import temperature_of
+    from tutelage.engine.calibration import Calibrates
     from tutelage.engine.evaluate import evaluate, evaluation
     from tutelage.engine.finished_run import setup_finished_run
 
@@ -50,13 +52,20 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     _check_overrides(overrides)
     recipe = without_lost_teachers(open_run(folder, overrides)).build()
     info = recipe.data.input_info(recipe.student.model)
-    _check_classes(info.get("classes"), read_student_info(folder, info).classes)
+    facts = read_student_info(folder, info)
+    _check_classes(info.get("classes"), facts.classes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setup, student = setup_finished_run(recipe, folder)
     teacher = setup.teacher if setup.teacher.models() else None
     settings = evaluation(arguments.split, setup.eval_loading(device), teacher)
-    metrics = evaluate(student.to(device), recipe.task, setup.parts, settings)
-    print(json.dumps(metrics) if arguments.json else f"{arguments.split} {metrics_line(metrics)}")
+    task, split = recipe.task, arguments.split
+    metrics = evaluate(student.to(device), task, setup.parts, settings)
+    print(json.dumps(metrics) if arguments.json else f"{split} {metrics_line(metrics)}")
+    temperature = temperature_of(facts)
+    if temperature != 1 and isinstance(task, Calibrates) and not arguments.json:
+        with task.at_temperature(student, temperature):
+            calibrated = evaluate(student, task, setup.parts, settings)
+        print(calibration_line({"temperature": temperature, split: calibrated}, split, metrics))
     return 0
 
 

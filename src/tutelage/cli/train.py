@@ -55,7 +55,7 @@ def register(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Train; print where the run lies and its metrics on test data."""
-    from tutelage.cli.metrics_line import metrics_line
+    from tutelage.cli.metrics_line import calibration_line, metrics_line
     from tutelage.cli.runs import is_main_process, train_run, write_memory
     from tutelage.cli.teachers import resolve_teachers
     from tutelage.cluster.processes import end_with_study
@@ -83,6 +83,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if is_only_run:
             write_memory(out)
         print(f"{out}: test {metrics_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
+        if "calibration" in metrics:
+            print(calibration_line(metrics["calibration"], "test", metrics["test"]))
     return 0
 
 
