@@ -117,15 +117,22 @@ def test_other_tasks_have_the_sentence_of_the_list_of_methods(task: str) -> None
 
 
 def test_weights_and_beta_have_their_own_sentences() -> None:
-    many = replace(FASHION, labels=4000, method="SRD", settings={})
+    many = replace(FASHION, labels=4000, method="SRD", settings={}, cap=None)
     assert any(re.search(r"Weigh the labels \d+ times as heavily for SRD", t) for t in texts(many))
     (kept,) = (t for t in texts(replace(many, method="KD")) if "as heavily for KD" in t)
     assert kept.startswith("Begin with the recipe's weights. Weighing the labels 10 times")
     few = replace(many, labels=500)
-    assert any("which weights SRD wants with so few labels" in text for text in texts(few))
+    assert any("varied the weights of SRD in such a setting" in text for text in texts(few))
     dkd = replace(FASHION, method="DKD", settings={"beta": 8.0})
     assert any(text.startswith("Set beta to 0.5") for text in texts(dkd))
     assert not any("beta" in text for text in texts(replace(dkd, settings={"beta": 0.5})))
+
+
+def test_within_the_cap_a_sure_gain_speaks_for_the_recipes_weights() -> None:
+    for method in ("SRD", "CKD"):
+        sentences = texts(replace(FASHION, method=method, settings={}, labels=5000))
+        assert not any("as heavily" in text for text in sentences)
+    assert any("within the cap they gave" in text for text in texts(FASHION))
 
 
 def test_the_cap_is_asked_for_where_a_term_pulls_hard() -> None:
@@ -134,7 +141,9 @@ def test_the_cap_is_asked_for_where_a_term_pulls_hard() -> None:
         "Set train.gradient_cap: 1 (kd pulls 33 times as hard as the labels" in text
         for text in texts(free)
     )
-    assert any(text.startswith("Keep train.gradient_cap as it is:") for text in texts(FASHION))
+    assert any(text.startswith("Keep train.gradient_cap: 1: it took") for text in texts(FASHION))
+    loose = replace(FASHION, cap=1000.0)
+    assert any(text.startswith("Set train.gradient_cap: 1: it took") for text in texts(loose))
 
 
 def test_the_temperature_and_the_pairs_are_for_methods_that_have_them() -> None:

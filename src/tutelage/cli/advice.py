@@ -37,7 +37,7 @@ def advise(facts: Facts) -> list[Sentence]:
     sentences = [*_methods(facts, nearest), *_distance(facts, nearest, studies)]
     sentences += _own_method(facts, nearest)
     sentences += cap_advice(facts, nearest, studies)
-    sentences += weights_advice(facts, studies, balance)
+    sentences += weights_advice(facts, nearest, studies, balance)
     sentences += teacher_advice(facts, studies)
     sentences += temperature_advice(facts, studies)
     sentences += _pairs(facts)

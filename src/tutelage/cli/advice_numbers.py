@@ -34,17 +34,15 @@ def cap_advice(facts: Facts, nearest: Study, studies: Sequence[Study]) -> list[S
     lost = min(shared, key=lambda name: change[name])
     sure = max(shared, key=lambda name: free.ece[name] - capped.ece[name])
     hard = {name: ratio for name, ratio in facts.pulls.items() if ratio > HARD}
-    begin = (
-        "Keep train.gradient_cap as it is" if facts.cap is not None else "Set train.gradient_cap: 1"
-    )
+    verb = "Keep" if facts.cap == 1 else "Set"
     why = ""
     if hard:
         term, ratio = max(hard.items(), key=lambda item: item[1])
         held = "which it holds down" if facts.cap is not None else "which nothing holds down"
         why = f" ({term} pulls {ratio:.0f} times as hard as the labels, {held})"
     text = (
-        f"{begin}{why}: it took {_change(gained, free, capped)}, and the error of calibration of "
-        f"{sure} from {free.ece[sure]:.3f} to {capped.ece[sure]:.3f}"
+        f"{verb} train.gradient_cap: 1{why}: it took {_change(gained, free, capped)}, and the "
+        f"error of calibration of {sure} from {free.ece[sure]:.3f} to {capped.ece[sure]:.3f}"
     )
     if change[lost] < 0:
         text += f", though {_change(lost, free, capped)}"
@@ -53,53 +51,70 @@ def cap_advice(facts: Facts, nearest: Study, studies: Sequence[Study]) -> list[S
 
 
 def weights_advice(
-    facts: Facts, studies: Sequence[Study], balance: Mapping[str, Any]
+    facts: Facts, nearest: Study, studies: Sequence[Study], balance: Mapping[str, Any]
 ) -> list[Sentence]:
-    """Say which weights to begin with."""
+    """Say which weights to begin with.
+
+    Heavier labels were studied without the cap, which does by itself what they do.
+    """
     assert facts.classes is not None
     method = facts.method
-    changed = balance["gains"].get(method)
-    recipe = next(
-        study for study in studies if study.labels == balance["labels"] and not study.capped
-    )
-    if changed is not None and facts.labels / facts.classes >= MANY_LABELS:
-        took = (
-            f"with {balance['labels']} labels and no cap that took its gain from "
-            f"{gain_text(recipe, method)} to {interval_text(changed['gain'])}"
-        )
-        heavier = f"the labels {changed['factor']} times as heavily for {method}"
-        text = (
-            f"Weigh {heavier} (task_weight): {took}."
-            if changed["gain"][0] > recipe.gains[method][0]
-            else f"Begin with the recipe's weights. Weighing {heavier} was best on validation data "
-            f"of other seeds, but {took} on test data."
-        )
-        return [Sentence(text, (recipe.result, balance["result"]))]
+    if method == "Baseline":
+        return []
     if method == "DKD" and facts.settings.get("beta", 0.0) > 2:
-        study = next(study for study in studies if "DKD, β = 8" in study.gains)
+        return [_lower_beta(studies)]
+    if facts.cap is not None and nearest.capped and method in nearest.certain:
         text = (
-            f"Set beta to 0.5: DKD gained {gain_text(study, 'DKD')} with it and "
-            f"{gain_text(study, 'DKD, β = 8')} with 8, the value for CIFAR-100 "
-            f"({setting_text(study)})."
+            "Begin with the recipe's weights: within the cap they gave "
+            f"{gain_text(nearest, method)} in our nearest study."
         )
-        return [Sentence(text, (study.result,))]
+        return [Sentence(text, (nearest.result,))]
+    changed = balance["gains"].get(method)
+    is_many = facts.labels / facts.classes >= MANY_LABELS
+    if changed is not None and is_many and facts.cap is None:
+        return [_heavier_labels(method, changed, studies, balance)]
     if method in balance["kept"]:
         text = (
             f"Begin with the recipe's weights: for {method} they were the best of three tries "
-            f"with {balance['labels']} labels."
+            f"with {balance['labels']} labels and no cap."
         )
         return [Sentence(text, (balance["tries"],))]
-    if method == "Baseline":
-        return []
     return [
         Sentence(
-            f"No study of ours says which weights {method} wants with so few labels; "
-            "`tutelage tune` looks for them on validation data."
-            if changed is not None
-            else f"No study of ours varied the weights of {method}; `tutelage tune` does, on "
-            "validation data."
+            f"No study of ours varied the weights of {method} in such a setting; `tutelage tune` "
+            "does, on validation data."
         )
     ]
+
+
+def _lower_beta(studies: Sequence[Study]) -> Sentence:
+    study = next(study for study in studies if "DKD, β = 8" in study.gains)
+    text = (
+        f"Set beta to 0.5: DKD gained {gain_text(study, 'DKD')} with it and "
+        f"{gain_text(study, 'DKD, β = 8')} with 8, the value for CIFAR-100 "
+        f"({setting_text(study)})."
+    )
+    return Sentence(text, (study.result,))
+
+
+def _heavier_labels(
+    method: str, changed: Mapping[str, Any], studies: Sequence[Study], balance: Mapping[str, Any]
+) -> Sentence:
+    recipe = next(
+        study for study in studies if study.labels == balance["labels"] and not study.capped
+    )
+    took = (
+        f"with {balance['labels']} labels and no cap that took its gain from "
+        f"{gain_text(recipe, method)} to {interval_text(changed['gain'])}"
+    )
+    heavier = f"the labels {changed['factor']} times as heavily for {method}"
+    text = (
+        f"Weigh {heavier} (task_weight): {took}."
+        if changed["gain"][0] > recipe.gains[method][0]
+        else f"Begin with the recipe's weights. Weighing {heavier} was best on validation data "
+        f"of other seeds, but {took} on test data."
+    )
+    return Sentence(text, (recipe.result, balance["result"]))
 
 
 def teacher_advice(facts: Facts, studies: Sequence[Study]) -> list[Sentence]:
