@@ -39,6 +39,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "digits-100": {**FASHION, "data": "digits", "labels": 100},
     "cifar10-small_cnn": {**FASHION, "data": "CIFAR-10", "labels": 5000},
     "cifar10-resnet8": {**FASHION, "data": "CIFAR-10", "labels": 5000},
+    "cifar10-resnet8-45000": {**FASHION, "data": "CIFAR-10", "labels": 45000},
     "cifar10-vit": {**TO_VIT, "data": "CIFAR-10", "labels": 5000},
 }
 

@@ -25,6 +25,7 @@ SETTINGS = {
 # Studies of one folder of recipes, within the cap.
 CIFAR10 = {
     "cifar10-resnet8": "CIFAR-10, WRN-16-2 → ResNet-8, 5000",
+    "cifar10-resnet8-45000": "CIFAR-10, WRN-16-2 → ResNet-8, 45 000",
     "cifar10-small_cnn": "CIFAR-10, CNN → CNN, 5000",
     "cifar10-vit": "CIFAR-10, WRN-16-2 → ViT, 5000",
 }
@@ -77,18 +78,9 @@ def settings() -> dict[str, dict[str, Row]]:
 
 
 def capped_settings() -> dict[str, dict[str, Row]]:
-    """Return the summaries within the gradient cap, where all variants have enough seeds.
-
-    RCKA + KD is from the studies of calibration, which have a baseline of their own.
-    """
-    summaries = {}
-    for setting in SETTINGS:
-        rows = summary(f"{setting}-capped")
-        if rows and repeated(rows) == rows:
-            calibrated = result(f"{setting}-calibrated")["summary"]
-            both = {name: row for name, row in calibrated.items() if name == "rcka_kd"}
-            summaries[setting] = rows | both
-    return summaries
+    """Return the summaries within the gradient cap, where all variants have enough seeds."""
+    rows = {setting: summary(f"{setting}-capped") for setting in SETTINGS}
+    return {setting: own for setting, own in rows.items() if own and repeated(own) == own}
 
 
 def repeated(rows: Mapping[str, Row]) -> dict[str, Row]:

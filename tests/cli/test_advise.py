@@ -84,7 +84,7 @@ def test_it_expects_little_where_no_method_gained_with_certainty(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"labels": 100_000}, "10000 labels a class"),
+        ({"labels": 1_000_000}, "100000 labels a class"),
         ({"classes": 1000, "labels": 100_000}, "1000 classes"),
         ({"teacher": "MLPMixer"}, "a CNN distilled from a MLPMixer"),
         ({"ratio": 500.0}, "a teacher of 500 times as many parameters"),

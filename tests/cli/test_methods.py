@@ -71,5 +71,5 @@ def test_the_reasons_are_the_figures_of_the_results() -> None:
         names = [row[1] for row in rows]
         places.append(names.index("DIST") + 1)
         gains.append(rows[places[-1] - 1][3].partition(" ")[0])
-    assert gains == ["+2.9", "+1.8", "+4.2", "+2.5", "+1.9", "+0.8"]
-    assert sorted(places) == [1, 1, 1, 1, 3, 4]
+    assert gains == ["+3.0", "+2.0", "+3.7", "+3.0", "+1.9", "+0.8"]
+    assert sorted(places) == [1, 1, 1, 1, 1, 3]
