@@ -26,6 +26,7 @@ from tutelage.data.dense import DenseSet
 from tutelage.errors import UserError
 
 VOID = 255  # in mask files, and in masks while they are augmented: a pixel without a class
+SHOWN = 12  # numbers that a message lists
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")  # formats, by Pillow's names
 SPREAD = {"L;2": 85, "L;4": 17}  # Pillow's factor for gray PNG files of fewer than 8 bits
 
@@ -60,8 +61,9 @@ class MaskFormat:
             in_table = (numbers >= 0) & (numbers < len(self.table))
             classes = self.table[numbers.where(in_table, 0)].int().where(in_table, -1)
             wrong = classes < 0
-            numbers_known = ", ".join(map(str, (self.table >= 0).nonzero().flatten().tolist()))
-            known = f"the numbers of this data set are {numbers_known}"
+            listed = [str(number) for number in (self.table >= 0).nonzero().flatten().tolist()]
+            more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+            known = f"the numbers of this data set are {', '.join(listed[:SHOWN])}{more}"
         if wrong.any():
             y, x = wrong.nonzero()[0].tolist()
             advice = "; give the class of each number as data.values" if self.accepts_values else ""
