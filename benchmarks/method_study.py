@@ -46,6 +46,8 @@ DKD_8: Variants = {"dkd_8": ("dkd", ["--method.beta=8"])}
 # Unlabeled images of the classes that have labels.
 SRD_SAME: Variants = {"srd_same": ("srd", ["--method.unlabeled={same: 1.0}"])}
 
+LABEL_WEIGHTS = {"kd": 0.1, "rcka_kd": 0.1}  # of the recipes where it is not 1
+
 NO_CAP = ["--train.gradient_cap=null"]
 NO_LOGITS = ["--method.intra_weight=null", "--method.inter_weight=null"]
 NO_FEATURES = ["--method.feature_weight=null"]
@@ -79,9 +81,8 @@ def balances(factors: Sequence[int] = (1, 3, 10)) -> Variants:
     for name in METHODS:
         if name == BASELINE:
             continue
-        task_weight = 0.1 if name == "kd" else 1.0  # of the recipe
         for factor in factors:
-            override = f"--method.task_weight={factor * task_weight:g}"
+            override = f"--method.task_weight={factor * LABEL_WEIGHTS.get(name, 1.0):g}"
             variants[f"{name}, labels × {factor}"] = (name, [override])
     return variants
 

@@ -81,6 +81,7 @@ def test_the_lists_of_methods_come_from_the_folders_of_recipes() -> None:
     assert set(FULL_STUDIES["resnet"].variants) >= logits_or_any_feature | maps_in_both
     assert set(STUDIES["vit-student-1000"].variants) >= logits_or_any_feature
     assert not {"teacher", "afd"} & set(METHODS)
+    assert "rcka_kd" in METHODS
     assert set(RCKA) == {"baseline", "kd", "fitnet", "rcka", "lcka", "fcka", "rcka_kd"}
 
 

@@ -36,7 +36,7 @@ def test_it_gives_the_figures_of_the_run_to_the_last_digit(finished: Path, run: 
 
 def test_a_fitted_temperature_is_named_with_what_it_changes(run: Run) -> None:
     train = {**TRAIN, "epochs": 2, "calibrate": "temperature"}
-    answer = run("train", write_recipe("mine.yaml", train=train), "--out", "run")
+    answer = run("train", write_recipe("calibrated.yaml", train=train), "--out", "run")
     calibration = json.loads(Path("run/metrics.json").read_text())["calibration"]
     said = f"at temperature {calibration['temperature']:.3g}, which exports and predictions have: "
     line = f"{said}nll {calibration['test']['nll']:.4g}  ece {calibration['test']['ece']:.4g}"

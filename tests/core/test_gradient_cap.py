@@ -208,15 +208,16 @@ def test_layers_may_be_frozen_and_freed_during_a_run(student: nn.Linear) -> None
     cap(terms_of(student, 50.0))
     student.bias.requires_grad_(False)
     assert cap(terms_of(student, 50.0)).isfinite()
-    student.requires_grad_(False)
-    inputs = torch.ones(4, 6, requires_grad=True)
     before = cap.weight.clone()
-    loss = student(inputs).square().mean()
+    loss = student(torch.ones(4, 6)).square().mean()
+    student.requires_grad_(False)
     cap({"task": loss, "a": 50 * loss})
     assert torch.equal(cap.weight, before)
-    student.requires_grad_(True)
-    fresh = GradientCap(around(student))
-    assert torch.isfinite(fresh(terms_of(student, 50.0)))
+    student.weight.requires_grad_(True)
+    late, whole = GradientCap(around(student)), GradientCap(around(student.requires_grad_(True)))
+    late(terms_of(student, 50.0))
+    whole(terms_of(student, 50.0))
+    assert torch.equal(late.ratio, whole.ratio)
 
 
 def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:

@@ -57,15 +57,16 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setup, student = setup_finished_run(recipe, folder)
     teacher = setup.teacher if setup.teacher.models() else None
-    settings = evaluation(arguments.split, setup.eval_loading(device), teacher)
-    task, split = recipe.task, arguments.split
-    metrics = evaluate(student.to(device), task, setup.parts, settings)
+    task, split, loading = recipe.task, arguments.split, setup.eval_loading(device)
+    student = student.to(device)
+    metrics = evaluate(student, task, setup.parts, evaluation(split, loading, teacher))
     print(json.dumps(metrics) if arguments.json else f"{split} {metrics_line(metrics)}")
     temperature = temperature_of(facts)
     if temperature != 1 and isinstance(task, Calibrates) and not arguments.json:
+        # As in the run: without the teacher, which has answered already.
         with task.at_temperature(student, temperature):
-            calibrated = evaluate(student, task, setup.parts, settings)
-        print(calibration_line({"temperature": temperature, split: calibrated}, split, metrics))
+            calibrated = evaluate(student, task, setup.parts, evaluation(split, loading))
+        print(calibration_line(temperature, calibrated, metrics))
     return 0
 
 

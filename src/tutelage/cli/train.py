@@ -83,8 +83,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
         if is_only_run:
             write_memory(out)
         print(f"{out}: test {metrics_line(metrics['test'])}  ({metrics['seconds']:.0f} s)")
-        if "calibration" in metrics:
-            print(calibration_line(metrics["calibration"], "test", metrics["test"]))
+        fitted = metrics.get("calibration")
+        if fitted is not None:
+            print(calibration_line(fitted["temperature"], fitted["test"], metrics["test"]))
     return 0
 
 

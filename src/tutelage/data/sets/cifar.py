@@ -81,7 +81,7 @@ class _Cifar(ImageData):
             batch = read_batch(folder / name)
             data = batch.get(b"data")
             own_labels = _whole_numbers(batch.get(self.label_key))
-            if not own_labels:
+            if own_labels is None:
                 key = self.label_key.decode()
                 raise UserError(f"the {key!r} of {folder / name} are no list of numbers; {FIX}")
             if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
@@ -103,12 +103,12 @@ class _Cifar(ImageData):
         return ArraySet(images, torch.tensor(labels, dtype=torch.int64))
 
 
-def _whole_numbers(values: object) -> list[int]:
-    """Return labels as a list; an empty one if they are none."""
+def _whole_numbers(values: object) -> list[int] | None:
+    """Return labels as a list; None if they are none."""
     if isinstance(values, np.ndarray):
         values = values.tolist()
     if not isinstance(values, list) or not all(type(value) is int for value in values):
-        return []
+        return None
     return values
 
 

@@ -147,10 +147,17 @@ class MaskFolder(ImageData):
         return masks
 
 
-def mask_pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], int]:
+def mask_pairs(
+    images: Path, masks: Path, advice: str = ADVICE
+) -> tuple[list[tuple[Path, Path]], int]:
     """Return the images of a folder with their masks, and how many masks have no image.
 
     A mask that is missing is named as PNG: what reads the pairs says so.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+        advice: what is to be done where there is no image.
 
     Raises:
         UserError: If there is no image, or two masks or images have one name.
@@ -158,7 +165,7 @@ def mask_pairs(images: Path, masks: Path) -> tuple[list[tuple[Path, Path]], int]
     by_name = _by_name(masks, MASK_ENDINGS)
     found = _by_name(images, ENDINGS)
     if not found:
-        raise UserError(f"{images} holds no images; {ADVICE}")
+        raise UserError(f"{images} holds no images; {advice}")
     pairs = [(path, by_name.get(name, masks / f"{name}.png")) for name, path in found.items()]
     return pairs, sum(name not in found for name in by_name)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -188,20 +188,17 @@ def read_mask_part(
 
 
 def image_file(root: Path, name: str, list_file: Path) -> Path | None:
-    """Return the image of a sample, with any usual ending; None if there is none.
+    """Return the image of a sample, with any usual ending; None if there is none."""
+    return next(image_files(root, name, list_file), None)
 
-    Raises:
-        UserError: If there are several, since only one can be what was labeled.
-    """
+
+def image_files(root: Path, name: str, list_file: Path) -> Iterator[Path]:
+    """Yield the images of that name, which differ in their endings."""
     path = path_inside(root / IMAGES, name, str(list_file))
-    files = [existing(path.with_name(path.name + ending)) for ending in ENDINGS]
-    found = [file for file in files if is_file(file)]
-    if len(found) > 1:
-        raise UserError(
-            f"{list_file} names {name}, which may be {found[0].name} or {found[1].name}; "
-            "take one of them away"
-        )
-    return found[0] if found else None
+    for ending in ENDINGS:
+        file = existing(path.with_name(path.name + ending))
+        if is_file(file):
+            yield file
 
 
 def without_repeats(names: Sequence[str], list_file: Path) -> list[str]:

@@ -15,7 +15,7 @@ from tutelage.data._text import existing, is_file, read_lines, warn_counts
 from tutelage.data.sets._coco_file import CocoImage, write_instances
 from tutelage.data.sets._prepare import build_folder
 from tutelage.data.sets._voc_xml import BACKGROUND, check_class_names, read_voc
-from tutelage.data.sets.voc import IMAGES, image_file, without_repeats
+from tutelage.data.sets.voc import IMAGES, image_files, without_repeats
 from tutelage.errors import UserError
 
 LISTS = "ImageSets/Main"
@@ -97,13 +97,18 @@ def _class_names(voc: Path, lists: dict[str, list[str]]) -> list[str]:
 
 
 def _photo(voc: Path, name: str, part: str) -> Path:
-    photo = image_file(voc, name, voc / LISTS / f"{part}.txt")
-    if photo is None:
+    photos = list(image_files(voc, name, voc / LISTS / f"{part}.txt"))
+    if len(photos) > 1:
+        raise UserError(
+            f"{part}.txt names {name}, which may be {photos[0].name} or {photos[1].name}; take one "
+            "of them away"
+        )
+    if not photos:
         raise UserError(
             f"{voc / IMAGES / name}.jpg is missing, although {part}.txt lists it; get the whole "
             "VOC folder"
         )
-    return photo
+    return photos[0]
 
 
 def _sample_names(path: Path) -> list[str]:
