@@ -230,6 +230,21 @@ def test_lists_of_nothing_and_images_in_two_formats_are_refused(tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("parts", [[], [""], ["train", "", "val"]])
+def test_parts_without_a_name_are_refused(parts: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the parts are names of lists in .*, such as train,val"):
+        prepare_voc(tmp_path / "out", write_voc(tmp_path / "voc"), parts)
+
+
+def test_half_a_photograph_is_found_before_training(tmp_path: Path) -> None:
+    voc = write_voc(tmp_path / "voc")
+    photo = voc / "JPEGImages/train_1.jpg"
+    photo.write_bytes(photo.read_bytes()[: photo.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"train_1\.jpg cannot be decoded as an image"):
+        prepare_voc(tmp_path / "out", voc)
+    assert not (tmp_path / "out").exists()
+
+
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     voc = write_voc(tmp_path / "voc")
     (voc / "Annotations/train_1.xml").unlink()

@@ -116,6 +116,13 @@ def test_an_unknown_folder_lists_the_layouts(tmp_path: Path) -> None:
         look_at(tmp_path / "gone")
 
 
+def test_a_single_folder_of_images_is_no_classification(tmp_path: Path) -> None:
+    write_image(tmp_path / "pets/cats/1.png", COLORS["red"], 1)
+    (tmp_path / "pets/empty").mkdir()
+    with pytest.raises(UserError, match=r"only folder with images in .*pets is cats; .* two"):
+        look_at(tmp_path / "pets")
+
+
 def test_a_table_of_unusual_columns_is_named_with_them(tmp_path: Path) -> None:
     (tmp_path / "own.csv").write_text("kunde;artikel;sterne\n7;a;5\n")
     says = r"the columns of own\.csv \['kunde', 'artikel', 'sterne'\] rename two .* data\.user"

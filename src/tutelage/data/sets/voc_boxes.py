@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tutelage.data._files import check_image_files
 from tutelage.data._overlap import warn_shared
 from tutelage.data._text import existing, is_file, read_lines, warn_counts
 from tutelage.data.sets._coco_file import CocoImage, write_instances
@@ -39,12 +40,18 @@ def prepare_voc(root: str | Path, source: str | Path, parts: Sequence[str] | Non
         The new folder. What it holds, class by class, goes to standard error.
 
     Raises:
-        UserError: If a list, an annotation or an image is missing or wrong, a list is empty, no
-            image has an object, or the new folder is there and holds something else.
+        UserError: If no list is named, a list, an annotation or an image is missing or wrong, a
+            list is empty, no image has an object, or the new folder is there and holds something
+            else.
     """
     voc = Path(source).expanduser()
     if parts is None:
         parts = [part for part in PARTS if is_file(voc / LISTS / f"{part}.txt")] or PARTS[:1]
+    if not all(parts) or not parts:
+        raise UserError(
+            f"the parts are names of lists in {voc / LISTS}, such as train,val, got "
+            f"{','.join(parts)!r}"
+        )
 
     def write(folder: Path) -> None:
         lists = {part: _sample_names(voc / LISTS / f"{part}.txt") for part in parts}
@@ -64,6 +71,7 @@ def prepare_voc(root: str | Path, source: str | Path, parts: Sequence[str] | Non
                 if copy.exists():
                     raise UserError(f"{part}.txt names two images {photo.name}; rename one")
                 shutil.copyfile(photo, copy)
+            check_image_files(photos[part])
             write_instances(folder / "annotations" / f"instances_{part}.json", images, classes)
             counted = _class_counts(images, classes)
             print(f"{part}: {len(images)} images, {counted}", file=sys.stderr)

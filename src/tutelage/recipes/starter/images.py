@@ -34,11 +34,20 @@ def is_tree(root: Path) -> bool:
     if not root.is_dir():
         return False
     try:
-        tree = find_tree(root)
+        return len(class_folders(root)) >= 2
     except UserError:
         return True  # it looks like one, and reading it says what is wrong
-    holding = [name for name in tree.classes if _holds_image(tree.parts["train"] / name)]
-    return len(holding) >= 2
+
+
+def class_folders(root: Path) -> list[Path]:
+    """Return the folders with images, of the training part if there are parts.
+
+    Raises:
+        UserError: If there is something wrong with the parts.
+    """
+    tree = find_tree(root)
+    folders = [tree.parts["train"] / name for name in tree.classes]
+    return [folder for folder in folders if _holds_image(folder)]
 
 
 def read_tree(root: Path) -> Found:

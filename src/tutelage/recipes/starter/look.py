@@ -123,6 +123,11 @@ def look_at(folder: str | Path, layout: str | None = None) -> Found:
     if not fitting:
         # A damaged table may be why nothing fits, or columns that are called otherwise.
         tables = [f"{path.name} {column_names(path)[:8]}" for path in images.tables_in(root)]
+        if not tables and root.is_dir() and (classes := images.class_folders(root)):
+            raise UserError(
+                f"the only folder with images in {folder} is {classes[0].name}; classification "
+                "needs a folder of images for each of two classes or more"
+            )
         columns = ""
         if tables:
             columns = (
