@@ -48,6 +48,8 @@ SRD_SAME: Variants = {"srd_same": ("srd", ["--method.unlabeled={same: 1.0}"])}
 
 LABEL_WEIGHTS = {"kd": 0.1, "rcka_kd": 0.1}  # of the recipes where it is not 1
 
+# What RCKA's recipes aligned when the studies without the cap were made: logits as they are.
+LOGITS = ["--method.soften=null"]
 NO_CAP = ["--train.gradient_cap=null"]
 NO_LOGITS = ["--method.intra_weight=null", "--method.inter_weight=null"]
 NO_FEATURES = ["--method.feature_weight=null"]
@@ -55,19 +57,25 @@ UNCENTERED = ["--method.center=false"]
 NO_RAMP = ["--method.ramp=null"]
 OFFICIAL = [*UNCENTERED, "--method.feature_weight=1"]
 RCKA: Variants = {
-    **recipes_as_they_are(BASELINE, "kd", "fitnet", "rcka"),
-    "lcka": ("rcka", NO_FEATURES),
+    **recipes_as_they_are(BASELINE, "kd", "fitnet"),
+    "rcka": ("rcka", LOGITS),
+    "lcka": ("rcka", [*LOGITS, *NO_FEATURES]),
     "fcka": ("rcka", NO_LOGITS),
     **recipes_as_they_are("rcka_kd"),
 }
 RCKA_PARTS: Variants = {
     **RCKA,
-    "rcka, uncentered": ("rcka", UNCENTERED),
-    "rcka, rows not scaled": ("rcka", ["--method.scale=null"]),
-    "rcka, no ramp": ("rcka", NO_RAMP),
-    "rcka, official weights": ("rcka", OFFICIAL),
-    "rcka, official weights, no ramp": ("rcka", [*OFFICIAL, *NO_RAMP]),
-    "lcka, uncentered": ("rcka", [*NO_FEATURES, *UNCENTERED]),
+    **{
+        name: ("rcka", [*LOGITS, *overrides])
+        for name, overrides in {
+            "rcka, uncentered": UNCENTERED,
+            "rcka, rows not scaled": ["--method.scale=null"],
+            "rcka, no ramp": NO_RAMP,
+            "rcka, official weights": OFFICIAL,
+            "rcka, official weights, no ramp": [*OFFICIAL, *NO_RAMP],
+            "lcka, uncentered": [*NO_FEATURES, *UNCENTERED],
+        }.items()
+    },
     "fcka, uncentered": ("rcka", [*NO_LOGITS, *UNCENTERED]),
 }
 
@@ -83,7 +91,8 @@ def balances(factors: Sequence[int] = (1, 3, 10)) -> Variants:
             continue
         for factor in factors:
             override = f"--method.task_weight={factor * LABEL_WEIGHTS.get(name, 1.0):g}"
-            variants[f"{name}, labels × {factor}"] = (name, [override])
+            of_logits = LOGITS if name == "rcka" else []
+            variants[f"{name}, labels × {factor}"] = (name, [override, *of_logits])
     return variants
 
 
@@ -99,7 +108,10 @@ SETTINGS = {
     "vit-teacher-4000": Study(FROM_VIT, all_recipes(FROM_VIT) | DKD_8, LABELS_4000),
 }
 AS_WEIGHTED = {
-    **SETTINGS,
+    **{
+        name: replace(study, variants=study.variants | {"rcka": ("rcka", LOGITS)})
+        for name, study in SETTINGS.items()
+    },
     "fashion-1000-dkd": Study(FASHION, recipes_as_they_are(BASELINE, "dkd")),
     # With --first 100 --seeds 2, then --only the best of those in the study below.
     "balances-4000": Study(FASHION, balances(), LABELS_4000),

@@ -19,6 +19,7 @@ from statistics import fmean
 from benchmarks.calibration_tables import CALIBRATED, calibration_table
 from benchmarks.open_set_table import outliers_table
 from benchmarks.pose_tables import pose_table
+from benchmarks.rcka_tables import probabilities_table
 from benchmarks.recommendation_tables import RECOMMENDERS, recommendation_table
 from benchmarks.retrieval_tables import retrieval_table
 from benchmarks.speed_tables import accumulation_table, data_speed_table, train_loop_table
@@ -255,6 +256,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "data-speed": data_speed_table,
     "balance": balance_table,
     "cap": cap_table,
+    "rcka-probabilities": probabilities_table,
     "outliers": outliers_table,
     "mirror-mouse": lambda: pose_table("mirror-mouse"),
     "pen-digits": lambda: pose_table("pen-digits"),

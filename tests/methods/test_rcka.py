@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -262,3 +263,14 @@ def test_nan_is_refused_before_training_and_never_hidden() -> None:
 def test_two_classes_are_enough() -> None:
     student, teacher = torch.randn(2, 8, 2)
     assert all(term.isfinite() for term in rcka_loss(student, teacher).values())
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_relations_of_probabilities_alone_see_a_rotation_of_the_logits(center: bool) -> None:
+    """Why the recipes align probabilities: any rotated logits would do as well as the teacher's."""
+    torch.manual_seed(0)
+    teacher = 3 * torch.randn(32, 10, dtype=torch.float64)
+    rotation, _ = torch.linalg.qr(torch.randn(10, 10, dtype=torch.float64))
+    loss = partial(rcka_loss, teacher @ rotation, teacher, center=center, temperature=1.0)
+    assert loss()["intra"] < 1e-9
+    assert loss(soften="both")["intra"] > 1

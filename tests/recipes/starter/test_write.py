@@ -100,6 +100,16 @@ def test_small_images_get_small_networks(tmp_path: Path) -> None:
     assert yaml.safe_load(large["_setting.yaml"])["data"]["init_args"]["size"] == 96
 
 
+@pytest.mark.parametrize(("name", "aligned"), [("image-folder", "both"), ("multi-label", None)])
+def test_rcka_aligns_probabilities_where_an_image_has_one_class(
+    tmp_path: Path, name: str, aligned: str | None
+) -> None:
+    LAYOUTS[name][0](tmp_path / "data")
+    method = yaml.safe_load(recipe_texts(look_at(tmp_path / "data"))["rcka.yaml"])["method"]
+    assert method["class_path"] == "tutelage.methods.RCKA"
+    assert method["init_args"].get("soften") == aligned
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_settings_are_yaml_with_comments(tmp_path: Path, name: str) -> None:
     write, _, start = LAYOUTS[name]

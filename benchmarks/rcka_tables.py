@@ -1,0 +1,27 @@
+"""The table of what it is worth that RCKA aligns probabilities instead of logits."""
+
+from __future__ import annotations
+
+from benchmarks.study_results import SETTINGS, result, summary, title
+from tutelage.analysis.formatting import MISSING, markdown_table
+from tutelage.analysis.study_table import Row, difference_column
+
+OF_LOGITS = "rcka_of_logits"
+VARIANTS = ("rcka", "rcka_kd")
+
+
+def probabilities_table() -> str:
+    """Return differences to the baseline within the cap, of logits and of probabilities."""
+    lines = []
+    for setting, earlier in result(OF_LOGITS)["settings"].items():
+        now = summary(f"{setting}-capped")
+        pairs = [(earlier["summary"][name], now.get(name)) for name in VARIANTS]
+        lines.append([SETTINGS[setting], *(_difference(row) for pair in pairs for row in pair)])
+    header = [
+        f"{title(name)}, of {what}" for name in VARIANTS for what in ("logits", "probabilities")
+    ]
+    return markdown_table(["within the cap", *header], lines)
+
+
+def _difference(row: Row | None) -> str:
+    return MISSING if row is None else difference_column("top1", digits=1).cell("", row).markdown()
