@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.study_results import SETTINGS, result, summary, title
+from benchmarks.study_results import CIFAR10, SETTINGS, result, summary, title
 from tutelage.analysis.formatting import MISSING, markdown_table
 from tutelage.analysis.study_table import Row, difference_column
 
@@ -14,9 +14,10 @@ def probabilities_table() -> str:
     """Return differences to the baseline within the cap, of logits and of probabilities."""
     lines = []
     for setting, earlier in result(OF_LOGITS)["settings"].items():
-        now = summary(f"{setting}-capped")
-        pairs = [(earlier["summary"][name], now.get(name)) for name in VARIANTS]
-        lines.append([SETTINGS[setting], *(_difference(row) for pair in pairs for row in pair)])
+        now = result(setting)["summary"] if setting in CIFAR10 else summary(f"{setting}-capped")
+        pairs = [(earlier["summary"][variant], now.get(variant)) for variant in VARIANTS]
+        name = {**SETTINGS, **CIFAR10}[setting]
+        lines.append([name, *(_difference(row) for pair in pairs for row in pair)])
     header = [
         f"{title(name)}, of {what}" for name in VARIANTS for what in ("logits", "probabilities")
     ]
