@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.study_results import CIFAR10, SETTINGS, result, summary, title
-from tutelage.analysis.formatting import MISSING, markdown_table
-from tutelage.analysis.study_table import Row, difference_column
+from tutelage.analysis.formatting import markdown_table
+from tutelage.analysis.study_table import difference_column
 
 OF_LOGITS = "rcka_of_logits"
 VARIANTS = ("rcka", "rcka_kd")
@@ -12,17 +12,16 @@ VARIANTS = ("rcka", "rcka_kd")
 
 def probabilities_table() -> str:
     """Return differences to the baseline within the cap, of logits and of probabilities."""
+    difference = difference_column("top1", digits=1)
     lines = []
     for setting, earlier in result(OF_LOGITS)["settings"].items():
         now = result(setting)["summary"] if setting in CIFAR10 else summary(f"{setting}-capped")
-        pairs = [(earlier["summary"][variant], now.get(variant)) for variant in VARIANTS]
+        pairs = [(earlier["summary"][variant], now[variant]) for variant in VARIANTS]
         name = {**SETTINGS, **CIFAR10}[setting]
-        lines.append([name, *(_difference(row) for pair in pairs for row in pair)])
+        lines.append(
+            [name, *(difference.cell("", row).markdown() for pair in pairs for row in pair)]
+        )
     header = [
         f"{title(name)}, of {what}" for name in VARIANTS for what in ("logits", "probabilities")
     ]
     return markdown_table(["within the cap", *header], lines)
-
-
-def _difference(row: Row | None) -> str:
-    return MISSING if row is None else difference_column("top1", digits=1).cell("", row).markdown()
