@@ -20,7 +20,7 @@ Differs from the official code:
 - `gram="plain"`, as in the paper's figure, is the default. `"normalized"` (official) aligns unit
   rows of the Gram matrices instead and has almost no signal on non-negative features: independent
   ReLU features already agree to 0.99999.
-- `soften="intra"` is official; `"both"` at temperature 1 gained most in our studies, see its page.
+- `soften="intra"` is official; `"both"` at temperature 1 gained more in most of our studies.
 - Several processes relate the items of the whole batch, not of their own share.
 - The loss is computed in float32, outside autocast; zero rows and constant features are safe; the
   teacher stays in eval mode.
