@@ -50,6 +50,12 @@ LABEL_WEIGHTS = {"kd": 0.1, "rcka_kd": 0.1}  # of the recipes where it is not 1
 
 # What RCKA's recipes aligned when the studies without the cap were made: logits as they are.
 LOGITS = ["--method.soften=null"]
+# To a ViT, they had layers, too.
+LOGITS_AND_LAYERS = [
+    *LOGITS,
+    '--method.layer_pairs={"blocks.1": "stage2", "blocks.3": "stage3"}',
+    "--method.feature_weight=5",
+]
 NO_CAP = ["--train.gradient_cap=null"]
 NO_LOGITS = ["--method.intra_weight=null", "--method.inter_weight=null"]
 NO_FEATURES = ["--method.feature_weight=null"]
@@ -109,8 +115,9 @@ SETTINGS = {
 }
 AS_WEIGHTED = {
     **{
-        name: replace(study, variants=study.variants | {"rcka": ("rcka", LOGITS)})
+        name: replace(study, variants=study.variants | {"rcka": ("rcka", former)})
         for name, study in SETTINGS.items()
+        for former in [LOGITS_AND_LAYERS if study.folder == TO_VIT else LOGITS]
     },
     "fashion-1000-dkd": Study(FASHION, recipes_as_they_are(BASELINE, "dkd")),
     # With --first 100 --seeds 2, then --only the best of those in the study below.

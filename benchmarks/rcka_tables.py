@@ -6,7 +6,7 @@ from benchmarks.study_results import CIFAR10, SETTINGS, result, summary, title
 from tutelage.analysis.formatting import markdown_table
 from tutelage.analysis.study_table import difference_column
 
-OF_LOGITS = "rcka_of_logits"
+EARLIER = "rcka_of_logits"  # of recipes as they were before
 VARIANTS = ("rcka", "rcka_kd")
 
 
@@ -14,7 +14,7 @@ def probabilities_table() -> str:
     """Return differences to the baseline within the cap, of logits and of probabilities."""
     difference = difference_column("top1", digits=1)
     lines = []
-    for setting, earlier in result(OF_LOGITS)["settings"].items():
+    for setting, earlier in result(EARLIER)["settings"].items():
         now = result(setting)["summary"] if setting in CIFAR10 else summary(f"{setting}-capped")
         pairs = [(earlier["summary"][variant], now[variant]) for variant in VARIANTS]
         name = {**SETTINGS, **CIFAR10}[setting]

@@ -47,7 +47,7 @@ def prepare_voc(root: str | Path, source: str | Path, parts: Sequence[str] | Non
     voc = Path(source).expanduser()
     if parts is None:
         parts = [part for part in PARTS if is_file(voc / LISTS / f"{part}.txt")] or PARTS[:1]
-    if not all(parts) or not parts:
+    if not parts or not all(parts):
         raise UserError(
             f"the parts are names of lists in {voc / LISTS}, such as train,val, got "
             f"{','.join(parts)!r}"

@@ -136,11 +136,7 @@ def _single_label(layers: str) -> dict[str, str]:
             "method: {class_path: tutelage.methods.KD, init_args: {temperature: 2.0, weight: 0.9, "
             "task_weight: 0.1}}\n"
         ),
-        "rcka.yaml": _rcka(
-            layers,
-            "probabilities",
-            ",\n  center: true, soften: both, temperature: 1.0, feature_weight: 5.0",
-        ),
+        "rcka.yaml": _rcka(layers, of_probabilities=True),
     }
 
 
@@ -148,7 +144,7 @@ def _multi_label(layers: str) -> dict[str, str]:
     first = layers.removeprefix("{").partition(",")[0].partition(":")[0]
     last = layers.removesuffix("}").rpartition(" ")[2]
     return {
-        "rcka.yaml": _rcka(layers, "logits"),
+        "rcka.yaml": _rcka(layers, of_probabilities=False),
         "fitnet.yaml": (
             "# FitNet: the student's features are regressed on the teacher's.\n"
             "method: {class_path: tutelage.methods.FitNet, init_args: {layer_pairs: "
@@ -164,7 +160,11 @@ def _multi_label(layers: str) -> dict[str, str]:
     }
 
 
-def _rcka(layers: str, aligned: str, options: str = "") -> str:
+def _rcka(layers: str, *, of_probabilities: bool) -> str:
+    aligned, options = "logits", ""
+    if of_probabilities:
+        aligned = "probabilities"
+        options = ",\n  center: true, soften: both, temperature: 1.0, feature_weight: 5.0"
     return (
         f"# RCKA: {aligned} and features are aligned by their kernels (CKA); the layers may be of "
         "other widths.\n"

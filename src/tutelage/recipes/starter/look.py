@@ -126,7 +126,8 @@ def look_at(folder: str | Path, layout: str | None = None) -> Found:
         if not tables and root.is_dir() and (classes := images.class_folders(root)):
             raise UserError(
                 f"the only folder with images in {folder} is {classes[0].name}; classification "
-                "needs a folder of images for each of two classes or more"
+                "needs a folder of images for each of two classes or more, other tasks masks or "
+                "boxes beside the images"
             )
         columns = ""
         if tables:
