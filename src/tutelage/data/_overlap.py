@@ -10,11 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from torch import Tensor
+
 CHUNK = 1000  # files that a thread looks at in one go
 PIECE = 4096  # bytes from the middle of a file, which are compared first
 BLOCK = 2**20  # bytes that are hashed at once
 # Files of so few bytes hold one color or little more, and are equal without being copies.
 SIMPLE = 200
+# Of a part in memory: CIFAR-100 and others have a few copies as they are published.
+PUBLISHED_COPIES = 0.01
 
 PartT = TypeVar("PartT")
 Member = tuple[int, Path]
@@ -60,6 +64,26 @@ def warn_repeated(images: Sequence[Path], where: str) -> None:
         )
 
 
+def warn_shared_arrays(train: Tensor, other: Tensor, where: str) -> None:
+    """Say in one warning how many images of a part are in the training part, too.
+
+    As many as published data sets have are passed over, and images of one color.
+
+    Args:
+        train: images of the training part, (N, …).
+        other: images of the other part, (M, …).
+        where: names both parts, for the message.
+    """
+    known = set(_hashes(train))
+    shared = sum(image in known for image in _hashes(other))
+    if shared > PUBLISHED_COPIES * len(other):
+        warnings.warn(
+            f"{where}: {shared} of {len(other)} images are in both, so that figures are better "
+            "than they should be; get the files again",
+            stacklevel=3,
+        )
+
+
 def warn_copies(parts: Mapping[str, Sequence[Path]], root: Path | str) -> None:
     """Warn of images that are in the training part twice, or in another part, too.
 
@@ -92,6 +116,13 @@ def read_parts(
     parts = zip(names, (train, validation, test), strict=True)
     warn_copies({str(name): paths_of(part) for name, part in parts if part is not None}, root)
     return train, validation, test
+
+
+def _hashes(images: Tensor) -> list[int]:
+    """Return a number for each image of more than one color, equal for equal ones."""
+    flat = images.flatten(1)
+    several_colors = (flat != flat[:, :1]).any(dim=1)
+    return [hash(image.tobytes()) for image in flat[several_colors].numpy()]
 
 
 def _equal_files(

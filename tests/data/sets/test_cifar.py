@@ -36,7 +36,7 @@ def write_cifar10(root: Path) -> None:
 def write_cifar100(root: Path) -> None:
     folder = root / "cifar-100-python"
     write_batch(folder / "train", "fine_labels", 100, 0)
-    write_batch(folder / "test", "fine_labels", 10, 0)
+    write_batch(folder / "test", "fine_labels", 10, 1)
     (folder / "meta").write_bytes(pickle.dumps({b"fine_label_names": [b"a"] * 100}, protocol=2))
 
 
@@ -70,6 +70,13 @@ def test_training_is_augmented_and_the_rest_is_not(root: Path) -> None:
     assert splits["train"][1, 0].inputs.shape == (1, 3, 32, 32)
     assert CIFAR10(str(root), augment=False).splits()["train"].augment is None
     assert CIFAR10(str(root)).classes[3] == "class3"
+
+
+def test_a_copy_of_training_images_as_test_part_is_said(root: Path) -> None:
+    folder = root / "cifar-10-batches-py"
+    (folder / "test_batch").write_bytes((folder / "data_batch_3").read_bytes())
+    with pytest.warns(UserWarning, match="training and test part .*: 20 of 20 images are in both"):
+        CIFAR10(str(root)).splits()
 
 
 def test_missing_and_broken_files_are_named(root: Path, tmp_path: Path) -> None:

@@ -27,10 +27,10 @@ def write_idx(path: Path, values: torch.Tensor, compress: bool) -> None:
 
 
 def write_all(folder: Path, compress: bool) -> None:
-    for prefix, count in (("train", 60), ("t10k", 20)):
+    for prefix, first, count in (("train", 0, 60), ("t10k", 60, 20)):
         write_idx(
             folder / f"{prefix}-images-idx3-ubyte",
-            torch.arange(count * 784).view(count, 28, 28) % 251,
+            torch.arange(first * 784, (first + count) * 784).view(count, 28, 28) % 251,
             compress,
         )
         write_idx(folder / f"{prefix}-labels-idx1-ubyte", torch.arange(count) % 10, compress)
@@ -46,7 +46,7 @@ def test_both_layouts_give_the_same_images(tmp_path: Path, inside: str, compress
     batch = splits["test"][3]
     assert (batch.labels.tolist(), batch.ids.tolist()) == ([3], [3])
     assert torch.equal(
-        batch.inputs[0, 0].mul(255).round().long().flatten(), torch.arange(3 * 784, 4 * 784) % 251
+        batch.inputs[0, 0].mul(255).round().long().flatten(), torch.arange(63 * 784, 64 * 784) % 251
     )
 
 

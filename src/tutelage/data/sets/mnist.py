@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._files import require_folder
+from tutelage.data._overlap import warn_shared_arrays
 from tutelage.data._text import MEGABYTE, is_file
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
@@ -41,7 +42,9 @@ class _IdxData(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the official training and test parts; validation is cut from training."""
         root = require_folder(self.root, type(self).__name__, self.advice)
-        return self._read(root, "train"), None, self._read(root, "t10k")
+        train, test = self._read(root, "train"), self._read(root, "t10k")
+        warn_shared_arrays(train.images, test.images, f"training and test part in {root}")
+        return train, None, test
 
     def standard_augmentation(self) -> nn.Module:
         """Pad by two pixels, crop, and mirror where that keeps the class."""
