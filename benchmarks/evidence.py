@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.method_study import STUDIES
 from benchmarks.study_results import MIN_SEEDS, repeated, result, summary, title
 from benchmarks.tables import FACTOR
 from tutelage.analysis.study import BASELINE
@@ -55,9 +56,15 @@ def evidence() -> dict[str, Any]:
             is_capped = name != setting
             rows = summary(name) if is_capped else _as_recipes_are(summary(name))
             if rows and repeated(rows) == rows:
-                studies.append(_study(f"methods_{name}", rows, {**facts, "capped": is_capped}))
+                study = STUDIES[name]
+                recipes = {v: recipe for v, (recipe, own) in study.variants.items() if not own}
+                known = {**facts, "folder": study.folder, "capped": is_capped}
+                studies.append(_study(f"methods_{name}", rows, known, recipes))
     for name, facts in FOLDERS.items():
-        studies.append(_study(name, repeated(result(name)["summary"]), {**facts, "capped": True}))
+        found = result(name)
+        recipes = {v: recipe for v, (recipe, *own) in found["variants"].items() if not own}
+        known = {**facts, "folder": found["recipes"], "capped": True}
+        studies.append(_study(name, repeated(found["summary"]), known, recipes))
     return {"studies": studies, "balance": _balance()}
 
 
@@ -66,7 +73,9 @@ def _as_recipes_are(rows: Mapping[str, Row]) -> dict[str, Row]:
     return {name: row for name, row in rows.items() if name not in OF_LOGITS}
 
 
-def _study(name: str, rows: Mapping[str, Row], facts: Mapping[str, Any]) -> dict[str, Any]:
+def _study(
+    name: str, rows: Mapping[str, Row], facts: Mapping[str, Any], recipes: Mapping[str, str]
+) -> dict[str, Any]:
     parameters = rows[BASELINE]["parameters"]
     teachers = list(result(name).get("teachers", {}).values())
     return {
@@ -79,12 +88,13 @@ def _study(name: str, rows: Mapping[str, Row], facts: Mapping[str, Any]) -> dict
         "baseline_top1": _percent(rows[BASELINE]["test"]["top1"]["mean"]),
         "baseline_ece": round(rows[BASELINE]["test"]["ece"]["mean"], 3),
         "certain": _certain(rows),
-        "gains": {title(v): _gain(row) for v, row in rows.items() if v != BASELINE},
+        "gains": {_method(v): _gain(row) for v, row in rows.items() if v != BASELINE},
         "ece": {
-            title(v): round(row["test"]["ece"]["mean"], 3)
+            _method(v): round(row["test"]["ece"]["mean"], 3)
             for v, row in rows.items()
             if v != BASELINE
         },
+        "recipes": {_method(v): recipes[v] for v in rows if v != BASELINE and v in recipes},
     }
 
 
@@ -94,15 +104,15 @@ def _balance() -> dict[str, Any]:
     for variant, row in summary("balanced-4000").items():
         method, _, factor = variant.partition(FACTOR)
         if method not in (BASELINE, *OF_LOGITS) and len(row["seeds"]) >= MIN_SEEDS:
-            found[title(method)] = {"factor": int(factor), "gain": _gain(row)}
+            found[_method(method)] = {"factor": int(factor), "gain": _gain(row)}
     methods = {variant.partition(FACTOR)[0] for variant in summary("balances-4000")}
-    tried = {title(method) for method in methods.difference(OF_LOGITS)}
+    tried = {_method(method) for method in methods.difference(OF_LOGITS)}
     return {
         "result": "methods_balanced-4000",
         "tries": "methods_balances-4000",
         "labels": 4000,
         "gains": found,
-        "kept": sorted(tried - set(found) - {title(BASELINE)}),
+        "kept": sorted(tried - set(found) - {_method(BASELINE)}),
     }
 
 
@@ -110,7 +120,12 @@ def _certain(rows: Mapping[str, Row]) -> list[str]:
     """Return the methods whose interval is above zero before it is rounded, best first."""
     others = {name: row["difference"] for name, row in rows.items() if name != BASELINE}
     names = [name for name, difference in others.items() if difference["interval95"][0] > 0]
-    return [title(name) for name in sorted(names, key=lambda name: -others[name]["mean"])]
+    return [_method(name) for name in sorted(names, key=lambda name: -others[name]["mean"])]
+
+
+def _method(variant: str) -> str:
+    """Return the class of a variant's method, as `tutelage advise` knows it of a recipe."""
+    return title(variant).removesuffix("-style")
 
 
 def _gain(row: Row) -> list[float]:

@@ -15,11 +15,11 @@ from tests.cli.conftest import Run
 from tests.helpers.commands import TEACHER, network, part, tree, write_recipe
 from tutelage.cli import advice
 from tutelage.cli.advice import advise, nearest_study
-from tutelage.cli.advice_facts import Facts
+from tutelage.cli.advice_facts import Facts, settings_of
 from tutelage.cli.advise import kind_of
 from tutelage.cli.evidence import MEASURED_ON, START, gain_text, read_evidence
-from tutelage.methods import KD
 from tutelage.models import small_cnn
+from tutelage.recipes import parse_recipe
 
 FASHION = Facts(
     task="Classification",
@@ -32,7 +32,7 @@ FASHION = Facts(
     teacher_top1=91.4,
     cap=1.0,
     pulls={"kd": 3.0},
-    settings=vars(KD()),
+    settings=settings_of(parse_recipe("classification/fashion-mnist/kd")),
     steps=640,
     pairs={"stage3": "stage3"},
 )
@@ -123,9 +123,9 @@ def test_weights_and_beta_have_their_own_sentences() -> None:
     assert kept.startswith("Begin with the recipe's weights. Weighing the labels 10 times")
     few = replace(many, labels=500)
     assert any("varied the weights of SRD in such a setting" in text for text in texts(few))
-    dkd = replace(FASHION, method="DKD", settings={"beta": 8.0})
+    dkd = replace(FASHION, method="DKD", settings={"DKD.beta": 8.0})
     assert any(text.startswith("Set beta to 0.5") for text in texts(dkd))
-    assert not any("beta" in text for text in texts(replace(dkd, settings={"beta": 0.5})))
+    assert not any("beta" in text for text in texts(replace(dkd, settings={"DKD.beta": 0.5})))
 
 
 def test_within_the_cap_a_sure_gain_speaks_for_the_recipes_weights() -> None:
@@ -133,6 +133,25 @@ def test_within_the_cap_a_sure_gain_speaks_for_the_recipes_weights() -> None:
         sentences = texts(replace(FASHION, method=method, settings={}, labels=5000))
         assert not any("as heavily" in text for text in sentences)
     assert any("within the cap they gave" in text for text in texts(FASHION))
+
+
+def test_a_recipe_with_other_settings_is_not_credited_with_the_figure() -> None:
+    """A study's gain is that of its recipe, and of the cap at 1."""
+    other = settings_of(parse_recipe("classification/fashion-mnist/dist", ["--method.beta", "50"]))
+    sentences = texts(replace(FASHION, method="DIST", settings=other))
+    assert any(
+        re.match(r"DIST gained \+.* but not as in this recipe: beta 50 instead of 2\.", text)
+        for text in sentences
+    )
+    assert any(
+        text.startswith("Begin with the weights of classification/fashion-mnist/dist: within")
+        for text in sentences
+    )
+    assert not any("the recipe's weights" in text for text in sentences)
+    loose = texts(replace(FASHION, cap=100.0))
+    assert not any("within the cap they gave" in text for text in loose)
+    free = texts(replace(FASHION, method="RCKA", settings={}, cap=None))
+    assert "No figure of that study is of the recipe's RCKA." in free
 
 
 def test_the_cap_is_asked_for_where_a_term_pulls_hard() -> None:
@@ -148,7 +167,9 @@ def test_the_cap_is_asked_for_where_a_term_pulls_hard() -> None:
 
 def test_the_temperature_and_the_pairs_are_for_methods_that_have_them() -> None:
     assert any("one small study: gains of +0.3 [" in text for text in texts(FASHION))
-    paired = replace(FASHION, method="FitNet", settings={"layer_pairs": {"stage2": "stage2"}})
+    paired = replace(
+        FASHION, method="FitNet", settings={"FitNet.layer_pairs": {"stage2": "stage2"}}
+    )
     assert not any("temperature" in text for text in texts(paired))
     assert any("layer_pairs: {stage3: stage3}" in text for text in texts(paired))
     assert not any("layer_pairs" in text for text in texts(FASHION))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tutelage.cli.advice_facts import Facts, Sentence
 from tutelage.cli.advice_numbers import (
     cap_advice,
+    other_settings,
     teacher_advice,
     temperature_advice,
     weights_advice,
@@ -137,18 +138,24 @@ def _own_method(facts: Facts, study: Study) -> list[Sentence]:
         return []
     known = study.gains.get(facts.method)
     if known is None:
-        return [Sentence(f"The recipe's {facts.method} was not in that study.")]
-    if facts.method in study.certain[:NAMED]:
+        return [Sentence(f"No figure of that study is of the recipe's {facts.method}.")]
+    changed = other_settings(facts, study)
+    if facts.method in study.certain[:NAMED] and not changed:
         return []
     verdict = "with certainty" if facts.method in study.certain else "not certain"
-    text = f"The recipe's {facts.method} gained {gain_text(study, facts.method)} there, {verdict}."
     if known[2] < 0:
-        text = f"The recipe's {facts.method} lost there: {gain_text(study, facts.method)} points."
+        verdict = "a loss"
+    gain = gain_text(study, facts.method)
+    text = f"The recipe's {facts.method} gained {gain} there, {verdict}."
+    if changed:
+        text = (
+            f"{facts.method} gained {gain} there, {verdict}, but not as in this recipe: {changed}."
+        )
     return [Sentence(text, (study.result,))]
 
 
 def _pairs(facts: Facts) -> list[Sentence]:
-    if not facts.pairs or "layer_pairs" not in facts.settings:
+    if not facts.pairs or not any(name.endswith(".layer_pairs") for name in facts.settings):
         return []
     pairs = ", ".join(f"{student}: {teacher}" for student, teacher in facts.pairs.items())
     return [

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tutelage.recipes.read import ParsedRecipe
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Facts:
         teacher_top1: of the teacher on validation data, in percent; None if it is not trained.
         cap: of the method's gradient; None without.
         pulls: how many times as hard as the labels each term pulls.
-        settings: the method's own arguments by name.
+        settings: the arguments of the method, of each in a combined one, as `KD.temperature`.
         steps: of the run.
         pairs: student layer → teacher layer, of those that agree most before training.
     """
@@ -54,3 +57,14 @@ class Sentence:
 
     text: str
     studies: tuple[str, ...] = ()
+
+
+def settings_of(recipe: ParsedRecipe) -> dict[str, Any]:
+    """Return the arguments of a recipe's method, defaults included, as `KD.temperature`."""
+    from tutelage.tune.candidates import single_sections
+
+    return {
+        f"{method.__name__}.{name}": value
+        for method, section, _ in single_sections(recipe.config.method)
+        for name, value in (section.get("init_args") or {}).items()
+    }

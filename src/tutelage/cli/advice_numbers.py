@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tutelage.cli.advice_facts import Facts, Sentence
+from tutelage.cli.advice_facts import Facts, Sentence, settings_of
 from tutelage.cli.evidence import Study, gain_text, interval_text, setting_text
+from tutelage.recipes.read import parse_recipe
 
 HARD = 10.0  # times as hard as the labels a term pulls
 TRIED = "kd, temperature "  # what a study calls KD with another one than the recipe's
+OF_NETWORKS = ("layer", "input_shape", "channel")  # parts of names of settings
+SHOWN = 4  # settings in a sentence
 MANY_LABELS = 200.0  # a class, from which on weights of few labels were too high
 
 
@@ -61,19 +64,23 @@ def weights_advice(
     method = facts.method
     if method == "Baseline":
         return []
-    if method == "DKD" and facts.settings.get("beta", 0.0) > 2:
+    if method == "DKD" and facts.settings.get("DKD.beta", 0.0) > 2:
         return [_lower_beta(studies)]
-    if facts.cap is not None and nearest.capped and method in nearest.certain:
+    is_other = bool(other_settings(facts, nearest))
+    if nearest.capped and method in nearest.certain and (is_other or facts.cap == 1):
+        weights = "the recipe's weights"
+        if is_other:
+            weights = f"the weights of {nearest.folder}/{nearest.recipes[method]}"
         text = (
-            "Begin with the recipe's weights: within the cap they gave "
-            f"{gain_text(nearest, method)} in our nearest study."
+            f"Begin with {weights}: within the cap they gave {gain_text(nearest, method)} in our "
+            "nearest study."
         )
         return [Sentence(text, (nearest.result,))]
     changed = balance["gains"].get(method)
     is_many = facts.labels / facts.classes >= MANY_LABELS
-    if changed is not None and is_many and facts.cap is None:
+    if changed is not None and is_many and facts.cap is None and not is_other:
         return [_heavier_labels(method, changed, studies, balance)]
-    if method in balance["kept"]:
+    if method in balance["kept"] and not is_other:
         text = (
             f"Begin with the recipe's weights: for {method} they were the best of three tries "
             f"with {balance['labels']} labels and no cap."
@@ -158,6 +165,30 @@ def temperature_advice(facts: Facts, studies: Sequence[Study]) -> list[Sentence]
         f"{'' if is_certain else ', none certain'} ({setting_text(study)})."
     )
     return [Sentence(text, (study.result,))]
+
+
+def other_settings(facts: Facts, study: Study) -> str:
+    """Return in words which settings of the method a study had otherwise; none if its figure fits.
+
+    Names of layers and shapes are those of other networks, so they are not compared.
+    """
+    recipe = study.recipes.get(facts.method)
+    if recipe is None:
+        return ""
+    studied = settings_of(parse_recipe(f"{study.folder}/{recipe}"))
+    changed = [
+        f"{name.rpartition('.')[2]} {_shown(facts.settings[name])} instead of {_shown(value)}"
+        for name, value in studied.items()
+        if name in facts.settings
+        and facts.settings[name] != value
+        and not any(word in name for word in OF_NETWORKS)
+    ]
+    more = ", …" if len(changed) > SHOWN else ""
+    return ", ".join(changed[:SHOWN]) + more
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def _change(method: str, free: Study, capped: Study) -> str:

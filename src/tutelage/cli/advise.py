@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tutelage.cli._parser import OVERRIDES, Commands, add_command, add_recipe, add_teacher_dir
 
@@ -48,6 +49,7 @@ def register(commands: Commands) -> None:
 def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     """Look at the recipe, and print advice with the study behind each sentence."""
     from tutelage.cli.advice import advise
+    from tutelage.cli.advice_facts import settings_of
     from tutelage.cli.teachers import resolve_teachers, without_weights
     from tutelage.engine import plan
     from tutelage.engine.teacher_facts import teacher_on_validation
@@ -62,7 +64,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     known = None
     if is_trained and parsed.teachers():
         known = teacher_on_validation(parsed.build())
-    facts = facts_of(recipe, planned, known)
+    facts = facts_of(recipe, settings_of(parsed), planned, known)
     print(_fill(_described(parsed.name, facts, known, planned)))
     if not is_trained:
         print(
@@ -88,11 +90,14 @@ def _print_next(source: str, candidate: Candidate) -> None:
     print(f"  tutelage tune {quote(source)} --trials 20 --out runs/tune")
 
 
-def facts_of(recipe: Recipe, planned: Plan, known: TeacherFacts | None) -> Facts:
+def facts_of(
+    recipe: Recipe, settings: Mapping[str, Any], planned: Plan, known: TeacherFacts | None
+) -> Facts:
     """Return what advice rests on.
 
     Args:
         recipe: built.
+        settings: of its method, see `Facts`.
         planned: its dry run.
         known: its teacher on validation data; None if that is not known.
     """
@@ -117,7 +122,7 @@ def facts_of(recipe: Recipe, planned: Plan, known: TeacherFacts | None) -> Facts
             for scale in planned.terms
             if scale.ratio is not None and scale.term != "task"
         },
-        settings=vars(recipe.method),
+        settings=settings,
         steps=planned.steps,
         pairs={student: teacher for student, teacher, _ in planned.pairs},
     )

@@ -74,6 +74,7 @@ class Study:
 
     Attributes:
         result: name of its file in benchmarks/results, without the ending.
+        folder: of the shipped recipes.
         data: name of the data.
         classes: of the data.
         labels: of the training part.
@@ -89,9 +90,11 @@ class Study:
         certain: the methods whose interval is above zero, the largest gain first.
         gains: by method, in points of top-1.
         ece: by method.
+        recipes: names of the recipes in the folder, by method.
     """
 
     result: str
+    folder: str
     data: str
     classes: int
     labels: int
@@ -107,6 +110,7 @@ class Study:
     certain: Sequence[str]
     gains: Mapping[str, Gain]
     ece: Mapping[str, float]
+    recipes: Mapping[str, str]
 
     @property
     def labels_a_class(self) -> float:

@@ -134,7 +134,7 @@ def check_comparable(candidates: Sequence[Candidate]) -> None:
 def _numbers(section: Any) -> Iterator[Number]:
     """Give the numbers in the section `method` of a recipe."""
     names: set[str] = set()
-    for method, spec, path in _methods(section, ()):
+    for method, spec, path in single_sections(section):
         prefix = "" if path == () else f"{method.__name__}."
         arguments = spec.get("init_args") or {}
         for searched in method.search_space:
@@ -147,12 +147,12 @@ def _numbers(section: Any) -> Iterator[Number]:
             yield Number(name, (*path, "init_args", searched.name), float(own), low, high)
 
 
-def _methods(section: Any, path: Keys) -> Iterator[tuple[type[Method], Any, Keys]]:
-    """Give each method with its section, and the keys that lead to it."""
+def single_sections(section: Any, path: Keys = ()) -> Iterator[tuple[type[Method], Any, Keys]]:
+    """Give each method in a recipe's section `method`, its own section, and the keys to it."""
     method = resolve(section.class_path)
     if issubclass(method, CombinedMethod):
         for index, inner in enumerate(section.init_args.methods):
-            yield from _methods(inner, (*path, "init_args", "methods", index))
+            yield from single_sections(inner, (*path, "init_args", "methods", index))
     else:
         yield method, section, path
 
