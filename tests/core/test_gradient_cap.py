@@ -227,6 +227,8 @@ def test_wrong_arguments_are_a_sentence(student: nn.Linear) -> None:
         GradientCap(around(student), every=0)
     with pytest.raises(UserError, match="every is a whole number of steps, at least 1, got True"):
         GradientCap(around(student), every=True)
+    with pytest.raises(UserError, match="task_weight is 0, so there is no gradient of the labels"):
+        GradientCap(around(student, task_weight=0.0))
     with pytest.raises(UserError, match="a student with parameters that are trained"):
         GradientCap(around(student.requires_grad_(False)))
     with pytest.raises(UserError, match="what is capped must be a Distiller"):

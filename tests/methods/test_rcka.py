@@ -265,6 +265,16 @@ def test_two_classes_are_enough() -> None:
     assert all(term.isfinite() for term in rcka_loss(student, teacher).values())
 
 
+@pytest.mark.parametrize("soften", [None, "both"])
+def test_two_centered_classes_have_no_relation_between_them(soften: str | None) -> None:
+    """Their centered kernel is always a multiple of the same matrix."""
+    student, teacher = torch.randn(2, 8, 2)
+    assert list(rcka_loss(student, teacher, center=True, soften=soften)) == ["intra"]
+    assert list(rcka_loss(student, teacher, soften=soften)) == ["intra", "inter"]
+    maps = torch.randn(2, 8, 2, 3, 3)
+    assert "inter" in rcka_loss(*maps, center=True)
+
+
 @pytest.mark.parametrize("center", [False, True])
 def test_relations_of_probabilities_alone_see_a_rotation_of_the_logits(center: bool) -> None:
     """Why the recipes align probabilities: any rotated logits would do as well as the teacher's."""

@@ -21,6 +21,8 @@ def calibration_line(
 
     >>> calibration_line(1.5, {"top1": 0.9, "ece": 0.01}, {"top1": 0.9, "ece": 0.2})
     'at temperature 1.5, which exports and predictions have: ece 0.01'
+    >>> calibration_line(1.0, {"top1": 0.9}, {"top1": 0.9})
+    'at temperature 1, which exports and predictions have: the same'
 
     Args:
         temperature: that was fitted.
@@ -30,5 +32,5 @@ def calibration_line(
     changed = {name: value for name, value in calibrated.items() if value != metrics.get(name)}
     return (
         f"at temperature {temperature:.3g}, which exports and predictions have: "
-        f"{metrics_line(changed)}"
+        f"{metrics_line(changed) or 'the same'}"
     )

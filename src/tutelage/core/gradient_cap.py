@@ -72,8 +72,8 @@ class GradientCap(nn.Module):
         cosine: c.
 
     Raises:
-        UserError: If the limit is not positive, `every` is below 1, or no parameter of the student
-            is trained.
+        UserError: If the limit is not positive, `every` is below 1, the labels have no weight, or
+            no parameter of the student is trained.
     """
 
     weight: Tensor
@@ -95,6 +95,11 @@ class GradientCap(nn.Module):
         check_positive_number("the limit of a gradient cap", limit)
         if type(every) is not int or every < 1:
             raise UserError(f"every is a whole number of steps, at least 1, got {every!r}")
+        if not distiller.method.task_weight:
+            raise UserError(
+                "the method's task_weight is 0, so there is no gradient of the labels to cap its "
+                "own by; leave the cap out, or give the labels a weight"
+            )
         self.limit = limit
         self.every = every
         self._scale = scale

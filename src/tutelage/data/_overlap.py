@@ -64,24 +64,30 @@ def warn_repeated(images: Sequence[Path], where: str) -> None:
         )
 
 
-def warn_shared_arrays(train: Tensor, other: Tensor, where: str) -> None:
-    """Say in one warning how many images of a part are in the training part, too.
+def warn_array_copies(train: Tensor, test: Tensor, root: Path) -> None:
+    """Warn of images that are in the training part twice, or in the test part, too.
 
     As many as published data sets have are passed over, and images of one color.
 
     Args:
         train: images of the training part, (N, …).
-        other: images of the other part, (M, …).
-        where: names both parts, for the message.
+        test: images of the test part, (M, …).
+        root: names the data set, for the messages.
     """
-    known = set(_hashes(train))
-    shared = sum(image in known for image in _hashes(other))
-    if shared > PUBLISHED_COPIES * len(other):
-        warnings.warn(
-            f"{where}: {shared} of {len(other)} images are in both, so that figures are better "
-            "than they should be; get the files again",
-            stacklevel=3,
-        )
+    hashes = _hashes(train)
+    known = set(hashes)
+    repeated = len(hashes) - len(known)
+    shared = sum(image in known for image in _hashes(test))
+    for count, part, what in (
+        (repeated, train, "training part in {}: {} of {} images are in it twice"),
+        (shared, test, "training and test part in {}: {} of {} images are in both"),
+    ):
+        if count > PUBLISHED_COPIES * len(part):
+            warnings.warn(
+                f"{what.format(root, count, len(part))}, so that figures are better than they "
+                "should be; get the files again",
+                stacklevel=3,
+            )
 
 
 def warn_copies(parts: Mapping[str, Sequence[Path]], root: Path | str) -> None:

@@ -62,6 +62,15 @@ def test_both_are_read_as_torchvision_reads_them(
         assert test.labels.tolist() == expected.targets
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_batches_may_be_pickled_again(root: Path, protocol: int) -> None:
+    expected = CIFAR10(str(root)).splits()["test"]
+    path = root / "cifar-10-batches-py/test_batch"
+    batch = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps(batch, protocol=protocol))
+    assert torch.equal(CIFAR10(str(root)).splits()["test"].images, expected.images)
+
+
 def test_training_is_augmented_and_the_rest_is_not(root: Path) -> None:
     splits = CIFAR10(str(root)).splits()
     assert [len(part) for part in splits.values()] == [90, 10, 10]
@@ -76,6 +85,11 @@ def test_a_copy_of_training_images_as_test_part_is_said(root: Path) -> None:
     folder = root / "cifar-10-batches-py"
     (folder / "test_batch").write_bytes((folder / "data_batch_3").read_bytes())
     with pytest.warns(UserWarning, match="training and test part .*: 20 of 20 images are in both"):
+        CIFAR10(str(root)).splits()
+    (folder / "data_batch_2").write_bytes((folder / "data_batch_1").read_bytes())
+    (folder / "test_batch").unlink()
+    write_batch(folder / "test_batch", "labels", 10, 9)
+    with pytest.warns(UserWarning, match="training part .*: 20 of 100 images are in it twice"):
         CIFAR10(str(root)).splits()
 
 

@@ -146,6 +146,20 @@ def test_boxes_in_shares_are_refused(tmp_path: Path) -> None:
             "1 sizes of images that are missing, 0 or swapped",
             [[0, 2, 10, 12], [20, 2, 30, 12]],
         ),
+        (
+            "<object><name>cat",
+            "<object><name>dog</name><bndbox><xmin>1</xmin><ymin>3</ymin><xmax>10</xmax>"
+            "<ymax>12</ymax></bndbox></object><object><name>cat",
+            "1 objects that are there twice with the same box, read once",
+            [[0, 2, 10, 12], [20, 2, 30, 12]],
+        ),
+        (
+            "<object><name>cat",
+            "<object><name>dog</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>10</xmax>"
+            "<ymax>12</ymax></bndbox><bndbox><xmin>5</xmin></bndbox></object><object><name>cat",
+            "1 second boxes of an object, left out",
+            [[0, 2, 10, 12], [2, 2, 10, 12], [20, 2, 30, 12]],
+        ),
     ],
 )
 def test_what_is_mended_is_counted(
@@ -199,6 +213,16 @@ def test_photographs_and_lists_are_found_in_any_spelling(tmp_path: Path) -> None
     (voc / "ImageSets/Main/train.txt").write_text("train_1  1\r\n", encoding="utf-8-sig")
     folder = prepare_voc(tmp_path / "out", voc)
     assert [path.name for path in (folder / "train").iterdir()] == ["train_1.JPG"]
+
+
+@pytest.mark.parametrize("line", ["train 1", "train 1  -1", "train 1\t1"])
+def test_names_may_have_spaces_and_end_in_a_number(line: str, tmp_path: Path) -> None:
+    voc = write_voc(tmp_path / "voc")
+    for name in ("JPEGImages/{}.jpg", "Annotations/{}.xml"):
+        (voc / name.format("train_1")).rename(voc / name.format("train 1"))
+    (voc / "ImageSets/Main/train.txt").write_text(f"{line}\n")
+    folder = prepare_voc(tmp_path / "out", voc)
+    assert [path.name for path in (folder / "train").iterdir()] == ["train 1.jpg"]
 
 
 def test_names_in_lists_lead_nowhere_else_and_into_one_part(tmp_path: Path) -> None:

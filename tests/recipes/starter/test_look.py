@@ -96,6 +96,15 @@ def test_numbers_that_are_no_classes_get_a_table(tmp_path: Path) -> None:
     assert found.classes == ["background", "object"]
 
 
+def test_the_void_of_camvid_is_no_class(tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(write_masks(tmp_path).glob("*annot/*.png"))):
+        Image.new("L", (48, 32), number % 12).save(path)
+    found = look_at(tmp_path)
+    assert (found.classes[0], len(found.classes)) == ("sky", 11)
+    assert found.arguments["values"][11] == 255
+    assert "CamVid" in found.remarks["names"]
+
+
 def test_names_of_classes_are_read(tmp_path: Path) -> None:
     write_masks(tmp_path)
     (tmp_path / "classes.txt").write_text("wall\nbrick\nstone\n")

@@ -70,6 +70,16 @@ class _Array:
         return values.reshape(shape, order="F" if is_fortran else "C")
 
 
+def _from_buffer(
+    content: object = b"", dtype: object = None, shape: object = (), order: object = "C", *_: object
+) -> _Array:
+    """Return what a pickle of protocol 5 says about an array."""
+    content = bytes(content) if isinstance(content, bytearray) else content
+    array = _Array()
+    array.state = (1, shape, dtype, order == "F", content)
+    return array
+
+
 def _encode(text: object, encoding: object = "latin1", *rest: object) -> bytes:
     """Return bytes that a newer Python has pickled as text."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
@@ -82,6 +92,8 @@ SAFE: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
 }
 

@@ -20,6 +20,8 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 FLAGS = {"0": False, "1": True, "": False, "false": False, "true": True, "unspecified": False}
 SWAPPED = "boxes with swapped corners, which are put in order"
 FROM_ZERO = "boxes that begin at pixel 0, although VOC counts from 1, cut at the edge"
+REPEATED = "objects that are there twice with the same box, read once"
+SECOND = "second boxes of an object, left out"
 SIZE = "sizes of images that are missing, 0 or swapped, taken from the image file"
 BACKGROUND = "background"  # label 0, of which there are no boxes
 MAX_SIDE = 10**6  # in pixels
@@ -36,8 +38,8 @@ def read_voc(
     """Read the boxes of one image.
 
     Swapped corners are put in order, boxes that reach over the edge are cut, those without area in
-    the image are left out, and a size that is missing, 0 or has width and height swapped is that of
-    the image file.
+    the image are left out, as are second boxes of an object and objects that are there twice, and a
+    size that is missing, 0 or has width and height swapped is that of the image file.
 
     Args:
         path: of the XML file.
@@ -66,9 +68,16 @@ def read_voc(
     crowd: list[bool] = []
     for number, entry in enumerate(root.findall("object"), 1):
         what = f"object {number}"
-        names.append(_name(entry, classes, path, what))
-        boxes.append([_number(entry, f"bndbox/{key}", path, what) for key in CORNERS])
-        crowd.append(_is_difficult(entry, path, what))
+        name = _name(entry, classes, path, what)
+        box = [_number(entry, f"bndbox/{key}", path, what) for key in CORNERS]
+        found[SECOND] += len(entry.findall("bndbox")) - 1
+        is_difficult = _is_difficult(entry, path, what)
+        if (name, box) in zip(names, boxes, strict=True):
+            found[REPEATED] += 1
+            continue
+        names.append(name)
+        boxes.append(box)
+        crowd.append(is_difficult)
     corners = torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
     if corners.numel() and corners.max() <= 1 and ((corners > 0) & (corners < 1)).any():
         raise UserError(

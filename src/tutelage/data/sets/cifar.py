@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from tutelage.data._files import require_folder
-from tutelage.data._overlap import warn_shared_arrays
+from tutelage.data._overlap import warn_array_copies
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
 from tutelage.data.sets._cifar_pickle import FIX, read_batch
@@ -58,7 +58,7 @@ class _Cifar(ImageData):
     def raw_splits(self) -> RawSplits:
         """Return the official training and test parts; validation is cut from training."""
         train, test = self._part(self.train_files), self._part(self.test_files)
-        warn_shared_arrays(train.images, test.images, f"training and test part in {self._folder()}")
+        warn_array_copies(train.images, test.images, self._folder())
         return train, None, test
 
     def standard_augmentation(self) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.data._files import require_folder
-from tutelage.data._overlap import warn_shared_arrays
+from tutelage.data._overlap import warn_array_copies
 from tutelage.data._text import MEGABYTE, is_file
 from tutelage.data.image_data import ImageData, RawSplits
 from tutelage.data.image_set import ArraySet
@@ -43,7 +43,7 @@ class _IdxData(ImageData):
         """Return the official training and test parts; validation is cut from training."""
         root = require_folder(self.root, type(self).__name__, self.advice)
         train, test = self._read(root, "train"), self._read(root, "t10k")
-        warn_shared_arrays(train.images, test.images, f"training and test part in {root}")
+        warn_array_copies(train.images, test.images, root)
         return train, None, test
 
     def standard_augmentation(self) -> nn.Module:

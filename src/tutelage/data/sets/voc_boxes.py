@@ -21,6 +21,7 @@ from tutelage.errors import UserError
 
 LISTS = "ImageSets/Main"
 PARTS = ["train", "val", "test"]
+PRESENCE = ("-1", "0", "1")  # of a class in an image: no, in difficult objects alone, yes
 
 
 def prepare_voc(root: str | Path, source: str | Path, parts: Sequence[str] | None = None) -> Path:
@@ -54,7 +55,7 @@ def prepare_voc(root: str | Path, source: str | Path, parts: Sequence[str] | Non
         )
 
     def write(folder: Path) -> None:
-        lists = {part: _sample_names(voc / LISTS / f"{part}.txt") for part in parts}
+        lists = {part: _sample_names(voc, part) for part in parts}
         classes = [BACKGROUND, *_class_names(voc, lists)]
         counts: Counter[str] = Counter()
         photos: dict[str, list[Path]] = {}
@@ -119,8 +120,9 @@ def _photo(voc: Path, name: str, part: str) -> Path:
     return photos[0]
 
 
-def _sample_names(path: Path) -> list[str]:
-    """Return the first word of every line; the second one says whether a class is in the image."""
+def _sample_names(voc: Path, part: str) -> list[str]:
+    """Return the names in a list; a number behind one says whether a class is in the image."""
+    path = voc / LISTS / f"{part}.txt"
     if not is_file(path):
         raise UserError(
             f"{path} is missing; give a folder such as VOCdevkit/VOC2012, and parts that it has"
@@ -128,4 +130,12 @@ def _sample_names(path: Path) -> list[str]:
     lines = read_lines(path, "write one name a line")
     if not lines:
         raise UserError(f"{path} names no image; write one name a line, or leave the part out")
-    return without_repeats([line.split()[0] for line in lines], path)
+    names = []
+    for line in lines:
+        words = line.rsplit(maxsplit=1)
+        # A name may end in a number, too, but has no tab.
+        is_flagged = words[-1] in PRESENCE and (
+            "\t" in line or not any(image_files(voc, line, path))
+        )
+        names.append(words[0] if is_flagged else line)
+    return without_repeats(names, path)
