@@ -46,7 +46,8 @@ def _terms(scales: Sequence[TermScale], cap: float | None) -> str:
     if cap is not None:
         lines.append(
             f"train.gradient_cap {cap:g}: the method's terms together pull at most {_times(cap)} "
-            "as the labels, harder only in their direction, and less against them"
+            "as the labels on average over some 200 steps, harder only in their direction, and "
+            "less against them"
         )
     elif all(scale.term != "task" for scale in scales):
         lines.append("the labels have no weight, so train.gradient_cap has nothing to measure by")

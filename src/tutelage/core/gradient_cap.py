@@ -14,6 +14,8 @@ follows the cosine of the angle between them in the same way. A method that pull
 much harder; one that pulls against them less, so that the labels keep at least 1 - limit / 4 of
 their descent, the least of 1 + limit · c (1 + c). Relations between items do not see the sign of
 the logits, so without this they held a student on the wrong side that happened to start there.
+The averages follow over some 10 looks, 200 steps by default, so a method that grows in fewer may
+pull harder for a while.
 n_task is that of the labels at weight 1, whatever w is. So the weights that a recipe or a paper
 gives are upper limits.
 """
@@ -62,7 +64,7 @@ class GradientCap(nn.Module):
     Args:
         distiller: student and method.
         limit: how many times as hard as the labels a method may pull across them.
-        every: steps from one look to the next.
+        every: steps from one look to the next; the averages follow over ten times as many.
         scale: of a loss before its gradient is taken, as `torch.amp.GradScaler().scale`, where
             gradients are too small for float16.
 
