@@ -66,7 +66,7 @@ def test_an_empty_part_is_refused() -> None:
     data = Digits()
     data.validation = 0.0005
     with pytest.raises(
-        UserError, match=r"the validation part of Digits is empty; check data\.root"
+        UserError, match=r"the validation part of Digits is empty; .* raise data\.validation"
     ):
         data.splits()
 

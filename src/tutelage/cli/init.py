@@ -41,9 +41,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> int:
     print(found.describe())
     print(f"written: {', '.join(str(path) for path in paths)}")
     print("all share _setting.yaml, where comments say what to change")
-    out = Path(arguments.out)
+    name = Path(arguments.out).resolve().name
     print(f"next: tutelage plan {quote(str(paths[0]))}")
-    print(
-        f"      tutelage study {quote(arguments.out)} --seeds 3 --out {quote(f'runs/{out.name}')}"
-    )
+    print(f"      tutelage study {quote(arguments.out)} --seeds 3 --out {quote(f'runs/{name}')}")
     return 0

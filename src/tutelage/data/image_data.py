@@ -71,13 +71,14 @@ class ImageData(Data):
         """
         train, validation, test = self.raw_splits()
         self._check_not_empty("training", train)
+        is_cut = {"training": False, "validation": validation is None, "test": test is None}
         if test is None:
             train, test = _cut(train, 0.2)
         if validation is None:
             check_share("data.validation", self.validation)
             train, validation = _cut(train, self.validation)
         for name, part in (("training", train), ("validation", validation), ("test", test)):
-            self._check_not_empty(name, part)
+            self._check_not_empty(name, part, is_cut=is_cut[name])
         if num_labels is None:
             labeled = torch.arange(len(train))
         elif train.labels.ndim == 2:
@@ -90,12 +91,12 @@ class ImageData(Data):
             "test": test,
         }
 
-    def _check_not_empty(self, name: str, part: ImageSet) -> None:
+    def _check_not_empty(self, name: str, part: ImageSet, *, is_cut: bool = False) -> None:
         if len(part) == 0:
-            raise UserError(
-                f"the {name} part of {type(self).__name__} is empty; check data.root and "
-                "data.validation"
-            )
+            advice = "check data.root and data.validation"
+            if is_cut:
+                advice = "it is a share of the training images: add some, or raise data.validation"
+            raise UserError(f"the {name} part of {type(self).__name__} is empty; {advice}")
 
     def remarks(self, parts: Mapping[str, Samples]) -> list[str]:
         """Return which classes are trained, but in no image of a part that judges the student."""

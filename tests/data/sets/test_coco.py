@@ -108,6 +108,14 @@ def test_empty_images_are_evaluated_but_not_trained_on(tmp_path: Path) -> None:
         assert len(Coco(root, keep_empty=True).raw_splits()[0]) == 2
 
 
+def test_a_part_without_any_box_is_said_before_training(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    path = root / "annotations/instances_val2017.json"
+    path.write_text(json.dumps(changed(lambda c: c.update(annotations=[]))))
+    with pytest.warns(UserWarning, match="instances_val2017.json has no box of a single object"):
+        Coco(str(root)).raw_splits()
+
+
 MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "unknown category": (
         lambda c: c["annotations"][1].update(category_id=5),

@@ -80,6 +80,10 @@ def test_commands_for_folders_with_spaces_can_be_copied(
     said = capsys.readouterr().out
     assert "next: tutelage plan 'my recipes/dist.yaml'\n" in said
     assert "tutelage study 'my recipes' --seeds 3 --out 'runs/my recipes'\n" in said
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["init", "../my däta", "--out", "."]) == 0
+    assert "tutelage study . --seeds 3 --out runs/here\n" in capsys.readouterr().out
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -214,8 +215,14 @@ class Coco(ImageData):
         paths = [image.path for image in instances.images]
         check_image_files(paths)
         sizes = [(image.width, image.height) for image in instances.images]
-        keeps_empty = self.keep_empty or not is_train
-        keep = [keeps_empty or bool((~image.crowd).any()) for image in instances.images]
+        has_box = [bool((~image.crowd).any()) for image in instances.images]
+        if instances.images and not any(has_box):
+            warnings.warn(
+                f"{instances.path} has no box of a single object, so the average precision of that "
+                "part is undefined (NaN); check its annotations",
+                stacklevel=2,
+            )
+        keep = [self.keep_empty or not is_train or found for found in has_box]
         counts = instances.skipped
         counts["images without boxes left out of training"] = keep.count(False)
         counts[NOT_UPRIGHT] = num_left_as_stored(paths, sizes)
