@@ -216,7 +216,7 @@ class Coco(ImageData):
         check_image_files(paths)
         sizes = [(image.width, image.height) for image in instances.images]
         has_box = [bool((~image.crowd).any()) for image in instances.images]
-        if instances.images and not any(has_box):
+        if instances.images and not is_train and not any(has_box):
             warnings.warn(
                 f"{instances.path} has no box of a single object, so the average precision of that "
                 "part is undefined (NaN); check its annotations",
