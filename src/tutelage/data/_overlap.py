@@ -17,7 +17,7 @@ PIECE = 4096  # bytes from the middle of a file, which are compared first
 BLOCK = 2**20  # bytes that are hashed at once
 # Files of so few bytes hold one color or little more, and are equal without being copies.
 SIMPLE = 200
-# Of a part in memory: CIFAR-100 and others have a few copies as they are published.
+# Share of images in memory that may be copies: CIFAR-100, as it is published, has a few.
 PUBLISHED_COPIES = 0.01
 
 PartT = TypeVar("PartT")
