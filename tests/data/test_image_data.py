@@ -80,3 +80,13 @@ def test_a_part_that_lacks_a_class_is_told(tmp_path: Path) -> None:
     (remark,) = data.remarks(data.splits())
     assert "the validation part of ImageFolder has no image of 1 of 3 classes" in remark
     assert "('class1')" in remark
+
+
+def test_classes_that_are_never_trained_are_said(tmp_path: Path) -> None:
+    data = ImageFolder(str(write_image_folder(tmp_path, count=2)), size=8)
+    parts = dict(data.splits())
+    one_class = (parts["train"].labels == 2).nonzero().flatten()
+    parts["train"] = parts["train"].subset_with(one_class, None, 0)
+    (remark,) = data.remarks(parts)
+    assert "the training part of ImageFolder has no image of 2 of 3 classes" in remark
+    assert "('class0', 'class1'), so the student cannot learn them" in remark

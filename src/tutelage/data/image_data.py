@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,26 +99,39 @@ class ImageData(Data):
             raise UserError(f"the {name} part of {type(self).__name__} is empty; {advice}")
 
     def remarks(self, parts: Mapping[str, Samples]) -> list[str]:
-        """Return which classes are trained, but in no image of a part that judges the student."""
+        """Return which classes no part can teach, and which none that judges the student has."""
         train = parts["train"]
+        # An image of a dense set has many classes, or none.
+        if isinstance(train, DenseSet) or not isinstance(train, ImageSet) or train.labels.ndim != 1:
+            return []
+        name = type(self).__name__
+        known = set(range(len(self.classes)))
+        trained = known & set(train.labels.tolist())
         remarks = []
-        for name in ("validation", "test"):
-            part = parts[name]
-            # An image of a dense set has many classes, or none.
-            if isinstance(train, DenseSet) or not isinstance(train, ImageSet):
+        untrained = known - trained
+        if untrained:
+            remarks.append(
+                f"the training part of {name} has no image of {self._named(untrained)}, so the "
+                "student cannot learn them; check its labels, or add some"
+            )
+        for part_name in ("validation", "test"):
+            part = parts[part_name]
+            if not isinstance(part, ImageSet):
                 continue
-            if not isinstance(part, ImageSet) or train.labels.ndim != 1:
-                continue
-            missing = sorted(set(train.labels.tolist()) - set(part.labels.tolist()))
-            names = [self.classes[label] for label in missing if 0 <= label < len(self.classes)]
-            if names:
-                listed = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+            unjudged = trained - set(part.labels.tolist())
+            if unjudged:
                 remarks.append(
-                    f"the {name} part of {type(self).__name__} has no image of {len(names)} of "
-                    f"{len(self.classes)} classes ({listed}), so its figures say nothing of them; "
-                    "add some, or leave the part out and let it be cut from the training images"
+                    f"the {part_name} part of {name} has no image of {self._named(unjudged)}, so "
+                    "its figures say nothing of them; add some, or leave the part out and let it "
+                    "be cut from the training images"
                 )
         return remarks
+
+    def _named(self, labels: Collection[int]) -> str:
+        """Return how many classes of all these are, and the first of their names."""
+        listed = ", ".join(repr(self.classes[label]) for label in sorted(labels)[:5])
+        more = ", …" if len(labels) > 5 else ""
+        return f"{len(labels)} of {len(self.classes)} classes ({listed}{more})"
 
     def transform(self) -> nn.Module | None:
         """Return the augmentation that the settings ask for."""

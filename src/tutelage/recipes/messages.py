@@ -11,6 +11,7 @@ import tutelage.data
 import tutelage.methods
 import tutelage.tasks
 from tutelage.errors import EXTRAS, NotInstalledError
+from tutelage.recipes._kinds import kind_in_words
 from tutelage.recipes._lookup import arguments_of, lacks_of, public_names, says_no_type, takes_any
 from tutelage.recipes._names import FORMER_CLASSES, example_of, suggest, suggest_class
 from tutelage.recipes._text import shorten
@@ -25,18 +26,6 @@ CALLABLE = re.compile(
 )
 KEY = re.compile(r'Parser key "([\w.]+)": ')
 WHOLE_FILE = 'Parser key "config": '
-KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "text",
-    "NoneType": "null",
-    "Sequence": "a list",
-    "Mapping": "a mapping such as {a: b}",
-    "TeacherConfig": "a mapping of keys such as model and weights",
-    "Module": "a class path",
-}
-LISTS = {"int": "a list of whole numbers", "float": "a list of numbers"}
 
 
 @dataclass(frozen=True)
@@ -202,12 +191,12 @@ def _no_value(match: Match[str], place: Place) -> str:
 
 
 def _wrong_union(match: Match[str], place: Place) -> str:
-    parts = [_kind(part) for part in re.split(r", (?![^\[]*\])", match[1])]
+    parts = [kind_in_words(part) for part in re.split(r", (?![^\[]*\])", match[1])]
     return f"{place} must be {' or '.join(dict.fromkeys(parts))}, got {_quoted(match[2] or '')}"
 
 
 def _wrong_type(match: Match[str], place: Place) -> str:
-    kind = _kind(match[1])
+    kind = kind_in_words(match[1])
     sentence = f"{place} must be {kind}, got {_quoted(match[2])}"
     if match[2] in ("True", "False") and (kind == "text" or kind.startswith("one of")):
         sentence += " (YAML reads yes, on, no and off so; put text in quotes)"
@@ -242,17 +231,6 @@ def _nested(match: Match[str], place: Place) -> str:
 
 def _no_mapping(match: Match[str], place: Place) -> str:
     return f"{place} must be a mapping of keys"
-
-
-def _kind(text: str) -> str:
-    """Return a type of the parser in words."""
-    if "Literal" in text:
-        return "one of " + text[text.index("[") :]
-    if "Sequence[" in text:
-        return LISTS.get(text[text.index("[") + 1 : -1], "a list")
-    name = re.sub(r"\[.*\]$", "", text).removeprefix("<class '").removesuffix("'>")
-    name = name.rpartition(".")[2]
-    return KINDS.get(name, name)
 
 
 def _quoted(value: str) -> str:

@@ -349,6 +349,13 @@ def test_an_annotation_that_is_there_twice_is_read_once(tmp_path: Path) -> None:
     assert len(train.images[0].boxes) == 3
 
 
+def test_a_box_that_is_there_under_two_ids_is_read_twice_and_counted(tmp_path: Path) -> None:
+    content = changed(lambda c: c["annotations"].append({**ANNOTATIONS[0], "id": 99}))
+    with pytest.warns(UserWarning, match="1 boxes that their image has twice in the same category"):
+        train = Coco(str(write_coco(tmp_path, content)), test=None).raw_splits()[0]
+    assert len(train.images[0].boxes) == 3
+
+
 def test_an_area_of_zero_is_that_of_the_box(tmp_path: Path) -> None:
     content = changed(lambda c: c["annotations"][0].update(area=0))
     with pytest.warns(UserWarning, match="1 boxes whose 'area' is 0"):

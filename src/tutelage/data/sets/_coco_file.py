@@ -33,6 +33,7 @@ NO_AREA = "boxes whose 'area' is null, which get that of the box"
 ZERO_AREA = "boxes whose 'area' is 0, which get that of the box"
 REPEATED = "annotations that are there twice, of which one is read"
 SAME_ID = "annotations whose id another one has, too"
+SAME_BOX = "boxes that their image has twice in the same category, of which both are read"
 OTHER_CASE = "file names that are written in another case than their files"
 ALIKE = "categories whose names differ in case at most"
 
@@ -171,8 +172,9 @@ def write_instances(path: Path, images: Sequence[CocoImage], classes: Sequence[s
 def _unrepeated(
     annotations: Sequence[Mapping[str, Any]], skipped: Counter[str]
 ) -> Iterator[Mapping[str, Any]]:
-    """Give each annotation once, and count in `skipped` those whose id is not their own."""
+    """Give each annotation once, and count in `skipped` whose id or box is not its own."""
     seen: dict[int, list[tuple[Any, ...]]] = {}
+    contents: set[tuple[Any, ...]] = set()
     for annotation in annotations:
         content = (annotation["image_id"], annotation["category_id"], *annotation["bbox"])
         same_id = seen.setdefault(annotation["id"], [])
@@ -181,6 +183,8 @@ def _unrepeated(
             continue
         skipped[SAME_ID] += bool(same_id)
         same_id.append(content)
+        skipped[SAME_BOX] += content in contents  # read, as the official evaluation reads it, too
+        contents.add(content)
         yield annotation
 
 

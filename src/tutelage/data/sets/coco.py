@@ -139,7 +139,7 @@ class Coco(ImageData):
     image, or have no extent, are left out, and boxes that reach over the edge are cut. All these
     are counted in one warning. Anything else that is wrong is an error that names file, annotation
     and field. A box without `area`, or with 0, has its own. An annotation that is there twice, with
-    the same id, image, category and box, is read once.
+    the same id, image, category and box, is read once; under two ids it is read twice, and counted.
 
     Boxes are in pixels of an image as the file says its `width` and `height`: an image with an EXIF
     orientation is put upright if that gives this size, and else left as it is stored, which the
