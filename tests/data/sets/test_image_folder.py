@@ -52,7 +52,7 @@ def test_folders_for_parts_are_used(tmp_path: Path) -> None:
     assert [len(part) for part in splits.values()] == [20, 6, 4]
 
 
-def test_transparent_and_grey_images_become_rgb(tmp_path: Path) -> None:
+def test_transparent_and_gray_images_become_rgb(tmp_path: Path) -> None:
     write(tmp_path / "clear.png", (255, 0, 0, 0), "RGBA")
     write(tmp_path / "gray.png", 128, "L")
     palette = Image.new("P", (4, 4), 0)

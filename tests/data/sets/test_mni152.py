@@ -38,7 +38,7 @@ def test_three_blocks_of_slices_with_gaps_between_them(made: Path) -> None:
     assert levels[1][0] - levels[0][-1] == levels[2][0] - levels[1][-1] == 7
 
 
-def test_images_are_noisy_and_white_matter_is_brighter_than_grey(made: Path) -> None:
+def test_images_are_noisy_and_white_matter_is_brighter_than_gray(made: Path) -> None:
     splits = MNI152(str(made)).splits()
     batch = splits["train"].batch([(0, i) for i in range(0, 70, 7)])
     images, masks = batch.inputs, batch.labels
