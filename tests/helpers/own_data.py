@@ -158,8 +158,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "parquet": (write_parquet, "classification", "dist"),
     "tar": (write_shards, "classification", "dist"),
     "coco": (write_boxes, "detection", "ssim"),
-    "voc-masks": (write_mask_lists, "segmentation", "ssim"),
-    "masks": (write_masks, "segmentation", "ssim"),
+    "voc-masks": (write_mask_lists, "segmentation", "dist"),
+    "masks": (write_masks, "segmentation", "dist"),
     "beir": (write_beir, "retrieval", "embed_distill"),
     "interactions": (write_interactions, "recommendation", "unkd"),
 }

@@ -35,7 +35,6 @@ def detection(found: Found) -> dict[str, str]:
     return _texts(
         found,
         section("task", "tutelage.tasks.Detection", task, remarks),
-        start="ssim",
         networks=(teacher, student),
         layers=PYRAMID,
         train=schedule(found.counts["train"], batch_size=8, lr=1.0e-3, is_large=not is_small),
@@ -72,7 +71,7 @@ def segmentation(found: Found) -> dict[str, str]:
             "With weights_backbone: IMAGENET1K_V1, here and in teacher.yaml, it starts from "
             "ImageNet's weights, which are downloaded once, and learns much faster."
         )
-    texts = _texts(
+    return _texts(
         found,
         section(
             "task",
@@ -80,7 +79,7 @@ def segmentation(found: Found) -> dict[str, str]:
             {"num_classes": num_classes, "names": list(found.classes)},
             {"num_classes": "counts the background, if it is a number in the masks"},
         ),
-        start="dist",
+        first={"dist.yaml": DIST},
         networks=(teacher, student),
         layers=layers,
         train=schedule(
@@ -91,24 +90,49 @@ def segmentation(found: Found) -> dict[str, str]:
         ),
         note=note,
     )
-    return {"dist.yaml": DIST, **texts}  # the first is what `init` names
 
 
 def _texts(
     found: Found,
     task: str,
     *,
-    start: str,
     networks: tuple[Mapping[str, Any], Mapping[str, Any]],
     layers: Sequence[str],
     train: str,
     note: str,
+    first: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
+    """Return the recipes; whoever starts begins with the first."""
     teacher, student = networks
     own = (
         "A trained teacher of your own instead, which learned these classes in this order:\n"
         "teacher: {model: ..., weights: path/to/checkpoint.pth}  with the model of teacher.yaml"
     )
+    pairs = ", ".join(f'"{layer}": "{layer}"' for layer in layers)
+    ssim = _on_pairs("SSIM", "weight: 2.0", pairs)
+    pcka = _on_pairs("PCKA", "intra_weight: 10.0, patch_size: auto", pairs)
+    fitnet = _on_pairs("FitNet", "weight: 0.5", pairs)
+    methods = {
+        **(first or {}),
+        "ssim.yaml": (
+            "# SSIM: the student's feature maps get the local structure of the teacher's.\n"
+            f"method: {ssim}\n"
+        ),
+        "pcka.yaml": (
+            "# PCKA: patches of the feature maps are aligned with the teacher's by their kernels "
+            f"(CKA).\nmethod: {pcka}\n"
+        ),
+        "fitnet.yaml": (
+            "# FitNet: the student's feature maps are regressed on the teacher's.\n"
+            f"method: {fitnet}\n"
+        ),
+        "pcka_fitnet.yaml": (
+            "# Both together.\n"
+            "method: {class_path: tutelage.CombinedMethod, init_args: {methods: [\n"
+            f"  {pcka},\n  {fitnet}]}}}}\n"
+        ),
+    }
+    start = next(iter(methods)).removesuffix(".yaml")
     setting = "\n".join(
         [
             comment(HEAD.format(start=start)),
@@ -127,29 +151,9 @@ def _texts(
             train,
         ]
     )
-    pairs = ", ".join(f'"{layer}": "{layer}"' for layer in layers)
-    ssim = _on_pairs("SSIM", "weight: 2.0", pairs)
-    pcka = _on_pairs("PCKA", "intra_weight: 10.0, patch_size: auto", pairs)
-    fitnet = _on_pairs("FitNet", "weight: 0.5", pairs)
     return {
         "_setting.yaml": setting,
-        "ssim.yaml": (
-            "# SSIM: the student's feature maps get the local structure of the teacher's.\n"
-            f"method: {ssim}\n"
-        ),
-        "pcka.yaml": (
-            "# PCKA: patches of the feature maps are aligned with the teacher's by their kernels "
-            f"(CKA).\nmethod: {pcka}\n"
-        ),
-        "fitnet.yaml": (
-            "# FitNet: the student's feature maps are regressed on the teacher's.\n"
-            f"method: {fitnet}\n"
-        ),
-        "pcka_fitnet.yaml": (
-            "# Both together.\n"
-            "method: {class_path: tutelage.CombinedMethod, init_args: {methods: [\n"
-            f"  {pcka},\n  {fitnet}]}}}}\n"
-        ),
+        **methods,
         "baseline.yaml": BASELINE,
         "teacher.yaml": teacher_text(teacher, found.counts["train"]),
     }
