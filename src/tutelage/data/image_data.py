@@ -99,7 +99,7 @@ class ImageData(Data):
             raise UserError(f"the {name} part of {type(self).__name__} is empty; {advice}")
 
     def remarks(self, parts: Mapping[str, Samples]) -> list[str]:
-        """Return which classes no part can teach, and which none that judges the student has."""
+        """Return which classes are never trained, and which of the others are never judged."""
         train = parts["train"]
         # An image of a dense set has many classes, or none.
         if isinstance(train, DenseSet) or not isinstance(train, ImageSet) or train.labels.ndim != 1:
